@@ -1,0 +1,1 @@
+"""What the five algorithm folders share: launching, run directories, metrics, the CPU backend."""

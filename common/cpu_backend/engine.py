@@ -1,0 +1,61 @@
+"""verl's FSDP2 engine, registered for the device ``cpu``.
+
+Forward, backward, optimiser, checkpoints and LoRA are verl's own. Only the wrapping differs: parameters stay in
+float32 (bfloat16 autocast is slower than float32 on most CPUs) and nothing is offloaded, because
+``CPUOffloadPolicy(pin_memory=True)``, which verl gives to the reference model, needs an accelerator.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from verl.utils.fsdp_utils import apply_fsdp2, fsdp2_load_full_state_dict
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+
+def training_threads() -> int:
+    """Torch threads for one training process: the host's cores divided by the processes on it, at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("RAY_LOCAL_WORLD_SIZE") or 1)
+    return max(1, cores // processes)
+
+
+class _OnCpu:
+    """Wrap with FSDP2 in float32; mixed in before verl's engine classes."""
+
+    def initialize(self) -> None:
+        """Build model and optimiser with all the cores this process may use (Ray and torchrun set one)."""
+        torch.set_num_threads(training_threads())
+        super().initialize()
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        if self.engine_config.strategy != "fsdp2":
+            raise ValueError(
+                f"engine strategy {self.engine_config.strategy!r} needs a GPU; on the CPU use 'fsdp2' "
+                "(remove your key=value argument that sets it)"
+            )
+        self._autocast_dtype = torch.float32
+        self.scaler = None
+        policy = {
+            "mesh": self.device_mesh,
+            "mp_policy": MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32),
+            "offload_policy": None,
+            "reshard_after_forward": self.engine_config.reshard_after_forward,
+        }
+        full_state = module.state_dict()
+        apply_fsdp2(module, policy, self.engine_config)
+        fsdp2_load_full_state_dict(module, full_state, self.device_mesh, None)
+        return module
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CpuEngineWithLMHead(_OnCpu, FSDPEngineWithLMHead):
+    """Policy, reference model and SFT model on the CPU."""
+
+
+@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CpuEngineWithValueHead(_OnCpu, FSDPEngineWithValueHead):
+    """Critic on the CPU."""

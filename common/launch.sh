@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# Launch helpers shared by the five train.sh files. Sourced, never run.
+# Nothing here knows a key of verl: what is trained, and how, is written in the train.sh.
+
+CALLER_DIR="${PWD}"                                  # relative paths in knobs may be meant from here
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CALLER_DIR PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
+
+log() { printf '%s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+# Stop unless every argument is a key=value for verl.
+refuse_flags() {
+  local argument
+  for argument in "$@"; do
+    [[ "${argument}" == -* ]] && die "${argument}: options are not taken; set a knob at the top of ${0}," \
+      "or in the environment (N_GPUS=2 ${0}), or pass verl keys as key=value (trainer.total_epochs=1)"
+    [[ "${argument}" == *=* || "${argument}" == "~"* ]] || die "${argument}: expected key=value, e.g. trainer.total_epochs=1"
+  done
+}
+
+# Outputs: the Python that has verl, to stdout: .venv when it is there, else the active environment.
+find_python() {
+  local python="${PWD}/.venv/bin/python"
+  [[ -x "${python}" ]] || python="$(command -v python3 || command -v python || true)"
+  [[ -n "${python}" ]] || die "no Python found; run ./setup_env.sh first"
+  printf '%s\n' "${python}"
+}
+
+# Check the knobs and resolve those that are auto, before anything is started or written.
+# Arguments: $1 algorithm; the rest: the key=value arguments.
+# Sets and exports: every knob as resolved, RUN_DIR, and what the trainer's processes need.
+prepare_run() {
+  local algorithm="$1" resolved name value
+  shift
+  refuse_flags "$@"
+  PYTHON="$(find_python)"
+  resolved="$(mktemp)"
+  "${PYTHON}" -m common.preflight "${algorithm}" --resolved "${resolved}" || { rm -f "${resolved}"; exit 2; }
+  while IFS= read -r -d '' name && IFS= read -r -d '' value; do
+    export "${name}=${value}"
+  done <"${resolved}"
+  rm -f "${resolved}"
+}
+
+# Run the training command in its run directory and show it; with DRY_RUN=1 only print it.
+# The shell becomes the runner, so a signal to this script reaches it.
+run_training() {
+  exec "${PYTHON}" -m common.runner -- "$@"
+}

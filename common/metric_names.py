@@ -1,0 +1,268 @@
+"""The one table from what trainers print to the names users know, with healthy limits and advice.
+
+`friendly` renames one step of metrics; `check_health` reads the last steps and says what is going wrong and which
+knob to change. Pure Python: the terminal, the plots and the monitor all import it. Three facts about verl 0.9.1:
+
+* It logs no reward spread. `friendly` fills `reward_std` from `critic/score/{mean,max,min}` as
+  sqrt((max - mean) * (mean - min)): exact for rewards with two values (0/1), else an upper bound (Bhatia-Davis).
+* `response_length/clip_ratio` counts answers as long as the longest *of the batch*, cut or not
+  (verl/trainer/ppo/v1/trainer_base.py pads to that length). It only means "cut" when the longest hit the limit.
+* Its `file` logger writes NaN and infinity as null, so `friendly` reads None as nan.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+
+PATIENCE = 3  # steps in a row that a limit must be broken before a warning
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table.
+
+    Args:
+        name: The kit's name, e.g. "reward_mean".
+        sources: verl keys, the first one present wins. A key with * is a pattern; its matches are averaged.
+        label: Text for plots and tables.
+        group: Panel order in plots; "" keeps the metric out of them.
+        unit: For the axis, "" for none.
+        low: Warn at or below this value (None: no limit).
+        high: Warn above this value (None: no limit).
+        below: One sentence for "too low": what it means and which knob to change.
+        above: The same for "too high".
+        zero_steps: Warn when exactly 0 for this many values (0: never).
+        finite: NaN or infinity is a warning at once.
+        number: Format for one value.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    label: str
+    group: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    below: str = ""
+    above: str = ""
+    zero_steps: int = 0
+    finite: bool = False
+    number: str = ".4g"
+
+
+@dataclass(frozen=True)
+class HealthWarning:
+    """A metric that has left its healthy range; `message` says what it means and which knob to change."""
+
+    name: str
+    value: float
+    message: str
+
+
+# fmt: off
+METRICS: tuple[Metric, ...] = (
+    Metric("reward_mean", ("critic/score/mean", "critic/rewards/mean", "reward_mean"), "Reward (mean)", "1 reward",
+           zero_steps=5, finite=True, number=".3f",
+           below="Every answer scores 0: test REWARD_FUNC_PATH on real rows, and start from a model that is "
+                 "sometimes right (train SFT first) or from easier data."),
+    Metric("reward_std", ("critic/score/std", "reward_std"), "Reward (spread)", "1 reward",
+           zero_steps=PATIENCE, number=".3f",
+           below="All answers score the same, so there is nothing to learn: raise ROLLOUT_N or TEMPERATURE, use "
+                 "data the model solves sometimes, or give partial credit in REWARD_FUNC_PATH."),
+    Metric("reward_max", ("critic/score/max",), "Reward (best)", "", number=".3f"),
+    Metric("reward_min", ("critic/score/min",), "Reward (worst)", "", number=".3f"),
+    Metric("val_score", ("val-core/*/acc/mean@*", "val-core/*/reward/mean@*", "val-aux/*/reward/mean@*", "val_score"),
+           "Validation score", "1 reward", number=".3f"),
+    Metric("loss", ("train/loss", "loss"), "Loss", "2 loss", finite=True),
+    Metric("val_loss", ("val/loss", "val_loss"), "Validation loss", "2 loss", finite=True,
+           above="It has risen three validations in a row, so the model memorises the training data: stop earlier "
+                 "(lower TOTAL_EPOCHS), lower LEARNING_RATE, or add data."),
+    Metric("policy_loss", ("actor/pg_loss", "policy_loss"), "Policy loss", "2 loss", finite=True),
+    Metric("value_loss", ("critic/vf_loss", "value_loss"), "Value loss (critic)", "2 loss", finite=True),
+    # The KL to the *reference model*. verl reports it as kl_loss (KL as a loss: GRPO, GSPO) or as reward_kl_penalty
+    # (KL in the reward: PPO), and not at all without a reference model. actor/ppo_kl is another thing: see update_kl.
+    Metric("kl_divergence", ("actor/kl_loss", "actor/reward_kl_penalty", "kl_divergence"), "KL to reference model",
+           "3 policy", high=0.1, finite=True,
+           above="The model drifts too far from where it started: raise KL_LOSS_COEF or lower LEARNING_RATE, and "
+                 "read some answers for reward hacking."),
+    Metric("update_kl", ("actor/ppo_kl",), "KL of one update", "3 policy"),
+    Metric("entropy", ("actor/entropy", "actor/entropy_loss", "entropy"), "Entropy", "3 policy", unit="nats/token",
+           low=0.02, finite=True, number=".3f",
+           below="The model gives nearly the same answer every time and no longer explores: raise TEMPERATURE or "
+                 "CLIP_RATIO_HIGH, or lower LEARNING_RATE, and go on from an earlier checkpoint."),
+    Metric("clip_fraction", ("actor/pg_clipfrac", "clip_fraction"), "Clipped tokens", "3 policy", high=0.3,
+           above="Too much of each update is cut off by the clip range: lower LEARNING_RATE, raise MINI_BATCH_SIZE "
+                 "towards BATCH_SIZE (fewer updates per batch), or widen CLIP_RATIO_LOW and CLIP_RATIO_HIGH."),
+    Metric("rollout_corr", ("training/rollout_actor_probs_pearson_corr",), "Rollout / trainer agreement", "3 policy",
+           low=0.95, number=".4f",
+           below="The engine that writes the answers and the trainer disagree about their probabilities, so the "
+                 "updates are wrong: try another ROLLOUT_ENGINE or version of it, do not quantise its weights, and "
+                 "set TEMPERATURE=1.0."),
+    Metric("advantage_mean", ("critic/advantages/mean",), "Advantage (mean)", "3 policy"),
+    Metric("explained_variance", ("critic/vf_explained_var",), "Critic explained variance", "3 policy", number=".3f"),
+    Metric("dropped_groups", ("training/filter_groups/evicted_samples",), "Groups dropped (all answers alike)",
+           "3 policy", number=".0f"),
+    Metric("reward_accuracy", ("rewards/accuracies", "train/rewards/accuracies"), "Chosen beats rejected",
+           "4 preference", number=".3f"),
+    Metric("reward_margin", ("rewards/margins", "train/rewards/margins"), "Reward margin", "4 preference"),
+    Metric("chosen_reward", ("rewards/chosen", "train/rewards/chosen"), "Reward of chosen", "4 preference"),
+    Metric("rejected_reward", ("rewards/rejected", "train/rewards/rejected"), "Reward of rejected", "4 preference"),
+    Metric("chosen_logp", ("logps/chosen", "train/logps/chosen"), "Log-prob of chosen", "4 preference"),
+    Metric("rejected_logp", ("logps/rejected", "train/logps/rejected"), "Log-prob of rejected", "4 preference"),
+    Metric("grad_norm", ("actor/grad_norm", "train/grad_norm", "grad_norm"), "Gradient norm", "5 optimisation",
+           zero_steps=PATIENCE, finite=True,
+           below="The weights do not move: check that LEARNING_RATE is above 0, that the data has tokens to train on, "
+                 "and for RL that answers to one question differ in reward (ROLLOUT_N above 1)."),
+    Metric("critic_grad_norm", ("critic/grad_norm",), "Gradient norm (critic)", "5 optimisation", finite=True),
+    Metric("learning_rate", ("actor/lr", "train/lr", "learning_rate"), "Learning rate", "5 optimisation",
+           number=".2g"),
+    Metric("response_length", ("response_length/mean", "response_length"), "Answer length", "6 length",
+           unit="tokens", number=".1f"),
+    Metric("response_length_max", ("response_length/max",), "Longest answer", "", unit="tokens", number=".0f"),
+    Metric("response_clip_ratio", ("response_length/clip_ratio", "response_clip_ratio"), "Answers at full length",
+           "6 length", high=0.5, number=".3f",
+           above="Most answers are cut before they end, so their reward is mostly noise: raise MAX_RESPONSE_LENGTH, "
+                 "or reward shorter answers in REWARD_FUNC_PATH."),
+    Metric("step_tokens", ("perf/total_num_tokens", "train/global_tokens"), "Tokens per step", "", number=".0f"),
+    Metric("step_time", ("perf/time_per_step", "timing_s/step", "step_time"), "Step time", "7 speed", unit="s",
+           number=".1f"),
+    Metric("tokens_per_second", ("perf/throughput", "tokens_per_second"), "Throughput", "7 speed",
+           unit="tokens/s/GPU", number=".0f"),
+)
+# fmt: on
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+# A warning on the left explains those on the right, which are then not shown.
+_EXPLAINS = {"reward_mean": ("reward_std", "grad_norm"), "reward_std": ("grad_norm",)}
+_BLOWN_UP = "training has blown up: go back to the last checkpoint, lower LEARNING_RATE, and look for bad TRAIN_DATA."
+_NO_REWARD = "REWARD_FUNC_PATH returned NaN, or every answer was empty: test the reward function on real rows."
+
+
+def friendly(data: dict) -> dict[str, float]:
+    """Renames one step of trainer metrics.
+
+    Args:
+        data: Trainer keys to values, as in the "data" of a metrics.jsonl line. None counts as nan; values that are
+            no numbers are ignored.
+
+    Returns:
+        The kit's names to values, in the table's order, only those that the trainer reported.
+    """
+    numbers = {key: value for key, raw in data.items() if (value := _number(raw)) is not None}
+    result: dict[str, float] = {}
+    for metric in METRICS:
+        value = _first(metric.sources, numbers)
+        if value is not None:
+            result[metric.name] = value
+    spread = _reward_spread(result)
+    if "reward_std" not in result and spread is not None:
+        result["reward_std"] = spread
+    return {metric.name: result[metric.name] for metric in METRICS if metric.name in result}
+
+
+def check_health(history: list[dict], max_response_length: float | None = None) -> list[HealthWarning]:
+    """Says what is wrong now.
+
+    A limit must be broken by the last three values of a metric (five for a reward of 0); NaN counts at once. Steps
+    that lack a metric are passed over. Call it after each step and show a warning once per name.
+
+    Args:
+        history: Results of `friendly` for consecutive steps, oldest first. Twenty or more make it most exact.
+        max_response_length: MAX_RESPONSE_LENGTH of the run in tokens, to tell cut answers from short equal ones.
+
+    Returns:
+        At most one warning per metric, in the table's order; empty when all is well.
+    """
+    warnings: dict[str, HealthWarning] = {}
+    for metric in METRICS:
+        values = [step[metric.name] for step in history if metric.name in step]
+        advice = _advice(metric, values) if values else ""
+        if advice and not _excused(metric.name, values[-1], history, max_response_length):
+            shown = f"{metric.label} {format(values[-1], metric.number)}"
+            warnings[metric.name] = HealthWarning(metric.name, values[-1], f"{shown}: {advice}")
+    hidden = {name for cause, effects in _EXPLAINS.items() if cause in warnings for name in effects}
+    return [w for w in warnings.values() if w.name not in hidden or not math.isfinite(w.value)]
+
+
+def _number(raw: object) -> float | None:
+    if raw is None:
+        return math.nan
+    return float(raw) if isinstance(raw, Real) and not isinstance(raw, bool) else None
+
+
+def _first(sources: tuple[str, ...], numbers: dict[str, float]) -> float | None:
+    for source in sources:
+        if "*" in source:
+            found = [value for key, value in numbers.items() if fnmatch.fnmatchcase(key, source)]
+            if found:
+                return sum(found) / len(found)
+        elif source in numbers:
+            return numbers[source]
+    return None
+
+
+def _reward_spread(result: dict[str, float]) -> float | None:
+    if not {"reward_mean", "reward_max", "reward_min"} <= result.keys():
+        return None
+    mean, highest, lowest = result["reward_mean"], result["reward_max"], result["reward_min"]
+    product = (highest - mean) * (mean - lowest)
+    return 0.0 if product < 0 else math.sqrt(product)  # below 0 only by float error; nan stays nan
+
+
+def _advice(metric: Metric, values: list[float]) -> str:
+    """Returns the advice for a broken rule, "" when none is broken."""
+    if not math.isfinite(values[-1]):
+        return (_NO_REWARD if metric.name == "reward_mean" else _BLOWN_UP) if metric.finite else ""
+    last = values[-PATIENCE:]
+    if metric.zero_steps and len(values) >= metric.zero_steps and not any(values[-metric.zero_steps :]):
+        return metric.below
+    if len(last) == PATIENCE and metric.low is not None and all(value <= metric.low for value in last):
+        return metric.below
+    if len(last) == PATIENCE and metric.high is not None and all(value > metric.high for value in last):
+        return metric.above
+    return metric.above if metric.name == "val_loss" and _rises(values) else ""
+
+
+def _rises(values: list[float], share: float = 0.01) -> bool:
+    """True when the last three changes all went up, together by more than `share` of the start."""
+    tail = values[-PATIENCE - 1 :]
+    up = len(tail) == PATIENCE + 1 and all(b > a for a, b in zip(tail, tail[1:], strict=False))
+    return up and tail[-1] - tail[0] > share * abs(tail[0])
+
+
+def _excused(name: str, value: float, history: list[dict], max_response_length: float | None) -> bool:
+    """False alarms: a limit is broken for a good reason."""
+    excuse: Callable[[], bool] | None = {
+        "response_clip_ratio": lambda: not _at_length_limit(history, max_response_length),
+        "entropy": lambda: _solved(history),
+        "kl_divergence": lambda: value < 1.0 and _reward_rises(history),
+    }.get(name)
+    return math.isfinite(value) and excuse is not None and excuse()
+
+
+def _at_length_limit(history: list[dict], limit: float | None) -> bool:
+    """Longest answers reach the limit; without one, they stop at the same length, the longest ever seen."""
+    longest = [step["response_length_max"] for step in history if "response_length_max" in step]
+    if not longest:
+        return True
+    if limit is not None:
+        return min(longest[-PATIENCE:]) >= limit
+    return min(longest[-PATIENCE:]) == max(longest)
+
+
+def _solved(history: list[dict]) -> bool:
+    """Nearly all answers get the best reward: low entropy is then certainty, not collapse."""
+    step = next((step for step in reversed(history) if "reward_mean" in step), {})
+    best, mean = step.get("reward_max", 0.0), step.get("reward_mean", 0.0)
+    return best > 0 and mean >= 0.9 * best
+
+
+def _reward_rises(history: list[dict]) -> bool:
+    """The reward of the last three steps beats the three before by 5 percent: it pays for the distance."""
+    rewards = [step["reward_mean"] for step in history if "reward_mean" in step]
+    now, before = rewards[-PATIENCE:], rewards[-2 * PATIENCE : -PATIENCE]
+    return len(before) == PATIENCE and sum(now) - sum(before) > 0.05 * max(abs(sum(before)), 1e-9)

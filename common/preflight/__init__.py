@@ -1,0 +1,17 @@
+"""Checks before anything is started, and the values of the knobs that are ``auto``.
+
+``python -m common.preflight <algorithm>`` reads the knobs from the environment, as a train.sh exports them.
+
+=============  ===================================================================
+module         what it holds
+=============  ===================================================================
+``knobs``      the knobs of a train.sh, their types and choices
+``machine``    GPUs, cores and memory of this host
+``model``      parameters, tokenizer and chat template, read without torch
+``data``       rows and columns of the data files, prompt lengths
+``reward``     the reward function tried on real rows
+``auto``       a value and a reason for each ``auto``
+``run_name``   the run directory: new, resumed or refused
+``report``     the table a person reads
+=============  ===================================================================
+"""

@@ -1,0 +1,167 @@
+"""A value, with its reason, for each knob that is ``auto``."""
+
+from __future__ import annotations
+
+import math
+import netrc
+import os
+from pathlib import Path
+
+from common.preflight.knobs import Knobs
+from common.preflight.machine import GIB, Machine, has_package
+from common.preflight.model import ModelInfo
+
+SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
+DEMO_STEPS = {"grpo": 30, "sft": 160}
+
+
+def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
+    """Choose device, GPU count, attention and rollout engine."""
+    gpus = len(machine.gpu_memory)
+    knobs.resolve("DEVICE", "cuda" if gpus else "cpu", f"{gpus} GPUs found" if gpus else "no NVIDIA GPU found")
+    on_cpu = knobs["DEVICE"] == "cpu"
+    if on_cpu:
+        knobs.resolve("N_GPUS", 1, "on the CPU one process uses all cores")
+        knobs.resolve("ATTENTION", "sdpa", "the attention that runs on a CPU")
+        knobs.resolve("ROLLOUT_ENGINE", "hf", "the engine that runs on a CPU")
+        return
+    knobs.resolve("N_GPUS", max(1, gpus), "all visible GPUs")
+    flash = has_package("flash_attn")
+    knobs.resolve(
+        "ATTENTION",
+        "flash_attention_2" if flash else "sdpa",
+        "flash-attn is installed" if flash else "flash-attn is not installed: sdpa, without padding removal",
+    )
+    engine = next((name for name in ("vllm", "sglang") if has_package(name)), "hf")
+    reason = f"{engine} is installed" if engine != "hf" else "neither vllm nor sglang is installed; this is slow"
+    knobs.resolve("ROLLOUT_ENGINE", engine, reason)
+
+
+def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:
+    """Choose learning rate and adapter scale."""
+    rank = knobs.number("LORA_RANK")
+    knobs.resolve("LORA_ALPHA", 2 * rank if rank else 16, "2 x LORA_RANK" if rank else "not used without LoRA")
+    parameters = model.parameters if model else 0
+    small = 0 < parameters < SMALL_MODEL
+    if knobs.algorithm == "sft":
+        rate = ("2e-3" if rank else "1e-3") if small else ("1e-4" if rank else "1e-5")
+    else:
+        rate = ("1e-3" if rank else "3e-4") if small else ("1e-5" if rank else "1e-6")
+    kind = f"LoRA rank {rank}" if rank else "full fine-tuning"
+    knobs.resolve("LEARNING_RATE", rate, f"{model.size if model else 'unknown size'} parameters, {kind}")
+
+
+def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
+    """Choose batch sizes that divide and leave enough steps; needs the lengths to be resolved."""
+    world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
+    small = model is not None and 0 < model.parameters < SMALL_MODEL
+    largest = (64 if knobs.algorithm == "sft" else 32) if small else (128 if knobs.algorithm == "sft" else 256)
+    size = largest
+    while size > world and (size % world or rows // size < 20):
+        size //= 2
+    size = max(world, size - size % world)
+    knobs.resolve("BATCH_SIZE", size, f"{rows:,} rows give {rows // size} steps an epoch")
+    batch = knobs.number("BATCH_SIZE")
+    if "MINI_BATCH_SIZE" in knobs:
+        parts = 4 if batch >= 64 and batch % 4 == 0 else 1
+        knobs.resolve("MINI_BATCH_SIZE", batch // parts, f"{parts} update{'s' if parts > 1 else ''} per step")
+    longest = longest_sequence(knobs)
+    knobs.resolve("TOKENS_PER_GPU", max(16384, longest), f"at least one sequence of {longest} tokens")
+
+
+def longest_sequence(knobs: Knobs) -> int:
+    """Tokens of the longest sequence a forward pass may see."""
+    if "MAX_LENGTH" in knobs:
+        return knobs.number("MAX_LENGTH")
+    return knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
+
+
+def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int]) -> None:
+    """Choose length limits from the lengths of the sampled rows (tokens); empty when they are not known."""
+    demo = model is not None and model.is_demo
+    measured = round_up(max(lengths), 32) if lengths else 0
+    if "MAX_LENGTH" in knobs:
+        cap = 4096
+        reason = f"longest of {len(lengths):,} rows is {max(lengths)} tokens" if lengths else "lengths not measured"
+        knobs.resolve("MAX_LENGTH", min(measured, cap) or 2048, reason)
+    if "MAX_PROMPT_LENGTH" in knobs:
+        reason = f"longest of {len(lengths):,} prompts is {max(lengths)} tokens" if lengths else "lengths not measured"
+        knobs.resolve("MAX_PROMPT_LENGTH", min(measured, 2048) or 1024, reason)
+        answer, why = (32, "the demo's answers are short") if demo else (1024, "room for a worked answer")
+        room = (model.context or math.inf) - knobs.number("MAX_PROMPT_LENGTH") if model else math.inf
+        if answer > room > 0:
+            answer, why = int(room), f"the model's context of {model.context} tokens less the prompt"
+        knobs.resolve("MAX_RESPONSE_LENGTH", answer, why)
+
+
+def resolve_memory(knobs: Knobs, model: ModelInfo | None, machine: Machine) -> None:
+    """Choose offloading, tensor parallelism and the rollout engine's share of memory."""
+    if knobs["DEVICE"] == "cpu" or not machine.gpu_memory or not model or not model.parameters:
+        reason = "nothing to offload to" if knobs["DEVICE"] == "cpu" else "model size or GPU memory not known"
+        knobs.resolve("OFFLOAD", "false", reason)
+        knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
+        knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
+        return
+    world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
+    memory = min(machine.gpu_memory)
+    # float32 weights, gradients and two Adam moments: 16 bytes a parameter, sharded (ZeRO, arXiv 1910.02054);
+    # with LoRA the base is held once, 4 bytes.
+    states = model.parameters * (4 if knobs.number("LORA_RANK") else 16) / world
+    share = states / memory
+    offload = share > 0.5
+    knobs.resolve(
+        "OFFLOAD",
+        str(offload).lower(),
+        f"weights, gradients and optimiser take {states / GIB:.0f} of {memory / GIB:.0f} GiB on each GPU",
+    )
+    size = 1
+    while size < knobs.number("N_GPUS") and (2 * model.parameters / size > 0.35 * memory or knobs.number("N_GPUS") % size):
+        size *= 2
+    if knobs["ROLLOUT_ENGINE"] == "hf" if "ROLLOUT_ENGINE" in knobs else False:
+        size = 1
+    knobs.resolve("TENSOR_PARALLEL_SIZE", size, f"{2 * model.parameters / GIB:.0f} GiB of bfloat16 weights")
+    knobs.resolve("GPU_MEMORY_UTILIZATION", 0.6 if offload else 0.5, "the rest is for training")
+
+
+def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
+    """Choose epochs, steps and the frequencies of saving and validating; needs the batch size."""
+    batch = knobs.number("BATCH_SIZE")
+    if not batch or rows < batch:
+        return
+    per_epoch = rows // batch
+    demo = model is not None and model.is_demo
+    if demo and knobs.is_auto("TOTAL_EPOCHS") and knobs.algorithm in DEMO_STEPS:
+        knobs.resolve("TOTAL_STEPS", DEMO_STEPS[knobs.algorithm], "enough for the demo to learn")
+    steps = knobs.number("TOTAL_STEPS")
+    if steps:
+        # Both trainers of verl end at whichever comes first, so the epochs must reach as far as the steps.
+        knobs.resolve("TOTAL_EPOCHS", math.ceil(steps / per_epoch), f"{per_epoch} steps an epoch")
+    knobs.resolve("TOTAL_EPOCHS", 3 if knobs.algorithm == "sft" else 1, "usual for this method")
+    knobs.resolve("TOTAL_STEPS", knobs.number("TOTAL_EPOCHS") * per_epoch, f"{per_epoch} steps an epoch")
+    total = knobs.number("TOTAL_STEPS")
+    knobs.resolve("SAVE_FREQ", max(10, total // 5), f"of {total} steps")
+    knobs.resolve("TEST_FREQ", max(5, total // 20), f"of {total} steps")
+
+
+def resolve_logging(knobs: Knobs) -> None:
+    """Choose whether Weights & Biases is on: only where it will not stop and ask."""
+    logged_in = wandb_login()
+    knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
+    if not knobs["WANDB_RUN_NAME"]:
+        knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
+
+
+def wandb_login() -> str | None:
+    """Return where the Weights & Biases key was found, or None; the key itself is not read out."""
+    if os.environ.get("WANDB_API_KEY"):
+        return "WANDB_API_KEY is set"
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return "you are logged in" if netrc.netrc(path).authenticators("api.wandb.ai") else None
+    except (OSError, netrc.NetrcParseError):
+        return None
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The next multiple at or above a number."""
+    return -(-number // multiple) * multiple

@@ -1,0 +1,186 @@
+"""The knobs of a train.sh: which there are, what they may hold, what was set."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+AUTO = "auto"
+BLOCK_LINE = re.compile(r'^([A-Z][A-Z0-9_]*)="\$\{\1:-([^}]*)\}"', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a knob may hold.
+
+    Args:
+        kind: ``int``, ``float``, ``choice`` or ``text``.
+        low: Smallest number allowed.
+        high: Largest number allowed.
+        choices: Words allowed.
+        auto: Whether ``auto`` is allowed.
+        above: The number must be larger than ``low``, not equal to it.
+    """
+
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    auto: bool = False
+    above: bool = False
+
+
+def _count(auto: bool = True, low: int = 1) -> Rule:
+    return Rule("int", low=low, auto=auto)
+
+
+SWITCH = ("true", "false")
+RULES: dict[str, Rule] = {
+    "MAX_PROMPT_LENGTH": _count(),
+    "MAX_RESPONSE_LENGTH": _count(),
+    "MAX_LENGTH": _count(low=2),
+    "BATCH_SIZE": _count(),
+    "MINI_BATCH_SIZE": _count(),
+    "TOKENS_PER_GPU": _count(),
+    "LEARNING_RATE": Rule("float", low=0, auto=True, above=True),
+    "LR_SCHEDULER": Rule("choice", choices=("constant", "cosine")),
+    "WARMUP_RATIO": Rule("float", low=0, high=1),
+    "TOTAL_EPOCHS": _count(),
+    "TOTAL_STEPS": _count(),
+    "LORA_RANK": _count(auto=False, low=0),
+    "LORA_ALPHA": _count(),
+    "SEED": _count(auto=False, low=0),
+    "ROLLOUT_N": _count(auto=False, low=2),
+    "TEMPERATURE": Rule("float", low=0, above=True),
+    "KL_LOSS_COEF": Rule("float", low=0),
+    "CLIP_RATIO_LOW": Rule("float", low=0, high=1, above=True),
+    "CLIP_RATIO_HIGH": Rule("float", low=0, above=True),
+    "DEVICE": Rule("choice", choices=("cuda", "cpu"), auto=True),
+    "N_GPUS": _count(),
+    "NNODES": _count(auto=False),
+    "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa"), auto=True),
+    "OFFLOAD": Rule("choice", choices=SWITCH, auto=True),
+    "ROLLOUT_ENGINE": Rule("choice", choices=("vllm", "sglang", "hf"), auto=True),
+    "TENSOR_PARALLEL_SIZE": _count(),
+    "GPU_MEMORY_UTILIZATION": Rule("float", low=0, high=1, auto=True, above=True),
+    "SAVE_FREQ": _count(),
+    "KEEP_CHECKPOINTS": _count(auto=False),
+    "TEST_FREQ": _count(),
+    "RESUME": Rule("choice", choices=("auto", "never")),
+    "USE_WANDB": Rule("choice", choices=SWITCH, auto=True),
+}
+
+
+@dataclass
+class Knobs:
+    """Knobs of one algorithm, with what was found out about them.
+
+    Args:
+        algorithm: Folder of the train.sh.
+        values: Knob -> value; starts as set by the user and ends resolved.
+        reasons: Knob -> why ``auto`` became this value.
+        errors: What must be mended; all of them are shown at once.
+        warnings: What to look at.
+    """
+
+    algorithm: str
+    values: dict[str, str]
+    reasons: dict[str, str] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def is_auto(self, name: str) -> bool:
+        """Whether the knob exists and is still to be chosen."""
+        return self.values.get(name) == AUTO
+
+    def resolve(self, name: str, value: object, reason: str) -> None:
+        """Choose the value of a knob that is ``auto``; what the user set stays as it is."""
+        if self.is_auto(name):
+            self.values[name] = str(value)
+            self.reasons[name] = reason
+
+    def number(self, name: str) -> int:
+        """A whole-number knob; 0 when it is not resolved or was refused (its error is on the list)."""
+        text = self.values.get(name, "")
+        return int(text) if re.fullmatch(r"\d+", text) else 0
+
+
+def read_block(script: Path) -> dict[str, str]:
+    """Return the knobs of a train.sh and their defaults, in the order of its config block."""
+    return dict(BLOCK_LINE.findall(script.read_text(encoding="utf-8")))
+
+
+def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ) -> Knobs:
+    """Read the knobs of an algorithm as they are set, and check each on its own.
+
+    Raises:
+        ValueError: If there is no such algorithm.
+    """
+    script = ROOT / algorithm / "train.sh"
+    if not re.fullmatch(r"[a-z]+", algorithm) or not script.is_file():
+        known = sorted(path.parent.name for path in ROOT.glob("*/train.sh"))
+        raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
+    defaults = read_block(script)
+    knobs = Knobs(algorithm, {name: environment.get(name) or default for name, default in defaults.items()})
+    for name, value in knobs.values.items():
+        problem = check_value(name, value)
+        if problem:
+            knobs.errors.append(problem)
+    knobs.warnings += misspelt(environment, defaults)
+    return knobs
+
+
+def check_value(name: str, value: str) -> str | None:
+    """Return what is wrong with the value of one knob, or None."""
+    rule = RULES.get(name)
+    if rule is None or (rule.auto and value == AUTO):
+        return None
+    or_auto = " or auto" if rule.auto else ""
+    if rule.kind == "choice":
+        ok, expected = value in rule.choices, " | ".join(rule.choices)
+    else:
+        ok, expected = _number_ok(rule, value), _number_words(rule)
+    return None if ok else f"{name}={value}: must be {expected}{or_auto}"
+
+
+def _number_ok(rule: Rule, text: str) -> bool:
+    pattern = r"\d+" if rule.kind == "int" else r"\d*\.?\d+([eE][-+]?\d+)?|\d+\.([eE][-+]?\d+)?"
+    if not re.fullmatch(pattern, text):
+        return False
+    number = float(text)
+    low_ok = rule.low is None or (number > rule.low if rule.above else number >= rule.low)
+    return low_ok and (rule.high is None or number <= rule.high)
+
+
+def _number_words(rule: Rule) -> str:
+    kind = "a whole number" if rule.kind == "int" else "a number"
+    limits = []
+    if rule.low is not None:
+        limits.append(f"{'above' if rule.above else 'from'} {rule.low:g}")
+    if rule.high is not None:
+        limits.append(f"up to {rule.high:g}")
+    return " ".join([kind, *limits])
+
+
+def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
+    """Return a warning for each environment variable that looks like a knob with a slip in it."""
+    warnings = []
+    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR"}
+    for name in environment:
+        if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.88)
+        if near:
+            warnings.append(f"{name} is set but is not a knob; did you mean {near[0]}?")
+    return warnings

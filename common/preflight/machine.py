@@ -1,0 +1,55 @@
+"""What this host has, found without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import psutil
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A host.
+
+    Args:
+        gpu_memory: Memory of each visible GPU, bytes; empty without one.
+        cores: CPU cores this process may use.
+        memory: Host memory available now, bytes.
+    """
+
+    gpu_memory: tuple[int, ...]
+    cores: int
+    memory: int
+
+
+def this_machine() -> Machine:
+    """Look at this host."""
+    return Machine(visible_gpus(), len(os.sched_getaffinity(0)), psutil.virtual_memory().available)
+
+
+def visible_gpus() -> tuple[int, ...]:
+    """Memory in bytes of each NVIDIA GPU that ``CUDA_VISIBLE_DEVICES`` leaves visible."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return ()
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        wanted = [name.strip() for name in chosen.split(",") if name.strip()]
+        rows = [row for name in wanted for row in rows if name == row[0] or row[1].startswith(name)]
+    return tuple(int(float(row[2]) * 2**20) for row in rows if row[2].replace(".", "").isdigit())
+
+
+def has_package(name: str) -> bool:
+    """Whether a Python package is installed, without importing it."""
+    return importlib.util.find_spec(name) is not None

@@ -1,0 +1,171 @@
+"""A model folder read without torch: number of parameters, tokenizer, chat template."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.demo_model import DEMO_MODEL_DIR
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model on disk.
+
+    Args:
+        path: Folder, or a Hugging Face id that is not on this machine.
+        config: Its ``config.json``; empty when it is not on this machine.
+        parameters: Number of weights, 0 when unknown.
+        chat_template: Jinja source, None when there is none.
+    """
+
+    path: str
+    config: dict[str, Any]
+    parameters: int
+    chat_template: str | None
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the built-in model."""
+        return self.path == str(DEMO_MODEL_DIR)
+
+    @property
+    def size(self) -> str:
+        """Number of parameters in words, e.g. ``7.6B``."""
+        if not self.parameters:
+            return "unknown size"
+        unit, word = (1e9, "B") if self.parameters >= 1e9 else (1e6, "M")
+        return f"{self.parameters / unit:.1f}{word}"
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence the model was made for, tokens."""
+        text = self.config.get("text_config", self.config)
+        return text.get("max_position_embeddings")
+
+
+def read_model(path: str) -> ModelInfo:
+    """Read a model folder.
+
+    Args:
+        path: A local folder or a Hugging Face id (``org/name``), whose config is looked up in the hub's cache.
+
+    Raises:
+        ValueError: If the folder does not exist or is not a model, with what to do.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return _from_cache(path)
+    if not (folder / "config.json").is_file():
+        hint = ""
+        if any(folder.glob("**/model_world_size_*.pt")) or (folder / "run.json").is_file():
+            hint = "; this is a run of the kit: use its folder model/ (python -m common.export RUN makes it)"
+        raise ValueError(f"MODEL_PATH={path}: no config.json in it, so it is not a Hugging Face model{hint}")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise ValueError(f"MODEL_PATH={path}: no weights (*.safetensors) in it; is the download complete?")
+    return ModelInfo(str(folder.resolve()), config, count_parameters(folder), read_chat_template(folder))
+
+
+def _from_cache(path: str) -> ModelInfo:
+    """Look an id up in the local cache of the hub; whether the hub has it shows when verl downloads it."""
+    parts = path.split("/")
+    if len(parts) != 2 or path.startswith(("/", ".", "~")) or not all(parts):
+        raise ValueError(
+            f"MODEL_PATH={path}: no such folder; give a folder with a config.json, a Hugging Face id (Qwen/Qwen3-4B), "
+            "or demo"
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(path, "config.json")
+    if isinstance(config, str):
+        cached = Path(config).parent
+        text = json.loads(Path(config).read_text(encoding="utf-8"))
+        return ModelInfo(path, text, count_parameters(cached), read_chat_template(cached))
+    return ModelInfo(path, {}, 0, None)
+
+
+def count_parameters(folder: Path) -> int:
+    """Number of weights in the safetensors files of a folder, from their headers; 0 if there are none."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return total
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template of a tokenizer, from either of the two places it may stand in."""
+    separate = folder / "chat_template.jinja"
+    if separate.is_file():
+        return separate.read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return None
+    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    if isinstance(template, list):  # several named templates
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    return template
+
+
+def token_lengths(model: ModelInfo, conversations: Iterable[list[dict[str, Any]]], answer_next: bool) -> list[int]:
+    """Tokens of each conversation under the model's chat template.
+
+    Args:
+        model: A model on disk with a fast tokenizer.
+        conversations: Lists of messages with ``role`` and ``content``.
+        answer_next: Add the tokens that open the assistant's answer (prompts), or not (whole conversations).
+
+    Raises:
+        ValueError: If the tokenizer has no ``tokenizer.json`` or the template refuses a row.
+    """
+    file = Path(model.path) / "tokenizer.json"
+    if not file.is_file():
+        raise ValueError("no tokenizer.json")
+    from jinja2 import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False)
+    environment.globals["raise_exception"] = _raise_template_error
+    special = _special_tokens(Path(model.path))
+    try:
+        template = environment.from_string(model.chat_template or "")
+        texts = [
+            template.render(messages=messages, add_generation_prompt=answer_next, **special)
+            for messages in conversations
+        ]
+    except (TemplateError, TypeError) as error:
+        raise ValueError(f"the chat template refuses a row: {error}") from error
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def _raise_template_error(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return {}
+    read = json.loads(settings.read_text(encoding="utf-8"))
+    tokens = {}
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        token = read.get(name)
+        if token:
+            tokens[name] = token if isinstance(token, str) else token.get("content", "")
+    return tokens

@@ -1,0 +1,92 @@
+"""Which run directory this launch uses: a new one, one to resume, or none."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from common.preflight.knobs import ROOT, Knobs
+from common.preflight.model import ModelInfo
+from common.run_dir import checkpoint_world_size, is_alive, latest_checkpoint, read_run
+
+OUTPUTS = ROOT / "outputs"
+NAME = re.compile(r"\w[\w.-]{0,99}")
+
+
+def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
+    """Resolve ``EXPERIMENT_NAME`` and return the run directory; what stands against it goes to the errors."""
+    short = "demo" if model is None or model.is_demo else Path(model.path).name
+    stamp = datetime.now().strftime("%m%d-%H%M%S")
+    name = re.sub(r"[^\w.-]+", "-", f"{knobs.algorithm}-{short}-{stamp}")
+    knobs.resolve("EXPERIMENT_NAME", name, "algorithm, model and time")
+    name = knobs["EXPERIMENT_NAME"]
+    if not NAME.fullmatch(name):
+        knobs.errors.append(
+            f"EXPERIMENT_NAME={name}: it names a folder under outputs/; use letters, digits, '.', '_' and '-'"
+        )
+        return None
+    run_dir = OUTPUTS / name
+    if run_dir.exists():
+        problem = problem_with_existing(knobs, run_dir)
+        if problem:
+            knobs.errors.append(f"EXPERIMENT_NAME={name}: {problem}")
+    return run_dir
+
+
+def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
+    """Return why a run directory that exists cannot be used, or None when it is resumed."""
+    run = read_run(run_dir)
+    if not run:
+        return "outputs/ has a folder of that name that is not a run; choose another name"
+    if is_alive(run):
+        return f"this run is under way (process {run['pid']}); choose another name, or stop it with Ctrl-C first"
+    if run["algorithm"] != knobs.algorithm:
+        return f"this run is of {run['algorithm']}; choose another name"
+    if knobs["RESUME"] == "never":
+        return "this run exists and RESUME=never; choose another name"
+    found = latest_checkpoint(run_dir)
+    step = found[0] if found else 0
+    if found and (problem := _other_setting(knobs, run, found[1])):
+        return problem
+    total = knobs.number("TOTAL_STEPS")
+    if total and step >= total:
+        return (
+            f"this run has finished {step} of {total} steps; raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on, "
+            "or choose another name"
+        )
+    if run.get("state") == "finished" and not _confirmed(run_dir.name, step):
+        return "this run is finished; choose another name"
+    knobs.warnings.append(
+        f"resuming {run_dir.name} ({run.get('state')}) from "
+        + (f"the checkpoint of step {step}" if step else "the start, as it has no checkpoint yet")
+    )
+    return None
+
+
+def _other_setting(knobs: Knobs, run: dict, checkpoint: Path) -> str | None:
+    """Return what makes the checkpoint useless for the present knobs, or None."""
+    world = checkpoint_world_size(checkpoint)
+    wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
+    if world and wanted and world != wanted:
+        return (
+            f"its checkpoint was written by {world} GPUs and verl resumes on the same number only, but N_GPUS is "
+            f"{wanted}; set N_GPUS={world}, or start a new run with MODEL_PATH set to this run's model"
+        )
+    for name in ("MODEL_PATH", "LORA_RANK"):
+        before = run.get("knobs", {}).get(name)
+        if before is not None and before != knobs[name]:
+            return f"it was started with {name}={before}, now {name}={knobs[name]}; choose another name"
+    return None
+
+
+def _confirmed(name: str, step: int) -> bool:
+    """Ask on a terminal whether a finished run is to be trained on; without one the answer is yes.
+
+    The caller has raised the number of steps of a named run, which says what is wanted.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    print(f"outputs/{name} is finished (step {step}). Train on from there? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return input().strip().lower() in ("", "y", "yes")

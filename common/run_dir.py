@@ -1,0 +1,144 @@
+"""The run directory: the one interface between training, monitor and evaluation.
+
+``outputs/<EXPERIMENT_NAME>/`` holds run.json, command.sh, train.log, metrics.jsonl (one file per attempt),
+rollouts/, validation/, checkpoints/, charts/ and .hydra/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RUN_FILE = "run.json"
+LOG_FILE = "train.log"
+STATES = ("running", "finished", "failed", "stopped")
+_METRICS_NAME = re.compile(r"metrics(?:\.(\d+))?\.jsonl")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file beside and rename it, so that a reader sees the old or the new one, never half."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """Return run.json of a run directory, or an empty dictionary when there is none."""
+    path = Path(run_dir) / RUN_FILE
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def update_run(run_dir: Path, **fields: Any) -> dict[str, Any]:
+    """Set fields of run.json, keep the others, replace the file atomically; returns the whole."""
+    run = {**read_run(run_dir), **fields}
+    write_atomically(Path(run_dir) / RUN_FILE, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+    return run
+
+
+def is_alive(run: dict[str, Any]) -> bool:
+    """Whether the launcher of a run on this host still works."""
+    if run.get("state") != "running" or run.get("host") != os.uname().nodename:
+        return False
+    try:
+        process = psutil.Process(run["pid"])
+        return abs(process.create_time() - run["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, KeyError):
+        return False
+
+
+def metrics_path(run_dir: Path, attempt: int) -> Path:
+    """The metrics file of an attempt; the first has no number, as verl's file logger truncates what it opens."""
+    name = "metrics.jsonl" if attempt == 1 else f"metrics.{attempt}.jsonl"
+    return Path(run_dir) / name
+
+
+def metrics_files(run_dir: Path) -> list[Path]:
+    """The metrics files of a run, oldest attempt first."""
+    numbered = []
+    for path in Path(run_dir).glob("metrics*.jsonl"):
+        match = _METRICS_NAME.fullmatch(path.name)
+        if match:
+            numbered.append((int(match.group(1) or 1), path))
+    return [path for _, path in sorted(numbered)]
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Read one metrics file; a torn last line, still being written, is left out."""
+    records = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            records.append(json.loads(line))
+    return records
+
+
+def join_attempts(attempts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Join the records of several attempts into one curve.
+
+    A later attempt starts again at a checkpoint: steps that it trained replace those of earlier attempts, and
+    steps after its first that only an earlier attempt has did not lead to the present model, so they go.
+
+    Args:
+        attempts: Records ``{"step": n, "data": {...}}`` of each attempt, oldest first.
+
+    Returns:
+        One record per step, ascending; several records of one step are merged.
+    """
+    joined: dict[int, dict[str, Any]] = {}
+    for records in attempts:
+        trained = [record["step"] for record in records if _is_training(record)]
+        if trained:
+            joined = {step: data for step, data in joined.items() if step < min(trained)}
+        for record in records:
+            joined.setdefault(record["step"], {}).update(record["data"])
+    return [{"step": step, "data": joined[step]} for step in sorted(joined)]
+
+
+def _is_training(record: dict[str, Any]) -> bool:
+    return any(key.startswith(("actor/", "critic/", "train/")) for key in record["data"])
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run over all its attempts: ``{"step": n, "data": {verl key: value}}`` by step."""
+    return join_attempts([read_records(path) for path in metrics_files(run_dir)])
+
+
+def latest_checkpoint(run_dir: Path) -> tuple[int, Path] | None:
+    """Return step and folder of the newest complete checkpoint, or None.
+
+    verl writes ``latest_checkpointed_iteration.txt`` after the checkpoint, so a half-written one is not named.
+    """
+    checkpoints = Path(run_dir) / "checkpoints"
+    tracker = checkpoints / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return None
+    text = tracker.read_text().strip()
+    folder = checkpoints / f"global_step_{text}"
+    return (int(text), folder) if text.isdigit() and folder.is_dir() else None
+
+
+def model_shards(checkpoint: Path) -> Path:
+    """The folder of a checkpoint that holds the policy: ``actor/`` for the RL trainers, itself for SFT."""
+    actor = checkpoint / "actor"
+    return actor if actor.is_dir() else checkpoint
+
+
+def checkpoint_world_size(checkpoint: Path) -> int | None:
+    """Number of processes that wrote a checkpoint; verl can load it with the same number only."""
+    config = model_shards(checkpoint) / "fsdp_config.json"
+    if not config.is_file():
+        return None
+    return json.loads(config.read_text())["world_size"]

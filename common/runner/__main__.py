@@ -1,0 +1,29 @@
+"""``python -m common.runner -- COMMAND``: what a train.sh becomes once its knobs are resolved."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from common.runner.compose import ConfigError, compose_command
+
+
+def main() -> int:
+    """Check the command's config, then run it; with ``DRY_RUN=1`` print it instead."""
+    command = sys.argv[sys.argv.index("--") + 1 :]
+    try:
+        compose_command(command)
+    except ConfigError as error:
+        print(f"error: {error}\nnothing was started, nothing was written.", file=sys.stderr)
+        return 2
+    from common.runner.attempt import Attempt
+
+    attempt = Attempt(command, os.environ)
+    if os.environ.get("DRY_RUN") == "1":
+        print(attempt.script())
+        return 0
+    return attempt.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""One launch of a run: its files, its processes, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from common.run_dir import (
+    LOG_FILE,
+    latest_checkpoint,
+    metrics_files,
+    metrics_path,
+    read_run,
+    update_run,
+    write_atomically,
+)
+from common.runner import processes
+from common.runner.follow import MetricsTail, Tail
+from common.runner.terminal import Terminal
+from common.runner.watchdog import GOODBYE
+
+ROOT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Variables that command.sh needs to be runnable again as it is; never a secret.
+COMMAND_VARIABLES = ("PYTHONPATH", "RUN_DIR", "ALGORITHM", "SEED", "VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES")
+
+
+class Attempt:
+    """A launch of a training command in a run directory.
+
+    Args:
+        command: The trainer's command.
+        environment: What train.sh exported.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+        self.command = list(command)
+        self.run_dir = Path(environment["RUN_DIR"])
+        self.knobs = json.loads(environment["KNOBS_JSON"])
+        self.mark = uuid.uuid4().hex
+        self.number = len(metrics_files(self.run_dir)) + 1
+        self.metrics = metrics_path(self.run_dir, self.number)
+        self.environment = {**environment, **self._trainer_environment()}
+        self.stop_signal: int | None = None
+
+    def _trainer_environment(self) -> dict[str, str]:
+        """What the trainer's processes find in their environment beside what train.sh exported."""
+        run_id = read_run(self.run_dir).get("id") or uuid.uuid4().hex[:8]
+        return {
+            "VERL_FILE_LOGGER_PATH": str(self.metrics),
+            "TENSORBOARD_DIR": str(self.run_dir / "tensorboard"),
+            "WANDB_DIR": str(self.run_dir),
+            "WANDB_RUN_ID": run_id,  # a resumed run goes on with its own curve
+            "WANDB_RESUME": "allow",
+            "TOKENIZERS_PARALLELISM": "false",
+            "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+
+    def run(self) -> int:
+        """Run the command to its end; returns the exit status for the shell."""
+        self._open()
+        length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
+        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
+        terminal.phase(f"Starting {self.knobs_words()} in outputs/{self.run_dir.name} (log: {LOG_FILE})")
+        log = Tail(self.run_dir / LOG_FILE, self._log_size())
+        watchdog = self._start_watchdog()
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
+        try:
+            trainer = processes.start(self.command, self.environment, self.mark, self.run_dir / LOG_FILE)
+            self._follow(trainer, terminal, log)
+        finally:
+            processes.end(self.mark)
+            watchdog.communicate(GOODBYE)
+            terminal.close()
+        return self._close(trainer.returncode, terminal)
+
+    def knobs_words(self) -> str:
+        """The run in a few words."""
+        model = Path(self.knobs["MODEL_PATH"]).name
+        if self.knobs["MODEL_PATH"].startswith(str(ROOT / "common" / "demo_model")):
+            model = "the demo model"
+        return f"{self.environment['ALGORITHM']} of {model} on {self.knobs['N_GPUS']} {self.knobs['DEVICE']}"
+
+    def _log_size(self) -> int:
+        path = self.run_dir / LOG_FILE
+        return path.stat().st_size if path.exists() else 0
+
+    # ---- files -------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Make the run directory, or go on in it: command.sh, the log's heading, run.json."""
+        before = read_run(self.run_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.run_dir / "command.sh", self.script())
+        (self.run_dir / "command.sh").chmod(0o755)
+        with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(f"# attempt {self.number}, {_now()}: {shlex.join(self.command)}\n")
+        # The file of this attempt must be there even when it fails early: the next attempt counts the files.
+        self.metrics.touch()
+        update_run(
+            self.run_dir,
+            id=self.environment["WANDB_RUN_ID"],
+            name=self.run_dir.name,
+            algorithm=self.environment["ALGORITHM"],
+            model=self.knobs["MODEL_PATH"],
+            data={"train": self.knobs["TRAIN_DATA"].split(","), "validation": self.knobs["VAL_DATA"].split(",")},
+            state="running",
+            reason=None,
+            attempt=self.number,
+            pid=os.getpid(),
+            pid_started=psutil.Process().create_time(),
+            host=os.uname().nodename,
+            started=before.get("started") or _now(),
+            ended=None,
+            exit_status=None,
+            versions={name: _version(name) for name in ("verl", "torch", "transformers", "ray")},
+            git_commit=_git_commit(),
+            knobs=self.knobs,
+        )
+
+    def script(self) -> str:
+        """The command as a script that does the same again, into the metrics file of this attempt."""
+        lines = ["#!/usr/bin/env bash", "# Written by the launcher: what it ran. Runs from any folder.", "set -euo pipefail"]
+        lines.append(f"cd {shlex.quote(str(ROOT))}")
+        names = (*COMMAND_VARIABLES, *self._trainer_environment())
+        for name in names:
+            if name in self.environment:
+                lines.append(f"export {name}={shlex.quote(self.environment[name])}")
+        shown = " \\\n  ".join(shlex.quote(part) for part in self.command)
+        return "\n".join(lines) + f"\nexec {shown}\n"
+
+    # ---- while it runs -----------------------------------------------------------------------------------
+
+    def _start_watchdog(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "common.runner.watchdog", str(self.run_dir), self.mark],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=ROOT,
+        )
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.stop_signal is None:
+            print("\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True)
+        self.stop_signal = number
+
+    def _follow(self, trainer: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
+        """Show the log and the metrics until the trainer ends or a signal asks to stop."""
+        metrics = MetricsTail(self.metrics)
+        running = True
+        while running and self.stop_signal is None:
+            running = trainer.poll() is None
+            terminal.log_lines(log.lines())
+            terminal.records(metrics.records())
+            if running:
+                time.sleep(POLL_SECONDS)
+        if self.stop_signal is not None:
+            processes.end(self.mark)
+            trainer.wait()
+
+    # ---- the end -----------------------------------------------------------------------------------------
+
+    def _close(self, status: int, terminal: Terminal) -> int:
+        """Export, draw, write the last state, say how it ended."""
+        resume = f"EXPERIMENT_NAME={self.run_dir.name} ./{self.environment['ALGORITHM']}/train.sh"
+        if self.stop_signal is not None:
+            status, state, reason = 128 + self.stop_signal, "stopped", signal.Signals(self.stop_signal).name
+            terminal.stopped(resume)
+        elif status == 0 and self._finish_model(terminal):
+            state, reason = "finished", None
+        else:
+            status = status if status > 0 else 1
+            state, reason = "failed", terminal.failed(status)
+        self._draw(terminal)
+        update_run(self.run_dir, state=state, reason=reason, ended=_now(), exit_status=status)
+        if state == "finished":
+            terminal.summary(resume)
+        elif state == "failed" and latest_checkpoint(self.run_dir):
+            terminal.stopped(resume)
+        return status
+
+    def _finish_model(self, terminal: Terminal) -> bool:
+        """See that ``model/`` is the newest checkpoint's; RL trainers write it themselves at their last step."""
+        found = latest_checkpoint(self.run_dir)
+        if found is None:
+            with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write("RuntimeError: the trainer ended without a checkpoint\n")
+            return False
+        model = self.run_dir / "model" / "config.json"
+        if model.is_file() and model.stat().st_mtime >= (found[1].stat().st_mtime - 1):
+            return True
+        terminal.phase("Exporting the model")
+        command = [sys.executable, "-m", "common.export", str(self.run_dir)]
+        exporter = processes.start(command, self.environment, self.mark, self.run_dir / LOG_FILE)
+        return exporter.wait() == 0
+
+    def _draw(self, terminal: Terminal) -> None:
+        """Write the charts; a run is not lost because a picture could not be drawn, but it is said."""
+        from common.plots import plot_run
+
+        try:
+            plot_run(self.run_dir)
+        except Exception as error:
+            terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {error}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    return done.stdout.strip() if done.returncode == 0 else None

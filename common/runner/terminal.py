@@ -1,0 +1,186 @@
+"""What a person sees of a run: a line per start-up phase, one per step, warnings, and how it ended."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from common.failures import diagnose
+from common.metric_names import check_health, friendly
+from common.progress_line import format_duration, step_line
+from common.run_dir import LOG_FILE, latest_checkpoint
+
+# What verl's trainers print when a phase begins, and how that reads in plain words.
+PHASES: tuple[tuple[str, str], ...] = (
+    (r"Started a local Ray instance", "Ray is up; verl starts its trainer"),
+    (r"train and validate dataloader initialized, (.*)", "Data loaded: {0}"),
+    (r"actor and ref model engine initialized", "Model loaded for training and as reference"),
+    (r"LLMServerManager: \[", "Rollout engine is up"),
+    (r"all initialize finished, ready to fit", "Ready; validating the model as it is"),
+    (r"Total steps: \d+, num_warmup_steps", "Model and optimiser are ready"),
+    (r"Found latest checkpoint: \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
+    (r"Resuming from \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
+)
+TOTAL_STEPS = (r"Total training steps: (\d+)", r"Total steps: (\d+), num_warmup_steps")
+QUICK_STEP = 1.0  # seconds; of steps that are quicker only some get a line
+HISTORY = 40  # steps that the health rules look back on
+
+
+class Terminal:
+    """Prints the progress of one attempt.
+
+    Args:
+        run_dir: Its run directory.
+        verbose: Print the raw log too.
+        max_response_length: ``MAX_RESPONSE_LENGTH`` in tokens, None for SFT.
+    """
+
+    def __init__(self, run_dir: Path, verbose: bool, max_response_length: int | None):
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.run_dir = run_dir
+        self.verbose = verbose
+        self.max_response_length = max_response_length
+        self.started = time.monotonic()
+        self.total_steps: int | None = None
+        self.seen: set[str] = set()
+        self.history: list[dict[str, float]] = []
+        self.first_rewards: list[float] = []
+        self.validations: list[tuple[int, str, float]] = []
+        self.warned: set[str] = set()
+        self.arrivals: deque[float] = deque(maxlen=11)
+        self.last_printed = 0.0
+        self.status = self.console.status("starting", spinner="dots") if self.console.is_terminal else None
+        if self.status and not verbose:
+            self.status.start()
+
+    def phase(self, text: str) -> None:
+        """Print a phase with the time since the start."""
+        self.console.print(f"[dim]{format_duration(time.monotonic() - self.started):>6}[/dim]  {escape(text)}")
+        self._set_status(text)
+
+    def _set_status(self, text: str) -> None:
+        if self.status:
+            self.status.update(escape(text))
+
+    def log_lines(self, lines: list[str]) -> None:
+        """Look through new lines of the log for phases."""
+        for line in lines:
+            if self.verbose:
+                self.console.out(line, highlight=False)
+            for pattern in TOTAL_STEPS:
+                match = re.search(pattern, line)
+                if match:
+                    self.total_steps = int(match.group(1))
+            for pattern, text in PHASES:
+                match = pattern not in self.seen and re.search(pattern, line)
+                if match:
+                    self.seen.add(pattern)
+                    self.phase(text.format(*match.groups()))
+
+    def records(self, records: list[dict[str, Any]]) -> None:
+        """Print new metrics."""
+        for record in records:
+            values = friendly(record["data"])
+            if any(name in values for name in ("policy_loss", "loss")):
+                self._step(record["step"], values)
+            elif values:
+                self._validation(record["step"], values)
+        self._warn()
+
+    def _step(self, step: int, values: dict[str, float]) -> None:
+        now = time.monotonic()
+        self.arrivals.append(now)
+        self.history = [*self.history, values][-HISTORY:]
+        if "reward_mean" in values:
+            self.first_rewards = (self.first_rewards + [values["reward_mean"]])[:3]
+        self._note_validation(step, values)
+        pace = (now - self.arrivals[0]) / (len(self.arrivals) - 1) if len(self.arrivals) > 1 else None
+        left = None if pace is None or self.total_steps is None else pace * (self.total_steps - step)
+        line = step_line(step, self.total_steps, values, values.get("step_time", pace), left, markup=True)
+        self._set_status(f"step {step} of {self.total_steps or '?'}")
+        last = step == self.total_steps
+        if now - self.last_printed >= QUICK_STEP or last or "val_score" in values:
+            self.last_printed = now
+            self.console.print(line)
+
+    def _validation(self, step: int, values: dict[str, float]) -> None:
+        self._note_validation(step, values)
+        if self.history:  # SFT reports the loss of a step and of its validation apart; the rules want one history
+            self.history[-1] = {**self.history[-1], **values}
+        shown = " | ".join(f"{words} {value:.4g}" for _, words, value in self.validations[-1:])
+        self.console.print(f"[bold]{'Before training' if step == 0 else f'Step {step}'}[/bold] | {shown}")
+
+    def _note_validation(self, step: int, values: dict[str, float]) -> None:
+        for name, words in (("val_score", "validation score"), ("val_loss", "validation loss")):
+            if name in values:
+                self.validations.append((step, words, values[name]))
+
+    def _warn(self) -> None:
+        if not self.history:
+            return
+        warnings = check_health(self.history, self.max_response_length)
+        for warning in warnings:
+            if warning.name not in self.warned:
+                self.console.print(f"[yellow]warning:[/yellow] {escape(warning.message)}")
+        self.warned = {warning.name for warning in warnings}
+
+    # ---- the end -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop the moving line."""
+        if self.status:
+            self.status.stop()
+
+    def summary(self, resume: str) -> None:
+        """Print what a finished run has reached and what to do next."""
+        seconds = format_duration(time.monotonic() - self.started)
+        steps = f"{self.total_steps} steps, " if self.total_steps else ""
+        self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} ({steps}run {self.run_dir.name})")
+        rewards = [values["reward_mean"] for values in self.history if "reward_mean" in values][-3:]
+        if rewards:
+            first, last = (sum(part) / len(part) for part in (self.first_rewards, rewards))
+            self.console.print(f"  mean reward      {first:.3f} -> {last:.3f}  (first and last 3 steps)")
+        if self.validations:
+            first, last = self.validations[0], self.validations[-1]
+            pick = min if "loss" in last[1] else max
+            best = pick(self.validations, key=lambda entry: entry[2])
+            self.console.print(f"  {last[1]:<16} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})")
+        folder = _relative(self.run_dir)
+        self.console.print(f"  model            {folder}/model")
+        self.console.print(f"  curves           {folder}/charts/metrics.png")
+        self.console.print("Next:")
+        self.console.print(f"  MODEL_PATH={folder}/model ./grpo/train.sh      # train on from this model")
+        self.console.print(f"  tensorboard --logdir {folder}/tensorboard      # every metric, in a browser")
+
+    def failed(self, status: int) -> str:
+        """Print why a run failed; returns the cause."""
+        log = self.run_dir / LOG_FILE
+        diagnosis = diagnose(log)
+        where = f"{_relative(log)}" + (f", line {diagnosis.line}" if diagnosis.line else "")
+        self.console.print(f"\n[bold red]Failed[/bold red] with exit status {status}: {escape(diagnosis.cause)}")
+        if diagnosis.fix:
+            self.console.print(f"  fix: {escape(diagnosis.fix)}")
+        self.console.print(f"  log: {where}")
+        return diagnosis.cause
+
+    def stopped(self, resume: str) -> None:
+        """Print where a run that was stopped can go on."""
+        found = latest_checkpoint(self.run_dir)
+        where = f"from the checkpoint of step {found[0]}" if found else "from the start (no checkpoint yet)"
+        self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To go on {where}:\n  {resume}")
+        if found:
+            self.console.print(f"For its model as it is now:\n  python -m common.export {_relative(self.run_dir)}")
+
+
+def _relative(path: Path) -> str:
+    """A path as a person would type it from the repository root."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
