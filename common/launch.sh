@@ -2,12 +2,11 @@
 # Launch helpers shared by the five train.sh files. Sourced, never run.
 # Nothing here knows a key of verl: what is trained, and how, is written in the train.sh.
 
-CALLER_DIR="${PWD}"                                  # relative paths in knobs may be meant from here
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export CALLER_DIR PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
-
-log() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+CALLER_DIR="${PWD}"                                  # relative paths in knobs may be meant from here
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || die "cannot enter the folder of ${BASH_SOURCE[0]}"
+export CALLER_DIR PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 
 # Stop unless every argument is a key=value for verl.
 refuse_flags() {

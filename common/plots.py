@@ -49,7 +49,7 @@ def plot_run(run_dir: Path) -> list[Path]:
     from common.run_dir import read_metrics, read_run
 
     run = read_run(run_dir)
-    facts = (run_dir.name, run.get("algorithm"), Path(str(run.get("model") or "")).name, run.get("state"))
+    facts = (run_dir.name, run.get("algorithm"), run.get("model_name"), run.get("state"))
     title = "   |   ".join(str(fact) for fact in facts if fact)
     return plot_records(read_metrics(run_dir), title, run_dir / "charts")
 

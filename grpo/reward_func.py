@@ -16,26 +16,27 @@ verl calls `compute_score` once per answer. Whatever it returns beside `score` b
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-ANSWER_LINE = re.compile(r"####[ \t]*(\S[^\n]*)")
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
+ANSWER = re.compile(r"####[ \t]*(\S+)")
+# Sign, dollar, digits with or without thousands commas, decimals, per cent or dollar sign, full stop.
+NUMBER = re.compile(r"([-+]?)\$?((?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)[%$]?[.。]?")
 
 
 def extract_answer(text: Any) -> str | None:
-    """Finds what stands behind the last `####` of an answer.
+    """Finds N in the last `#### N` of an answer.
 
     Args:
         text: The model's whole answer. Anything that is not a string has no answer in it.
 
     Returns:
-        The rest of that line without the white space around it, or None when there is no `####` line.
+        The text from there to the next white space ("#### 1,234 apples" gives "1,234"), or None.
     """
     if not isinstance(text, str):
         return None
-    found = ANSWER_LINE.findall(text)
-    return found[-1].strip() if found else None
+    found = ANSWER.findall(text)
+    return found[-1] if found else None
 
 
 def is_correct(answer: Any, ground_truth: Any) -> bool:
@@ -43,7 +44,7 @@ def is_correct(answer: Any, ground_truth: Any) -> bool:
 
     Args:
         answer: What the model gave, as text or number; None is never correct.
-        ground_truth: The right answer, as text or number. A whole GSM8K solution counts as its `####` line.
+        ground_truth: The right answer, as text or number. Of a whole GSM8K solution, its N counts.
 
     Returns:
         True when both are the same finite number, or, when either is no number, the same text.
@@ -82,10 +83,7 @@ def compute_score(
 
 def _to_number(text: str) -> Decimal | None:
     """Reads "1,234", "18.0", "$5", "-3." or "40%" as an exact number; None when the text is anything else."""
-    text = text.strip().rstrip(".").replace("$", "").removesuffix("%").strip()
-    if not any(character.isdigit() for character in text) or not NUMBER.fullmatch(text):
+    found = NUMBER.fullmatch(text.strip())
+    if not found or not found[2]:
         return None
-    try:
-        return Decimal(text.replace(",", ""))
-    except InvalidOperation:
-        return None
+    return Decimal(found[1] + found[2].replace(",", ""))

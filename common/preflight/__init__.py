@@ -12,6 +12,8 @@ module         what it holds
 ``reward``     the reward function tried on real rows
 ``auto``       a value and a reason for each ``auto``
 ``run_name``   the run directory: new, resumed or refused
-``report``     the table a person reads
+``checks``     all of it, in order
+``report``     what a person reads
+``resolved``   what train.sh exports
 =============  ===================================================================
 """

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import (
     LOG_FILE,
     latest_checkpoint,
@@ -92,10 +93,13 @@ class Attempt:
 
     def knobs_words(self) -> str:
         """The run in a few words."""
-        model = Path(self.knobs["MODEL_PATH"]).name
-        if self.knobs["MODEL_PATH"].startswith(str(ROOT / "common" / "demo_model")):
-            model = "the demo model"
-        return f"{self.environment['ALGORITHM']} of {model} on {self.knobs['N_GPUS']} {self.knobs['DEVICE']}"
+        where = "the CPU" if self.knobs["DEVICE"] == "cpu" else f"{self.knobs['N_GPUS']} GPU(s)"
+        return f"{self.environment['ALGORITHM']} of the model {self.model_name()} on {where}"
+
+    def model_name(self) -> str:
+        """The model as a person would call it."""
+        path = Path(self.knobs["MODEL_PATH"])
+        return "demo" if path == DEMO_MODEL_DIR else path.name
 
     def _log_size(self) -> int:
         path = self.run_dir / LOG_FILE
@@ -119,6 +123,7 @@ class Attempt:
             name=self.run_dir.name,
             algorithm=self.environment["ALGORITHM"],
             model=self.knobs["MODEL_PATH"],
+            model_name=self.model_name(),
             data={"train": self.knobs["TRAIN_DATA"].split(","), "validation": self.knobs["VAL_DATA"].split(",")},
             state="running",
             reason=None,
@@ -189,8 +194,8 @@ class Attempt:
         else:
             status = status if status > 0 else 1
             state, reason = "failed", terminal.failed(status)
-        self._draw(terminal)
         update_run(self.run_dir, state=state, reason=reason, ended=_now(), exit_status=status)
+        self._draw(terminal)
         if state == "finished":
             terminal.summary(resume)
         elif state == "failed" and latest_checkpoint(self.run_dir):

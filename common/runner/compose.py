@@ -31,16 +31,21 @@ def compose_command(command: Sequence[str]):
         ConfigError: If an override does not fit; the message names the key and the nearest that exists.
     """
     from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     path, name = _option(command, "config-path"), _option(command, "config-name")
-    overrides = [argument for argument in after_options(command)]
+    overrides = after_options(command)
     search = ["file://" + str(_verl_config_dir())] + list(_kit_search_path(Path(path) / f"{name}.yaml"))
     overrides.append(f"hydra.searchpath=[{','.join(_quoted(entry) for entry in search)}]")
     try:
         with initialize_config_dir(config_dir=path, version_base=None):
             return compose(config_name=name, overrides=overrides)
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"{error.override}: Hydra cannot read this; put a value with special characters in quotes, "
+            "e.g. \"key='a, b'\""
+        ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(str(error), path, name, search)) from error
 

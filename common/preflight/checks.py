@@ -1,0 +1,230 @@
+"""All checks of a launch, in the order in which later ones need earlier ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from common.preflight import auto, data, reward
+from common.preflight.knobs import ROOT, Knobs
+from common.preflight.machine import Machine
+from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
+from common.preflight.run_name import choose_run
+
+RL_SUFFIXES = (".parquet", ".jsonl", ".json")
+SFT_SUFFIXES = (".parquet",)
+
+
+def check(knobs: Knobs, machine: Machine) -> Path | None:
+    """Check everything that can be known now and resolve ``auto``; returns the run directory."""
+    auto.resolve_hardware(knobs, machine)
+    check_hardware(knobs, machine)
+    model = check_model(knobs)
+    train = check_data(knobs, "TRAIN_DATA")
+    validation = check_data(knobs, "VAL_DATA")
+    rows = sum(file.rows for file in train)
+    auto.resolve_lengths(knobs, model, measure(knobs, model, train + validation))
+    auto.resolve_optimisation(knobs, model)
+    if rows:
+        auto.resolve_batch(knobs, model, rows)
+        auto.resolve_schedule(knobs, model, rows)
+        check_batch(knobs, rows, sum(file.rows for file in validation))
+    auto.resolve_memory(knobs, model, machine)
+    check_reward(knobs, train)
+    check_wandb(knobs)
+    run_dir = choose_run(knobs, model)
+    auto.resolve_logging(knobs)
+    return run_dir
+
+
+def check_hardware(knobs: Knobs, machine: Machine) -> None:
+    """GPUs asked for against GPUs there are; the rollout engine against the device."""
+    wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
+    on_cpu = knobs["DEVICE"] == "cpu"
+    if not on_cpu and not there:
+        knobs.errors.append("DEVICE=cuda: no NVIDIA GPU is visible; set DEVICE=cpu, or check nvidia-smi")
+    elif not on_cpu and wanted > there:
+        knobs.errors.append(f"N_GPUS={wanted}: {there} GPU{'s are' if there > 1 else ' is'} visible; set N_GPUS={there}")
+    elif on_cpu and wanted > machine.cores:
+        knobs.errors.append(
+            f"N_GPUS={wanted}: on the CPU this is the number of training processes, and there are {machine.cores} "
+            f"cores; set N_GPUS={machine.cores} or less"
+        )
+    if on_cpu:
+        knobs.warnings.append(
+            "no GPU is used: verl's own trainer runs on the CPU, to try and test a run before paying for a GPU; "
+            "it is slow with models above some hundred million parameters"
+        )
+    engine = knobs.values.get("ROLLOUT_ENGINE")
+    if on_cpu and engine in ("vllm", "sglang"):
+        knobs.errors.append(f"ROLLOUT_ENGINE={engine}: needs a GPU; set ROLLOUT_ENGINE=hf")
+    if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
+        knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa")
+
+
+def check_model(knobs: Knobs) -> ModelInfo | None:
+    """Find the model and read what is needed of it."""
+    given = knobs["MODEL_PATH"]
+    path = str(DEMO_MODEL_DIR) if given == DEMO else str(find_path(given) or given)
+    try:
+        model = read_model(path)
+    except (ValueError, OSError) as error:
+        knobs.errors.append(str(error))
+        return None
+    knobs.values["MODEL_PATH"] = model.path
+    if not model.config:
+        knobs.warnings.append(f"MODEL_PATH={given}: not on this machine; verl will download it from the hub")
+    elif model.chat_template is None:
+        knobs.errors.append(
+            f"MODEL_PATH={given}: its tokenizer has no chat template; use the instruct version of the model, or add "
+            "chat_template to its tokenizer_config.json"
+        )
+    return model
+
+
+def find_path(text: str) -> Path | None:
+    """Return the absolute path of an existing file or folder: as given from where the user is, else from here."""
+    path = Path(text).expanduser()
+    for base in (Path(os.environ.get("CALLER_DIR", ".")), ROOT):
+        candidate = base / path
+        if candidate.exists():
+            return candidate.resolve()
+    return None
+
+
+def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
+    """Find and read the files of a data knob; sets the knob to their absolute paths."""
+    sft = knobs.algorithm == "sft"
+    files = []
+    for text in [part.strip() for part in knobs[name].split(",") if part.strip()]:
+        path = find_path(text)
+        if path is None:
+            knobs.errors.append(f"{name}={text}: no such file")
+            continue
+        try:
+            file = data.read_file(path, SFT_SUFFIXES if sft else RL_SUFFIXES)
+        except ValueError as error:
+            knobs.errors.append(f"{name}={error}")
+            continue
+        problem = first_bad_row(file, data.check_sft_row if sft else data.check_rl_row)
+        if problem:
+            knobs.errors.append(f"{name}={problem}")
+        else:
+            files.append(file)
+    knobs.values[name] = ",".join(str(file.path) for file in files)
+    return files
+
+
+def first_bad_row(file: data.DataFile, check_row: Callable[[dict], str | None]) -> str | None:
+    """Return the first problem of a file's sample with its row number and how many rows have one, or None."""
+    problems = [(number, problem) for number, row in enumerate(file.sample, 1) if (problem := check_row(row))]
+    if not problems:
+        return None
+    number, problem = problems[0]
+    columns = ", ".join(sorted(file.sample[0]))
+    return (
+        f"{file.path}: row {number}: {problem} ({len(problems)} of {len(file.sample)} rows looked at; "
+        f"columns: {columns}). {data.CONVERT}"
+    )
+
+
+def measure(knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile]) -> list[int]:
+    """Token lengths of the sampled rows under the model's chat template; empty when they cannot be measured."""
+    if not model or not model.chat_template or not files:
+        return []
+    sft = knobs.algorithm == "sft"
+    column = "messages" if sft else "prompt"
+    try:
+        lengths = token_lengths(model, (row[column] for file in files for row in file.sample), answer_next=not sft)
+    except ValueError as error:
+        knobs.warnings.append(f"token lengths were not measured: {error}")
+        return []
+    knob = "MAX_LENGTH" if sft else "MAX_PROMPT_LENGTH"
+    limit = knobs.number(knob)
+    over = sum(length > limit for length in lengths)
+    if limit and over:
+        loss = "will be cut" if sft else "will be left out"
+        knobs.warnings.append(
+            f"{knob}={limit}: {over} of {len(lengths)} rows looked at are longer and {loss} (longest {max(lengths)})"
+        )
+        if over == len(lengths) and not sft:
+            knobs.errors.append(f"{knob}={limit}: every prompt is longer (shortest {min(lengths)} tokens); raise it")
+    return lengths
+
+
+def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
+    """Batch sizes against each other, the number of processes and the data."""
+    batch, world = knobs.number("BATCH_SIZE"), knobs.number("N_GPUS") * knobs.number("NNODES")
+    if not batch or not world:
+        return
+    sft = knobs.algorithm == "sft"
+    answers = 1 if sft else knobs.number("ROLLOUT_N")
+    if (batch * answers) % world:
+        near = nearest_multiples(batch, world)
+        knobs.errors.append(f"BATCH_SIZE={batch}: not divisible by the {world} GPUs; use {near}")
+    if batch > rows:
+        knobs.errors.append(f"BATCH_SIZE={batch}: the training data has only {rows} rows; lower it or add data")
+    mini = knobs.number("MINI_BATCH_SIZE")
+    if mini and (mini > batch or batch % mini):
+        divisors = [str(size) for size in range(1, batch + 1) if batch % size == 0 and size * answers % world == 0]
+        knobs.errors.append(f"MINI_BATCH_SIZE={mini}: must divide BATCH_SIZE={batch}; use one of {', '.join(divisors)}")
+    elif mini and mini * answers % world:
+        knobs.errors.append(f"MINI_BATCH_SIZE={mini}: times ROLLOUT_N={answers} must be divisible by {world} GPUs")
+    longest = auto.longest_sequence(knobs)
+    if knobs.number("TOKENS_PER_GPU") < longest:
+        knobs.errors.append(
+            f"TOKENS_PER_GPU={knobs['TOKENS_PER_GPU']}: must hold one sequence of {longest} tokens; raise it, or "
+            "lower the length limits"
+        )
+    if sft and validation_rows and validation_rows < batch:
+        knobs.errors.append(
+            f"VAL_DATA has {validation_rows} rows, fewer than BATCH_SIZE={batch}: verl would validate on nothing; "
+            f"use BATCH_SIZE={validation_rows} or less, or more validation rows"
+        )
+    per_epoch, total = rows // batch, knobs.number("TOTAL_STEPS")
+    if per_epoch and total > per_epoch * knobs.number("TOTAL_EPOCHS"):
+        knobs.errors.append(
+            f"TOTAL_STEPS={total}: TOTAL_EPOCHS={knobs['TOTAL_EPOCHS']} ends after "
+            f"{per_epoch * knobs.number('TOTAL_EPOCHS')} steps; set TOTAL_EPOCHS=auto"
+        )
+    check_parallel(knobs)
+
+
+def check_parallel(knobs: Knobs) -> None:
+    """Tensor parallelism against the number of GPUs and the engine."""
+    size, gpus = knobs.number("TENSOR_PARALLEL_SIZE"), knobs.number("N_GPUS")
+    if size and gpus and gpus % size:
+        knobs.errors.append(f"TENSOR_PARALLEL_SIZE={size}: must divide N_GPUS={gpus}")
+    elif size > 1 and knobs["ROLLOUT_ENGINE"] == "hf":
+        knobs.errors.append(f"TENSOR_PARALLEL_SIZE={size}: ROLLOUT_ENGINE=hf has none; set 1")
+
+
+def nearest_multiples(number: int, of: int) -> str:
+    """The multiples around a number in words, e.g. ``6 or 9``."""
+    below = number - number % of
+    return f"{below} or {below + of}" if below else str(of)
+
+
+def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
+    """Try the reward function on real rows."""
+    if "REWARD_FUNC_PATH" not in knobs:
+        return
+    path = find_path(knobs["REWARD_FUNC_PATH"])
+    if path is None or not path.is_file():
+        knobs.errors.append(f"REWARD_FUNC_PATH={knobs['REWARD_FUNC_PATH']}: no such file")
+        return
+    knobs.values["REWARD_FUNC_PATH"] = str(path)
+    rows = [row for file in files for row in file.sample[: reward.ROWS]]
+    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows)
+    if problem:
+        knobs.errors.append(problem)
+
+
+def check_wandb(knobs: Knobs) -> None:
+    """``USE_WANDB=true`` must not end in a question that nobody answers."""
+    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
+    if knobs["USE_WANDB"] == "true" and not offline and not auto.wandb_login():
+        knobs.errors.append(
+            "USE_WANDB=true: you are not logged in; run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline"
+        )

@@ -1,0 +1,54 @@
+"""What a train.sh exports once its knobs are resolved."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from common.preflight.knobs import Knobs
+
+TEXT_KNOBS = ("MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
+PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
+CPU_MODULES = ("process_group", "platform", "engine", "rollout")
+
+
+def hydra_quote(text: str) -> str:
+    """A string as a value in a Hydra override: quoted where its grammar asks for it."""
+    if PLAIN.fullmatch(text):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def hydra_list(texts: list[str]) -> str:
+    """Strings as a list in a Hydra override."""
+    return "[" + ",".join(hydra_quote(text) for text in texts) + "]"
+
+
+def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
+    """Write what train.sh exports: knobs, RUN_DIR, and the environment of the trainer's processes."""
+    values = dict(knobs.values)
+    for name in TEXT_KNOBS:
+        if name in values:
+            values[name] = hydra_quote(values[name])
+    for name in ("TRAIN_DATA", "VAL_DATA"):
+        values[name] = hydra_list(values[name].split(","))
+    values["RUN_DIR"] = str(run_dir)
+    values["ALGORITHM"] = knobs.algorithm
+    values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
+    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] == "flash_attention_2").lower()
+    values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
+    values.update(process_environment(knobs))
+    path.write_bytes(b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
+
+
+def process_environment(knobs: Knobs) -> dict[str, str]:
+    """Environment variables that load the kit's extensions of verl in each of its processes."""
+    modules = ["common.verl_patches"]
+    environment = {}
+    if knobs["DEVICE"] == "cpu":
+        modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
+        environment["VERL_PLATFORM"] = "cpu"
+    elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
+        modules = ["common.cpu_backend.rollout"] + modules
+    return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

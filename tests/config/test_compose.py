@@ -1,0 +1,128 @@
+"""Every config.yaml and every knob composes against the installed verl; no key is in two places."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from common.runner.compose import ConfigError, after_options, compose_command
+from tests.conftest import ALGORITHMS, ROOT, command_in
+
+HARDWARE = {"sft": "sft", "grpo": "rl", "ppo": "rl", "gspo": "rl", "dpo": "sft"}
+
+
+@pytest.fixture(autouse=True)
+def run_dir(monkeypatch, tmp_path):
+    monkeypatch.setenv("RUN_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def command(train):
+    def build(algorithm, *arguments, **knobs):
+        done = train(algorithm, *arguments, DRY_RUN=1, **knobs)
+        assert done.returncode == 0, done.stderr
+        return command_in(done.stdout)
+
+    return build
+
+
+def dotted(node: dict, prefix: str = "") -> set[str]:
+    keys = set()
+    for key, value in node.items():
+        keys |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"}
+    return keys
+
+
+def yaml_keys(path: Path) -> set[str]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return dotted({key: value for key, value in content.items() if key not in ("hydra", "defaults")})
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_knob_reaches_the_config(command, algorithm):
+    built = command(algorithm)
+    composed = compose_command(built)
+    for override in after_options(built):
+        key, value = override.split("=", 1)
+        if key == "+hardware":
+            continue
+        node = OmegaConf.select(composed, key.lstrip("+"), throw_on_missing=True)
+        wanted = yaml.safe_load(value)
+        if isinstance(node, float):
+            wanted = float(wanted)
+        assert (OmegaConf.to_container(node) if OmegaConf.is_config(node) else node) == wanted, key
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_no_key_is_in_the_yaml_and_in_the_script(command, algorithm):
+    in_script = {o.split("=", 1)[0].lstrip("+") for o in after_options(command(algorithm))}
+    in_yaml = yaml_keys(ROOT / algorithm / "config.yaml")
+    assert in_script & in_yaml == set()
+    for device in ("cpu", "cuda"):
+        overlay = ROOT / "common" / "config" / HARDWARE[algorithm] / "hardware" / f"{device}.yaml"
+        assert yaml_keys(overlay) & (in_script | in_yaml) == set()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_yaml_key_is_in_verls_schema(algorithm, device):
+    """Compose verl's own config alone and look each of our keys up in it."""
+    base = {"sft": "sft_trainer_engine", "dpo": "sft_trainer_engine"}.get(algorithm, "ppo_trainer")
+    from hydra import compose, initialize_config_dir
+
+    from common.runner.compose import _verl_config_dir
+
+    with initialize_config_dir(config_dir=str(_verl_config_dir()), version_base=None):
+        verl = compose(config_name=base)
+    overlay = ROOT / "common" / "config" / HARDWARE[algorithm] / "hardware" / f"{device}.yaml"
+    # open dictionaries of verl, whose keys are passed on to Ray and to the sampler
+    open_nodes = ("ray_kwargs.ray_init.", "trainer.v1.sampler.sampler_kwargs.")
+    for key in yaml_keys(ROOT / algorithm / "config.yaml") | yaml_keys(overlay):
+        if not key.startswith(open_nodes):
+            assert _has(verl, key), f"{key} is not in verl's {base}"
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    node = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in list(node.keys()):  # `in` is False for ???
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def test_the_schema_test_notices_a_wrong_key():
+    config = OmegaConf.create({"actor": {"optim": {"lr": 1}}})
+    assert _has(config, "actor.optim.lr")
+    assert not _has(config, "actor.optim.learning_rate") and not _has(config, "actor.optim.lr.x")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("actor_rollout_ref.rollout.nn=3", "did you mean actor_rollout_ref.rollout.n"),
+        ("actor_rollout_ref.actor.ppo_minibatch_size=3", "did you mean actor_rollout_ref.actor.ppo_mini_batch_size"),
+        ("nonsense.key=1", "nonsense"),
+        ("trainer.save_freq=[1", "trainer.save_freq"),
+    ],
+)
+def test_a_wrong_key_names_the_nearest(command, override, words):
+    good = command("grpo")
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        compose_command([*good, override])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_both_devices_compose_with_the_same_algorithm(command, algorithm):
+    """The same script, with +hardware=cuda in place of cpu, differs in nothing that belongs to the algorithm."""
+    cpu = command(algorithm)
+    cuda = ["+hardware=cuda" if part == "+hardware=cpu" else part for part in cpu]
+    one, two = (OmegaConf.to_container(compose_command(c), resolve=False) for c in (cpu, cuda))
+    for key in ("algorithm", "optim"):
+        assert one.get(key) == two.get(key)
+    if algorithm != "sft":
+        ignored = {"use_torch_compile", "fsdp_config"}
+        actor = [{k: v for k, v in c["actor_rollout_ref"]["actor"].items() if k not in ignored} for c in (one, two)]
+        assert actor[0] == actor[1]

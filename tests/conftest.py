@@ -1,0 +1,45 @@
+"""Fixtures that several kinds of tests share."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(ROOT.glob("*/train.sh"))
+ALGORITHMS = [script.parent.name for script in SCRIPTS]
+
+
+def command_in(script_text: str) -> list[str]:
+    """The arguments of the command that a dry run prints (or that command.sh holds)."""
+    return shlex.split(script_text.split("\nexec ", 1)[1].replace("\\\n", " "))
+
+
+@pytest.fixture
+def clean_environment():
+    """The environment without anything that is a knob or that an earlier run left."""
+    from common.preflight.knobs import read_block
+
+    knobs = {name for script in SCRIPTS for name in read_block(script)}
+    return {name: value for name, value in os.environ.items() if name not in knobs and not name.startswith("VERL_")}
+
+
+@pytest.fixture
+def train(clean_environment):
+    """Run a train.sh; returns the finished process with its output as text."""
+
+    def run(algorithm, *arguments, cwd=ROOT, timeout=300, **knobs):
+        return subprocess.run(
+            [str(ROOT / algorithm / "train.sh"), *arguments],
+            cwd=cwd,
+            env={**clean_environment, **{name: str(value) for name, value in knobs.items()}},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,240 @@
+"""Real runs of verl's trainers on the CPU, a few steps each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from common.metric_names import friendly
+from common.run_dir import latest_checkpoint, read_metrics, read_run
+from common.runner import processes
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.e2e
+
+REWARD_THAT_BREAKS = """
+import pathlib
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    if pathlib.Path(__file__).with_name("break").exists():
+        raise ZeroDivisionError("the judge is away")
+    return 1.0
+"""
+
+
+@pytest.fixture
+def run_dir(request):
+    """A run directory of the test's own under outputs/; removed at the end."""
+    path = ROOT / "outputs" / f"test-{request.node.name.replace('[', '-').strip(']')}-{os.getpid()}"
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def finish(train, algorithm, run_dir, *arguments, **knobs):
+    """Run to the end; returns the finished process after checking that it went well."""
+    done = train(algorithm, *arguments, EXPERIMENT_NAME=run_dir.name, timeout=600, **knobs)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:] + log_end(run_dir)
+    return done
+
+
+def log_end(run_dir) -> str:
+    log = run_dir / "train.log"
+    return log.read_text(errors="replace")[-6000:] if log.exists() else ""
+
+
+def curve(run_dir, name):
+    return {r["step"]: friendly(r["data"])[name] for r in read_metrics(run_dir) if name in friendly(r["data"])}
+
+
+def load(folder):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def start(clean_environment, algorithm, run_dir, **knobs) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(ROOT / algorithm / "train.sh")],
+        env={**clean_environment, "EXPERIMENT_NAME": run_dir.name, **{k: str(v) for k, v in knobs.items()}},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_step(launcher, run_dir, step, timeout=240):
+    deadline = time.monotonic() + timeout
+    while not any(record["step"] >= step for record in read_metrics(run_dir) if run_dir.exists()):
+        assert launcher.poll() is None, launcher.stdout.read() + log_end(run_dir)
+        assert time.monotonic() < deadline, log_end(run_dir)
+        time.sleep(0.3)
+
+
+def processes_of(run_dir) -> list[str]:
+    """Command lines of what is left of a run, by its folder in their environment or arguments."""
+    done = subprocess.run(["ps", "axeww", "-o", "pid,command"], capture_output=True, text=True)
+    mine = str(os.getpid())
+    return [line for line in done.stdout.splitlines() if f"RUN_DIR={run_dir}" in line and mine not in line.split()[:1]]
+
+
+def wait_until_gone(run_dir, seconds) -> float:
+    started = time.monotonic()
+    while processes_of(run_dir):
+        assert time.monotonic() - started < seconds, processes_of(run_dir)
+        time.sleep(0.5)
+    return time.monotonic() - started
+
+
+# ---- GRPO --------------------------------------------------------------------------------------------------------
+
+
+def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train, run_dir):
+    done = finish(train, "grpo", run_dir, TOTAL_STEPS=3, SAVE_FREQ=2, TEST_FREQ=2, TEMPERATURE=0.7)
+    assert "Step 3/3 | reward" in done.stdout and "Finished" in done.stdout
+    run = read_run(run_dir)
+    assert (run["state"], run["exit_status"], run["algorithm"]) == ("finished", 0, "grpo")
+    assert run["knobs"]["LEARNING_RATE"] not in ("", "auto") and run["versions"]["verl"] == "0.9.1"
+    for name in ("command.sh", "train.log", "metrics.jsonl", ".hydra/config.yaml", "charts/metrics.png",
+                 "rollouts/3.jsonl", "validation/2.jsonl", "checkpoints/latest_checkpointed_iteration.txt"):
+        assert (run_dir / name).exists(), name
+    assert [record["step"] for record in read_metrics(run_dir)] == [0, 1, 2, 3]
+    assert min(curve(run_dir, "rollout_corr").values()) >= 0.999
+    assert latest_checkpoint(run_dir)[0] == 3
+    samples = [json.loads(line) for line in (run_dir / "rollouts" / "3.jsonl").read_text().splitlines()]
+    assert len(samples) == 32 * 8 and {"input", "output", "score"} <= set(samples[0])
+    assert sum(p.numel() for p in load(run_dir / "model").parameters()) > 500_000
+
+
+def test_grpo_on_two_processes_with_lora_and_dynamic_sampling(train, run_dir):
+    """LoRA's merged weights reach both rollout servers, and the fast sampler filters groups as verl's own does."""
+    finish(train, "grpo", run_dir, "algorithm.filter_groups.enable=true", TOTAL_STEPS=3, N_GPUS=2, LORA_RANK=8,
+           LEARNING_RATE="1e-2", TEST_FREQ=3, BATCH_SIZE=16)
+    assert min(curve(run_dir, "rollout_corr").values()) >= 0.999
+    evicted = [record["data"].get("training/filter_groups/evicted_samples") for record in read_metrics(run_dir)]
+    assert any(evicted)
+    # The exported model is the base with the adapter folded in, and the adapter has moved it.
+    import torch
+
+    base, exported = load(ROOT / "common" / "demo_model" / "model"), load(run_dir / "model")
+    names = [name for name, _ in base.named_parameters() if "q_proj.weight" in name]
+    assert all(not torch.equal(base.state_dict()[name], exported.state_dict()[name]) for name in names)
+    assert not any("lora" in name for name in exported.state_dict())
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_grpo_stopped_and_resumed(clean_environment, train, run_dir, how):
+    """Nothing of the run is left within 20 s; started again it goes on, and the curve has no gap and no double step."""
+    knobs = {"TOTAL_STEPS": 7, "SAVE_FREQ": 2, "TEST_FREQ": 7, "BATCH_SIZE": 16}
+    launcher = start(clean_environment, "grpo", run_dir, **knobs)
+    wait_for_step(launcher, run_dir, 5)
+    launcher.send_signal(getattr(signal, how))
+    seconds = wait_until_gone(run_dir, 20)
+    launcher.wait(20)
+    assert read_run(run_dir)["state"] == ("failed" if how == "SIGKILL" else "stopped")
+    step, _ = latest_checkpoint(run_dir)
+    assert step >= 4
+    print(f"gone after {seconds:.1f} s, checkpoint of step {step}")
+    if how == "SIGTERM":
+        return  # the same way as SIGINT from here on
+    finish(train, "grpo", run_dir, **knobs)
+    records = read_metrics(run_dir)
+    assert [record["step"] for record in records] == list(range(8))
+    assert (run_dir / "metrics.2.jsonl").exists() and read_run(run_dir)["attempt"] == 2
+    assert all("reward_mean" in friendly(record["data"]) for record in records[1:])
+
+
+def test_grpo_reward_that_raises_in_training_names_the_cause(clean_environment, run_dir, tmp_path):
+    reward = tmp_path / "my_reward.py"
+    reward.write_text(REWARD_THAT_BREAKS)
+    launcher = start(clean_environment, "grpo", run_dir, REWARD_FUNC_PATH=reward, TOTAL_STEPS=50, BATCH_SIZE=16)
+    wait_for_step(launcher, run_dir, 1)
+    (tmp_path / "break").touch()
+    output, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode != 0
+    assert "the judge is away" in output and "my_reward.py" in output and "REWARD_FUNC_PATH" in output
+    assert read_run(run_dir)["state"] == "failed" and "the judge is away" in read_run(run_dir)["reason"]
+    assert (run_dir / "charts" / "metrics.png").exists()
+    wait_until_gone(run_dir, 20)
+
+
+# ---- SFT ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_sft_data(tmp_path):
+    """64 rows, so that an epoch of batch 16 has 4 steps."""
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "train.parquet"
+    pq.write_table(pq.read_table(ROOT / "sft" / "data" / "train.parquet").slice(0, 64), path)
+    return path
+
+
+@pytest.mark.parametrize("stop", [3, 4], ids=["mid-epoch", "epoch-end"])
+def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, stop):
+    """The same losses to 1e-4 when a run is cut in the middle of an epoch or at its end (where verl loses an epoch)."""
+    knobs = {"TRAIN_DATA": small_sft_data, "BATCH_SIZE": 16, "TOTAL_STEPS": 8, "SAVE_FREQ": stop, "TEST_FREQ": 4,
+             "LR_SCHEDULER": "constant"}
+    whole = run_dir.with_name(run_dir.name + "-whole")
+    try:
+        finish(train, "sft", whole, **knobs)
+        finish(train, "sft", run_dir, **{**knobs, "TOTAL_STEPS": stop})
+        finish(train, "sft", run_dir, **knobs)
+        expected, resumed = curve(whole, "loss"), curve(run_dir, "loss")
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+    assert list(resumed) == list(range(1, 9))
+    for step, loss in expected.items():
+        assert resumed[step] == pytest.approx(loss, abs=1e-4), step
+
+
+def test_sft_on_two_processes_gives_the_same_curve(train, run_dir, small_sft_data):
+    knobs = {"TRAIN_DATA": small_sft_data, "BATCH_SIZE": 16, "TOTAL_STEPS": 4, "TEST_FREQ": 4}
+    two = run_dir.with_name(run_dir.name + "-two")
+    try:
+        finish(train, "sft", run_dir, **knobs)
+        finish(train, "sft", two, N_GPUS=2, **knobs)
+        one_loss, two_loss = curve(run_dir, "loss"), curve(two, "loss")
+    finally:
+        shutil.rmtree(two, ignore_errors=True)
+    # The two processes draw the same 64 rows in batches of their own order, so single steps differ a little.
+    assert sum(two_loss.values()) / 4 == pytest.approx(sum(one_loss.values()) / 4, rel=0.1)
+
+
+def test_the_seed_moves_the_order_of_sft_rows(train, run_dir, small_sft_data):
+    knobs = {"TRAIN_DATA": small_sft_data, "BATCH_SIZE": 16, "TOTAL_STEPS": 1, "TEST_FREQ": 1}
+    other = run_dir.with_name(run_dir.name + "-other")
+    try:
+        finish(train, "sft", run_dir, SEED=1, **knobs)
+        finish(train, "sft", other, SEED=2, **knobs)
+        assert curve(run_dir, "loss")[1] != curve(other, "loss")[1]
+    finally:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root may")
+def test_sft_with_a_full_disk_says_so_and_keeps_the_last_checkpoint(train, run_dir, small_sft_data):
+    """The run's checkpoints lie on a file system of 15 MB, which holds one checkpoint of the demo but not two."""
+    checkpoints = run_dir / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=15m", "tmpfs", str(checkpoints)], check=True)
+    (run_dir / "run.json").write_text(json.dumps({"algorithm": "sft", "state": "stopped", "knobs": {}}))
+    try:
+        done = train("sft", EXPERIMENT_NAME=run_dir.name, TRAIN_DATA=small_sft_data, BATCH_SIZE=16, TOTAL_STEPS=4,
+                     SAVE_FREQ=2, TEST_FREQ=4)
+        assert done.returncode != 0
+        assert "full" in done.stdout and "KEEP_CHECKPOINTS" in done.stdout
+        assert latest_checkpoint(run_dir)[0] == 2
+    finally:
+        subprocess.run(["umount", str(checkpoints)], check=True)
+
+
+def test_no_process_of_a_finished_run_is_left(train, run_dir, small_sft_data):
+    finish(train, "sft", run_dir, TRAIN_DATA=small_sft_data, BATCH_SIZE=16, TOTAL_STEPS=1, TEST_FREQ=1)
+    assert processes_of(run_dir) == []
+    assert processes.find(read_run(run_dir).get("mark", "none")) == []

@@ -1,0 +1,125 @@
+"""Each train.sh with a stand-in for the trainer: what would run, with which arguments, and what is refused."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from common.preflight.knobs import RULES, read_block
+from tests.conftest import ALGORITHMS, ROOT, SCRIPTS, command_in
+
+HEADINGS = ["Model and data", "Batch", "Optimisation", "Algorithm", "Hardware", "Output"]
+
+
+def dry_run(train, algorithm, *arguments, **knobs):
+    done = train(algorithm, *arguments, DRY_RUN=1, **knobs)
+    assert done.returncode == 0, done.stderr
+    return command_in(done.stdout)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_dry_run_prints_the_command_and_writes_nothing(train, algorithm):
+    before = sorted((ROOT / "outputs").glob("*")) if (ROOT / "outputs").exists() else []
+    command = dry_run(train, algorithm)
+    assert "-m" in command and any(part.startswith("verl.trainer.") for part in command)
+    assert (sorted((ROOT / "outputs").glob("*")) if (ROOT / "outputs").exists() else []) == before
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_environment_wins_over_the_block_and_arguments_over_both(train, algorithm):
+    command = dry_run(train, algorithm, "trainer.save_freq=9", SAVE_FREQ=7)
+    assert [part for part in command if part.startswith("trainer.save_freq")] == [
+        "trainer.save_freq=7",
+        "trainer.save_freq=9",
+    ]
+    assert command[-1] == "trainer.save_freq=9"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_starts_from_any_folder_through_a_link_and_with_spaces(train, tmp_path, algorithm):
+    folder = tmp_path / "数据 and spaces"
+    folder.mkdir()
+    data = folder / "my train.parquet"
+    shutil.copy(ROOT / algorithm / "data" / "train.parquet", data)
+    done = train(algorithm, cwd=folder, DRY_RUN=1, TRAIN_DATA="my train.parquet")
+    assert done.returncode == 0, done.stderr
+    command = command_in(done.stdout)
+    assert f"data.train_files=['{data}']" in command
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [("--epochs", "options are not taken"), ("lr", "expected key=value"), ("trainer.nope=1", "not a key of verl's config")],
+)
+def test_wrong_arguments_are_refused(train, algorithm, argument, words):
+    done = train(algorithm, argument, DRY_RUN=1)
+    assert done.returncode == 2
+    assert argument.split("=")[0] in done.stderr and words in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_error_starts_and_writes_nothing(train, algorithm):
+    done = train(algorithm, EXPERIMENT_NAME="never-made", TRAIN_DATA="nope.parquet")
+    assert done.returncode == 2
+    assert "TRAIN_DATA=nope.parquet: no such file" in done.stderr
+    assert not (ROOT / "outputs" / "never-made").exists()
+
+
+# ---- the duplication contract ----------------------------------------------------------------------------------
+
+
+def block(script):
+    text = script.read_text(encoding="utf-8")
+    return re.search(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", text, re.DOTALL | re.MULTILINE).group(1)
+
+
+@pytest.mark.parametrize(("one", "two"), list(itertools.combinations(SCRIPTS, 2)), ids=lambda path: path.parent.name)
+def test_common_knobs_have_the_same_order_and_words(one, two):
+    """A line may differ where the algorithm differs; the comment of a common knob differs only where listed."""
+    may_differ = {"TRAIN_DATA", "VAL_DATA", "BATCH_SIZE", "LEARNING_RATE", "LR_SCHEDULER", "WARMUP_RATIO", "SEED",
+                  "NNODES", "WANDB_PROJECT"}
+    lines = [dict(re.findall(r"^([A-Z_]+)=(.*)$", block(script), re.MULTILINE)) for script in (one, two)]
+    common = [name for name in lines[0] if name in lines[1]]
+    assert common == [name for name in lines[1] if name in lines[0]]
+    for name in set(common) - may_differ:
+        assert lines[0][name] == lines[1][name]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
+def test_shape_of_a_script(script):
+    text = script.read_text(encoding="utf-8")
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in text and "set -x" not in text and "eval" not in text
+    assert len(text.splitlines()) <= 110
+    headings = re.findall(r"^# ---- (.*) ----$", text, re.MULTILINE)
+    assert headings == [heading for heading in HEADINGS if heading in headings]
+    for line in block(script).splitlines():
+        if not line.startswith("#"):
+            assert re.fullmatch(r'([A-Z_]+)="\$\{\1:-[^}]*\}" +# .+', line), line
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
+def test_every_knob_is_used_and_has_a_rule(script):
+    text = script.read_text(encoding="utf-8")
+    command = text.split("run_training", 1)[1]
+    names = set(read_block(script))
+    free_text = {"MODEL_PATH", "TRAIN_DATA", "VAL_DATA", "REWARD_FUNC_PATH", "REWARD_FUNC_NAME", "EXPERIMENT_NAME",
+                 "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
+    assert names - free_text <= set(RULES)
+    # used by the launcher, the preflight or wandb itself, not by verl
+    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY"} | ({"SEED"} if "sft" in str(script) else set())
+    for name in names - elsewhere:
+        assert f"${{{name}}}" in command, f"{name} is in the block but not in the command"
+
+
+def test_shellcheck_is_clean():
+    shellcheck = shutil.which("shellcheck", path=f"{ROOT}/.venv/bin:{os.environ['PATH']}")
+    assert shellcheck, "shellcheck is missing; ./setup_env.sh --dev installs it"
+    scripts = [str(path.relative_to(ROOT)) for path in (*SCRIPTS, ROOT / "common" / "launch.sh")]
+    done = subprocess.run([shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

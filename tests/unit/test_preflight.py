@@ -1,0 +1,364 @@
+"""The preflight: every piece of bad input gets one clear message with the knob to change."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from common.demo_model import DEMO_MODEL_DIR
+from common.preflight import auto, checks, run_name
+from common.preflight.knobs import check_value, misspelt, read_knobs
+from common.preflight.machine import GIB, Machine
+from common.preflight.model import ModelInfo, read_model, token_lengths
+from common.preflight.resolved import hydra_list
+from common.run_dir import update_run
+
+LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
+EIGHT = Machine(gpu_memory=(80 * GIB,) * 8, cores=96, memory=900 * GIB)
+
+
+@pytest.fixture
+def check(monkeypatch, tmp_path):
+    """Run all checks with some knobs set; returns the knobs."""
+    monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setenv("CALLER_DIR", str(tmp_path))
+
+    def run(algorithm="grpo", machine=LAPTOP, **environment):
+        knobs = read_knobs(algorithm, environment)
+        checks.check(knobs, machine)
+        return knobs
+
+    return run
+
+
+def rl_row(**changes):
+    row = {
+        "data_source": "mine",
+        "prompt": [{"role": "user", "content": "1+1?"}],
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"index": 0},
+    }
+    return {key: value for key, value in {**row, **changes}.items() if value is not None}
+
+
+def write(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def only_error(knobs):
+    assert len(knobs.errors) == 1, knobs.errors
+    return knobs.errors[0]
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_the_demo_passes_and_nothing_stays_auto(check, algorithm):
+    knobs = check(algorithm)
+    assert knobs.errors == []
+    assert [name for name, value in knobs.values.items() if value == "auto" and name != "RESUME"] == []
+    assert set(knobs.reasons) == {n for n, v in read_knobs(algorithm, {}).values.items() if v == "auto"} - {"RESUME"}
+
+
+def test_all_errors_are_shown_at_once(check):
+    knobs = check(BATCH_SIZE="0", TEMPERATURE="hot", TRAIN_DATA="nope.parquet", MODEL_PATH="/nope", ROLLOUT_N="1")
+    text = "\n".join(knobs.errors)
+    for word in ("BATCH_SIZE=0", "TEMPERATURE=hot", "TRAIN_DATA=nope.parquet", "MODEL_PATH=/nope", "ROLLOUT_N=1"):
+        assert word in text
+    assert len(knobs.errors) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ok"),
+    [
+        ("LEARNING_RATE", "1e-6", True),
+        ("LEARNING_RATE", ".5", True),
+        ("LEARNING_RATE", "0", False),
+        ("LEARNING_RATE", "-1e-6", False),
+        ("LEARNING_RATE", "1e", False),
+        ("LEARNING_RATE", "auto", True),
+        ("ROLLOUT_N", "auto", False),
+        ("BATCH_SIZE", "8.0", False),
+        ("GPU_MEMORY_UTILIZATION", "1.5", False),
+        ("DEVICE", "gpu", False),
+        ("USE_WANDB", "True", False),
+        ("MODEL_PATH", "anything at all", True),
+    ],
+)
+def test_values_of_single_knobs(name, value, ok):
+    problem = check_value(name, value)
+    assert (problem is None) == ok
+    if problem:
+        assert f"{name}={value}" in problem
+
+
+def test_a_slip_in_a_knobs_name_is_noticed():
+    known = {"LEARNING_RATE": "auto", "BATCH_SIZE": "auto"}
+    assert misspelt({"LEARNING_RTE": "1"}, known) == ["LEARNING_RTE is set but is not a knob; did you mean LEARNING_RATE?"]
+    assert misspelt({"LANGUAGE": "en", "BATCH_SIZE": "3"}, known) == []
+
+
+# ---- files ---------------------------------------------------------------------------------------------------
+
+
+def test_missing_file(check):
+    assert only_error(check(TRAIN_DATA="nope.parquet")) == "TRAIN_DATA=nope.parquet: no such file"
+
+
+def test_wrong_column_names_the_column_and_the_columns_there_are(check, tmp_path):
+    path = write(tmp_path / "train.parquet", [{"question": "1+1?", "answer": "2"}] * 64)
+    error = only_error(check(TRAIN_DATA=str(path)))
+    assert "row 1" in error and "data_source" in error and "answer, question" in error and "data_utils" in error
+
+
+def test_a_bad_row_is_named(check, tmp_path):
+    rows = [rl_row() for _ in range(64)]
+    rows[40] = rl_row(prompt=[{"role": "human", "content": "1+1?"}])
+    error = only_error(check(TRAIN_DATA=str(write(tmp_path / "train.parquet", rows))))
+    assert "row 41" in error and "'human'" in error and "1 of 64 rows" in error
+
+
+def test_sft_refuses_jsonl_and_says_how_to_convert(check, tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"messages": []}))
+    assert "reads .parquet" in only_error(check("sft", TRAIN_DATA=str(path)))
+
+
+def test_a_broken_file_is_one_message(check, tmp_path):
+    path = tmp_path / "train.parquet"
+    path.write_bytes(b"this is no parquet")
+    assert "cannot be read" in only_error(check(TRAIN_DATA=str(path)))
+
+
+def test_several_files_with_spaces_and_chinese_names(check, tmp_path):
+    one = write(tmp_path / "训练 数据.parquet", [rl_row()] * 40)
+    two = write(tmp_path / "b's.parquet", [rl_row()] * 24)
+    knobs = check(TRAIN_DATA=f"{one.name}, {two.name}")
+    assert knobs.errors == []
+    assert knobs["TRAIN_DATA"] == f"{one},{two}"
+    assert hydra_list(knobs["TRAIN_DATA"].split(",")) == f"['{one}','{tmp_path}/b\\'s.parquet']"
+
+
+def test_relative_paths_are_meant_from_the_callers_folder_first(check, tmp_path):
+    path = write(tmp_path / "mine.parquet", [rl_row()] * 64)
+    assert check(TRAIN_DATA="mine.parquet")["TRAIN_DATA"] == str(path)
+
+
+# ---- batch ---------------------------------------------------------------------------------------------------
+
+
+def test_mini_batch_that_does_not_divide(check):
+    error = only_error(check(BATCH_SIZE="32", MINI_BATCH_SIZE="12"))
+    assert error == "MINI_BATCH_SIZE=12: must divide BATCH_SIZE=32; use one of 1, 2, 4, 8, 16, 32"
+
+
+def test_batch_that_does_not_divide_by_the_gpus(check):
+    assert "BATCH_SIZE=33: not divisible by the 2 GPUs; use 32 or 34" in only_error(
+        check("sft", BATCH_SIZE="33", N_GPUS="2")
+    )
+
+
+def test_batch_larger_than_the_data(check, tmp_path):
+    path = write(tmp_path / "train.parquet", [rl_row()] * 5)
+    assert "only 5 rows" in only_error(check(TRAIN_DATA=str(path), BATCH_SIZE="8"))
+
+
+def test_sft_validation_smaller_than_a_batch(check, tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 8
+    error = only_error(check("sft", VAL_DATA=str(write(tmp_path / "val.parquet", rows)), BATCH_SIZE="16"))
+    assert "VAL_DATA has 8 rows" in error and "BATCH_SIZE=8" in error
+
+
+def test_token_budget_below_one_sequence(check):
+    assert "TOKENS_PER_GPU=40: must hold one sequence of 64 tokens" in only_error(check(TOKENS_PER_GPU="40"))
+
+
+def test_more_gpus_than_there_are(check):
+    assert only_error(check(N_GPUS="16", machine=EIGHT)).startswith("N_GPUS=16: 8 GPUs are visible")
+    assert "2 cores" in only_error(check(N_GPUS="3", BATCH_SIZE="33"))
+
+
+def test_cuda_without_a_gpu(check):
+    errors = check(DEVICE="cuda", N_GPUS="1").errors
+    assert any("DEVICE=cuda: no NVIDIA GPU" in error for error in errors)
+
+
+def test_steps_beyond_the_epochs(check):
+    assert "TOTAL_STEPS=500: TOTAL_EPOCHS=1 ends after 64 steps" in only_error(
+        check(TOTAL_STEPS="500", TOTAL_EPOCHS="1")
+    )
+    assert check(TOTAL_STEPS="500")["TOTAL_EPOCHS"] == "8"
+
+
+# ---- model ---------------------------------------------------------------------------------------------------
+
+
+def test_model_path_that_does_not_exist(check):
+    assert "no such folder" in only_error(check(MODEL_PATH="./no/model"))
+
+
+def test_model_without_weights_or_template(check, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL_DIR, folder)
+    (folder / "chat_template.jinja").unlink()
+    assert "no chat template" in only_error(check(MODEL_PATH=str(folder)))
+    (folder / "model.safetensors").unlink()
+    assert "no weights" in only_error(check(MODEL_PATH=str(folder)))
+
+
+def test_run_directory_given_as_model(check, tmp_path):
+    update_run(tmp_path, state="finished")
+    assert "use its folder model/" in only_error(check(MODEL_PATH=str(tmp_path)))
+
+
+def test_lengths_equal_the_tokenizers_own(tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
+    talks = [
+        [{"role": "user", "content": "What is 12 + 7?"}],
+        [{"role": "system", "content": "简短回答"}, {"role": "user", "content": "你好 😀"}],
+    ]
+    model = read_model(str(DEMO_MODEL_DIR))
+    for answer_next in (True, False):
+        expected = [
+            len(tokenizer.apply_chat_template(t, add_generation_prompt=answer_next, return_dict=False)) for t in talks
+        ]
+        assert token_lengths(model, talks, answer_next) == expected
+
+
+def test_prompts_over_the_limit_are_counted(check):
+    knobs = check(MAX_PROMPT_LENGTH="17")
+    assert any("MAX_PROMPT_LENGTH=17" in warning and "left out" in warning for warning in knobs.warnings)
+    assert "every prompt is longer" in only_error(check(MAX_PROMPT_LENGTH="5"))
+
+
+# ---- reward --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return None", "returned None"),
+        ("raise KeyError('x')", "raised KeyError: 'x' (line 2)"),
+        ("return {'acc': 1.0}", "without 'score'"),
+        ("return {'score': 1.0, 'reward': 1.0}", "a key named 'reward'"),
+        ("return 'good'", "'good'"),
+        ("return float('nan')", "nan"),
+    ],
+)
+def test_reward_function_that_cannot_be_used(check, tmp_path, body, words):
+    path = tmp_path / "my_reward.py"
+    path.write_text(f"def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n    {body}\n")
+    error = only_error(check(REWARD_FUNC_PATH=str(path)))
+    assert "REWARD_FUNC_PATH" in error and words in error
+
+
+def test_reward_function_of_another_name(check, tmp_path):
+    path = tmp_path / "my_reward.py"
+    path.write_text("def score(**kwargs):\n    return 1.0\n")
+    assert "it defines score" in only_error(check(REWARD_FUNC_PATH=str(path)))
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_reward_function_that_is_fine(check, tmp_path, kind):
+    path = tmp_path / "my_reward.py"
+    path.write_text(f"{kind} score(**kwargs):\n    return {{'score': 1, 'acc': True}}\n")
+    assert check(REWARD_FUNC_PATH=str(path), REWARD_FUNC_NAME="score").errors == []
+
+
+# ---- run name ------------------------------------------------------------------------------------------------
+
+
+def existing(tmp_path, name="mine", step=None, **fields):
+    folder = tmp_path / "outputs" / name
+    folder.mkdir(parents=True)
+    update_run(folder, **{"algorithm": "grpo", "state": "stopped", "knobs": {}, **fields})
+    if step:
+        checkpoint = folder / "checkpoints" / f"global_step_{step}" / "actor"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+        (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return folder
+
+
+def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
+    existing(tmp_path, step=10)
+    knobs = check(EXPERIMENT_NAME="mine")
+    assert knobs.errors == []
+    assert "resuming mine (stopped) from the checkpoint of step 10" in knobs.warnings
+
+
+@pytest.mark.parametrize(
+    ("fields", "knob", "words"),
+    [
+        ({"step": 30}, {}, "finished 30 of 30 steps"),
+        ({"algorithm": "sft"}, {}, "is of sft"),
+        ({}, {"RESUME": "never"}, "RESUME=never"),
+        ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
+        ({"step": 5, "knobs": {"LORA_RANK": "8"}}, {}, "LORA_RANK=8"),
+    ],
+)
+def test_a_name_in_use_is_refused(check, tmp_path, fields, knob, words):
+    existing(tmp_path, **fields)
+    assert words in only_error(check(EXPERIMENT_NAME="mine", **knob))
+
+
+def test_a_run_under_way_is_refused(check, tmp_path, monkeypatch):
+    existing(tmp_path, state="running", pid=1)
+    monkeypatch.setattr(run_name, "is_alive", lambda run: True)
+    assert "under way (process 1)" in only_error(check(EXPERIMENT_NAME="mine"))
+
+
+def test_a_folder_that_is_no_run_is_never_touched(check, tmp_path):
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    assert "not a run" in only_error(check(EXPERIMENT_NAME="mine"))
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden", "-x", "a b"])
+def test_names_that_leave_the_folder_are_refused(check, name):
+    assert f"EXPERIMENT_NAME={name}" in only_error(check(EXPERIMENT_NAME=name))
+
+
+# ---- auto ----------------------------------------------------------------------------------------------------
+
+
+def big_model(parameters):
+    return ModelInfo("/models/big", {"max_position_embeddings": 32768}, parameters, "{{ messages }}")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "lora", "rate"), [("grpo", "0", "1e-6"), ("grpo", "16", "1e-5"), ("sft", "0", "1e-5"), ("sft", "16", "1e-4")]
+)
+def test_learning_rate_of_a_7b_model(algorithm, lora, rate):
+    knobs = read_knobs(algorithm, {"LORA_RANK": lora})
+    auto.resolve_optimisation(knobs, big_model(7_600_000_000))
+    assert knobs["LEARNING_RATE"] == rate
+    assert "7.6B parameters" in knobs.reasons["LEARNING_RATE"]
+
+
+def test_memory_of_a_7b_and_a_70b_model_on_eight_gpus():
+    small, large = (read_knobs("grpo", {"DEVICE": "cuda", "N_GPUS": "8", "ROLLOUT_ENGINE": "vllm"}) for _ in range(2))
+    auto.resolve_memory(small, big_model(7_600_000_000), EIGHT)  # 16 bytes x 7.6e9 / 8 = 14 GiB a GPU
+    assert (small["OFFLOAD"], small["TENSOR_PARALLEL_SIZE"]) == ("false", "1")
+    auto.resolve_memory(large, big_model(70_000_000_000), EIGHT)  # 130 GiB a GPU; 130 GiB of weights, 28 GiB a GPU at most
+    assert (large["OFFLOAD"], large["TENSOR_PARALLEL_SIZE"]) == ("true", "8")
+
+
+def test_what_the_user_set_stays(check):
+    knobs = check(LEARNING_RATE="5e-5", BATCH_SIZE="16", SAVE_FREQ="3")
+    assert (knobs["LEARNING_RATE"], knobs["BATCH_SIZE"], knobs["SAVE_FREQ"]) == ("5e-5", "16", "3")
+    assert not {"LEARNING_RATE", "BATCH_SIZE", "SAVE_FREQ"} & set(knobs.reasons)
+
+
+def test_wandb_is_on_only_with_a_login(check, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert check()["USE_WANDB"] == "false"
+    assert "not logged in" in only_error(check(USE_WANDB="true"))
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    knobs = check()
+    assert knobs["USE_WANDB"] == "true"
+    assert "secret" not in json.dumps([knobs.values, knobs.reasons, knobs.warnings])

@@ -1,0 +1,89 @@
+"""The run directory: joining attempts, finding checkpoints, replacing files."""
+
+import json
+import os
+
+import psutil
+import pytest
+
+from common import run_dir
+
+
+def record(step, **data):
+    return {"step": step, "data": data}
+
+
+def test_later_attempt_wins_and_there_is_no_gap_and_no_double_step():
+    first = [record(0, **{"val-core/x": 0.1})] + [record(s, **{"actor/pg_loss": s}) for s in (1, 2, 3, 4, 5)]
+    # resumed from the checkpoint of step 3: validates as step 3, then trains 4, 5, 6
+    second = [record(3, **{"val-core/x": 0.3})] + [record(s, **{"actor/pg_loss": 10 * s}) for s in (4, 5, 6)]
+    joined = run_dir.join_attempts([first, second])
+    assert [entry["step"] for entry in joined] == [0, 1, 2, 3, 4, 5, 6]
+    assert joined[3]["data"] == {"actor/pg_loss": 3, "val-core/x": 0.3}
+    assert [entry["data"]["actor/pg_loss"] for entry in joined[4:]] == [40, 50, 60]
+
+
+def test_steps_that_did_not_lead_to_the_model_go():
+    first = [record(s, **{"train/loss": s}) for s in range(1, 9)]
+    second = [record(s, **{"train/loss": -s}) for s in (5, 6)]
+    assert [entry["step"] for entry in run_dir.join_attempts([first, second])] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_attempt_that_trained_nothing_changes_nothing():
+    first = [record(1, **{"train/loss": 1.0})]
+    assert run_dir.join_attempts([first, []]) == first
+
+
+def test_train_and_validation_of_one_step_are_one_record():
+    rows = [record(2, **{"train/loss": 1.0}), record(2, **{"val/loss": 2.0})]
+    assert run_dir.join_attempts([rows]) == [record(2, **{"train/loss": 1.0, "val/loss": 2.0})]
+
+
+def test_a_torn_last_line_waits(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(record(1)) + "\n" + '{"step": 2, "da')
+    assert run_dir.read_records(path) == [record(1)]
+
+
+def test_metrics_files_are_ordered_by_number(tmp_path):
+    for name in ("metrics.10.jsonl", "metrics.2.jsonl", "metrics.jsonl", "metrics.old.jsonl"):
+        (tmp_path / name).touch()
+    assert [path.name for path in run_dir.metrics_files(tmp_path)] == [
+        "metrics.jsonl",
+        "metrics.2.jsonl",
+        "metrics.10.jsonl",
+    ]
+    assert run_dir.metrics_path(tmp_path, 1).name == "metrics.jsonl"
+    assert run_dir.metrics_path(tmp_path, 3).name == "metrics.3.jsonl"
+
+
+def test_only_a_complete_checkpoint_is_found(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "global_step_4").mkdir(parents=True)
+    (checkpoints / "global_step_8").mkdir()  # was being written
+    assert run_dir.latest_checkpoint(tmp_path) is None
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("4")
+    assert run_dir.latest_checkpoint(tmp_path) == (4, checkpoints / "global_step_4")
+
+
+def test_update_run_keeps_other_fields_and_leaves_no_temporary_file(tmp_path):
+    run_dir.update_run(tmp_path, state="running", name="数据")
+    run_dir.update_run(tmp_path, state="finished")
+    assert run_dir.read_run(tmp_path) == {"state": "finished", "name": "数据"}
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    run_dir.update_run(tmp_path, state="running")
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        run_dir.update_run(tmp_path, state="finished")
+    assert run_dir.read_run(tmp_path)["state"] == "running"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_is_alive_knows_a_reused_pid():
+    me = {"state": "running", "host": os.uname().nodename, "pid": os.getpid()}
+    assert run_dir.is_alive({**me, "pid_started": psutil.Process().create_time()})
+    assert not run_dir.is_alive({**me, "pid_started": psutil.Process().create_time() - 60})
+    assert not run_dir.is_alive({**me, "pid_started": psutil.Process().create_time(), "state": "finished"})
