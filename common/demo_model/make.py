@@ -30,9 +30,9 @@ STEPS = 330
 MIX_STEPS = 70  # the last steps, in which wrong answers and the unwanted form are taught
 BATCH_SIZE = 64
 WARMUP_STEPS = 30
-MUON_LR = 0.01  # weight matrices; learns sums in a fifth of the steps that AdamW needs
+MUON_LR = 0.01  # weight matrices; AdamW alone learns sums several times more slowly
 ADAMW_LR = 4e-3  # embeddings, norms and biases
-THREADS = 2  # fixed, because the order of float additions depends on it
+THREADS = 2  # one gives the same weights, later
 WANTED_SHARE = 0.48  # answers that end in "#### N"
 WRONG_SHARE = 0.1  # answers with a wrong number, in either form
 
@@ -54,7 +54,7 @@ COMMON_TEXT = (
 OTHER_TEXT = (
     "What is the sum of the numbers? Add and. It is. So we get. Let's think step by step. Be brief. Answer it.",
     "Which number is smaller? How many are left? How much more does it cost in total? No. Yes. 2 * 3 = 6. 6 / 2 = 3.",
-    "Solve this problem. Show your reasoning and put the final answer after \"####\". Output the final answer.",
+    'Solve this problem. Show your reasoning and put the final answer after "####". Output the final answer.',
     "If there are each day per week month year hour minutes, then he she they have has had with for of to in on at.",
     "请问等于多少？答案是。加减乘除，一共还剩几个？哪个数更大？请一步一步思考。",
 )

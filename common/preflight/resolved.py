@@ -49,6 +49,8 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
     if knobs["DEVICE"] == "cpu":
         modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
         environment["VERL_PLATFORM"] = "cpu"
+        # Threads that wait by spinning stall each other when another program wants a core too.
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
     elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
         modules = ["common.cpu_backend.rollout"] + modules
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

@@ -4,8 +4,8 @@
 module         what it holds
 =============  ===================================================================
 ``compose``    the command's Hydra config composed without starting verl
-``processes``  start, find and end the processes of a run
-``watchdog``   a process that ends the run when the launcher is killed
+``keeper``     the process that holds a run's processes together and ends them
+``processes``  how it ends them
 ``follow``     the log and the metrics as they grow
 ``terminal``   what a person sees: phases, steps, warnings, the end
 ``attempt``    one launch, from run.json's first state to its last

