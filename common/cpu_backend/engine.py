@@ -8,6 +8,7 @@ float32 (bfloat16 autocast is slower than float32 on most CPUs) and nothing is o
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -26,10 +27,13 @@ def training_threads() -> int:
 class _OnCpu:
     """Wrap with FSDP2 in float32; mixed in before verl's engine classes."""
 
-    def initialize(self) -> None:
-        """Build model and optimiser with all the cores this process may use (Ray and torchrun set one)."""
+    def forward_backward_batch(self, *args: Any, **kwargs: Any) -> list:
+        """Compute with all the cores this process may use.
+
+        Ray and torchrun start processes with one thread, and TransferQueue goes back to that after each transfer.
+        """
         torch.set_num_threads(training_threads())
-        super().initialize()
+        return super().forward_backward_batch(*args, **kwargs)
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if self.engine_config.strategy != "fsdp2":

@@ -1,6 +1,6 @@
 """Build the demo model: tokenizer, pretraining on small sums, and the files that `from_pretrained` reads.
 
-    python -m common.demo_model.make                 # rebuild common/demo_model/model, about a minute on 2 cores
+    python -m common.demo_model.make                 # rebuild common/demo_model/model, about a minute
     python -m common.demo_model.make --out /tmp/m    # build somewhere else
 
 The model is left half-trained on purpose. It knows the sums, but answers in the form that the GRPO reward
@@ -32,7 +32,7 @@ BATCH_SIZE = 64
 WARMUP_STEPS = 30
 MUON_LR = 0.01  # weight matrices; AdamW alone learns sums several times more slowly
 ADAMW_LR = 4e-3  # embeddings, norms and biases
-THREADS = 2  # one gives the same weights, later
+THREADS = 2  # one gives the same weights, and is faster on a busy machine
 WANTED_SHARE = 0.48  # answers that end in "#### N"
 WRONG_SHARE = 0.1  # answers with a wrong number, in either form
 

@@ -12,7 +12,7 @@ from common.preflight.machine import GIB, Machine, has_package
 from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"grpo": 30, "sft": 160}
+DEMO_STEPS = {"grpo": 30, "sft": 192}
 
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
@@ -46,7 +46,7 @@ def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:
     if knobs.algorithm == "sft":
         rate = ("2e-3" if rank else "1e-3") if small else ("1e-4" if rank else "1e-5")
     else:
-        rate = ("1e-3" if rank else "3e-4") if small else ("1e-5" if rank else "1e-6")
+        rate = ("1e-3" if rank else "1e-4") if small else ("1e-5" if rank else "1e-6")
     kind = f"LoRA rank {rank}" if rank else "full fine-tuning"
     knobs.resolve("LEARNING_RATE", rate, f"{model.size if model else 'unknown size'} parameters, {kind}")
 
@@ -87,7 +87,7 @@ def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int]) -
     if "MAX_PROMPT_LENGTH" in knobs:
         reason = f"longest of {len(lengths):,} prompts is {max(lengths)} tokens" if lengths else "lengths not measured"
         knobs.resolve("MAX_PROMPT_LENGTH", min(measured, 2048) or 1024, reason)
-        answer, why = (32, "the demo's answers are short") if demo else (1024, "room for a worked answer")
+        answer, why = (24, "the demo's answers are short") if demo else (1024, "room for a worked answer")
         room = (model.context or math.inf) - knobs.number("MAX_PROMPT_LENGTH") if model else math.inf
         if answer > room > 0:
             answer, why = int(room), f"the model's context of {model.context} tokens less the prompt"
@@ -117,7 +117,7 @@ def resolve_memory(knobs: Knobs, model: ModelInfo | None, machine: Machine) -> N
     size = 1
     while size < knobs.number("N_GPUS") and (2 * model.parameters / size > 0.35 * memory or knobs.number("N_GPUS") % size):
         size *= 2
-    if knobs["ROLLOUT_ENGINE"] == "hf" if "ROLLOUT_ENGINE" in knobs else False:
+    if knobs.values.get("ROLLOUT_ENGINE") == "hf":
         size = 1
     knobs.resolve("TENSOR_PARALLEL_SIZE", size, f"{2 * model.parameters / GIB:.0f} GiB of bfloat16 weights")
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.6 if offload else 0.5, "the rest is for training")
