@@ -68,8 +68,10 @@ def convert(
         raise ValueError(f"--algo {algorithm}: must be one of {', '.join(ALGORITHMS)}")
     name = data_source or source.stem
     selected = islice(enumerate(read_rows(source)), skip, None if limit is None else skip + limit)
-    rows = (to_row(algorithm, _text(source, i, row, question), _text(source, i, row, answer), name, i, answer_pattern)
-            for i, row in selected)
+    rows = (
+        to_row(algorithm, _text(source, i, row, question), _text(source, i, row, answer), name, i, answer_pattern)
+        for i, row in selected
+    )
     partial = target.with_name(f".{target.name}.partial")
     written, writer = 0, None
     try:

@@ -1,10 +1,10 @@
-"""Reward of the GRPO demo: does the answer end in `#### N` with the right number?
+r"""Reward of the GRPO demo: does the answer end in `#### N` with the right number?
 
 This is the form in which GSM8K writes its answers, so the same function scores a GSM8K run:
 
     >>> compute_score(
     ...     data_source="openai/gsm8k",
-    ...     solution_str="Natalia sold 48/2 = 24 clips in May.\\nAltogether she sold 48 + 24 = 72.\\n#### 72",
+    ...     solution_str="Natalia sold 48/2 = 24 clips in May.\nAltogether she sold 48 + 24 = 72.\n#### 72",
     ...     ground_truth="72",
     ... )
     {'score': 1.0, 'acc': 1.0, 'format': 1.0}

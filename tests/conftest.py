@@ -36,8 +36,7 @@ def train(clean_environment):
             cwd=cwd,
             env={**clean_environment, **{name: str(value) for name, value in knobs.items()}},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=timeout,
         )

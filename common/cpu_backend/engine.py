@@ -7,6 +7,7 @@ float32 (bfloat16 autocast is slower than float32 on most CPUs) and nothing is o
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -26,6 +27,14 @@ def training_threads() -> int:
 
 class _OnCpu:
     """Wrap with FSDP2 in float32; mixed in before verl's engine classes."""
+
+    def initialize(self) -> None:
+        """Build model and optimiser, then keep what is loaded by now out of garbage collection.
+
+        verl collects garbage several times a step; going through all imported modules takes 0.3 s each time.
+        """
+        super().initialize()
+        gc.freeze()
 
     def forward_backward_batch(self, *args: Any, **kwargs: Any) -> list:
         """Compute with all the cores this process may use.

@@ -7,6 +7,7 @@ arguments (trainer_base.py:163); they come through ``sampler_kwargs`` here, so t
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -41,3 +42,4 @@ class FastPollReplayBuffer(ReplayBuffer):
             gen_batch_size=1 if single else given.gen_batch_size or given.train_batch_size,
             max_inflight_gen_batches=groups.max_inflight_gen_batches if metric is not None else 1,
         )
+        gc.freeze()  # this is the trainer's process: see engine.py

@@ -38,8 +38,9 @@ class HFServer:
         num_threads: Torch threads of this process, CPU only.
     """
 
-    def __init__(self, config: RolloutConfig, model_config: HFModelConfig, replica_rank: int, device: str,
-                 num_threads: int):
+    def __init__(
+        self, config: RolloutConfig, model_config: HFModelConfig, replica_rank: int, device: str, num_threads: int
+    ):
         if device == "cpu":
             torch.set_num_threads(num_threads)
         self.config: RolloutConfig = omega_conf_to_dataclass(config)

@@ -55,7 +55,7 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     """Choose batch sizes that divide and leave enough steps; needs the lengths to be resolved."""
     world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
     small = model is not None and 0 < model.parameters < SMALL_MODEL
-    largest = (64 if knobs.algorithm == "sft" else 32) if small else (128 if knobs.algorithm == "sft" else 256)
+    largest = (64 if knobs.algorithm == "sft" else 16) if small else (128 if knobs.algorithm == "sft" else 256)
     size = largest
     while size > world and (size % world or rows // size < 20):
         size //= 2
@@ -115,7 +115,9 @@ def resolve_memory(knobs: Knobs, model: ModelInfo | None, machine: Machine) -> N
         f"weights, gradients and optimiser take {states / GIB:.0f} of {memory / GIB:.0f} GiB on each GPU",
     )
     size = 1
-    while size < knobs.number("N_GPUS") and (2 * model.parameters / size > 0.35 * memory or knobs.number("N_GPUS") % size):
+    while size < knobs.number("N_GPUS") and (
+        2 * model.parameters / size > 0.35 * memory or knobs.number("N_GPUS") % size
+    ):
         size *= 2
     if knobs.values.get("ROLLOUT_ENGINE") == "hf":
         size = 1

@@ -45,7 +45,9 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     if not on_cpu and not there:
         knobs.errors.append("DEVICE=cuda: no NVIDIA GPU is visible; set DEVICE=cpu, or check nvidia-smi")
     elif not on_cpu and wanted > there:
-        knobs.errors.append(f"N_GPUS={wanted}: {there} GPU{'s are' if there > 1 else ' is'} visible; set N_GPUS={there}")
+        knobs.errors.append(
+            f"N_GPUS={wanted}: {there} GPU{'s are' if there > 1 else ' is'} visible; set N_GPUS={there}"
+        )
     elif on_cpu and wanted > machine.cores:
         knobs.errors.append(
             f"N_GPUS={wanted}: on the CPU this is the number of training processes, and there are {machine.cores} "

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -145,7 +145,11 @@ class Attempt:
 
     def script(self) -> str:
         """The command as a script that does the same again, into the metrics file of this attempt."""
-        lines = ["#!/usr/bin/env bash", "# Written by the launcher: what it ran. Runs from any folder.", "set -euo pipefail"]
+        lines = [
+            "#!/usr/bin/env bash",
+            "# Written by the launcher: what it ran. Runs from any folder.",
+            "set -euo pipefail",
+        ]
         lines.append(f"cd {shlex.quote(str(ROOT))}")
         names = (*COMMAND_VARIABLES, *self._trainer_environment())
         for name in names:
@@ -211,7 +215,7 @@ class Attempt:
         update_run(self.run_dir, state=state, reason=reason, ended=_now(), exit_status=status)
         self._draw(terminal)
         if state == "finished":
-            terminal.summary(resume)
+            terminal.summary()
         elif state == "failed" and latest_checkpoint(self.run_dir):
             terminal.stopped(resume)
         return status
@@ -244,7 +248,7 @@ class Attempt:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -137,7 +138,7 @@ class Terminal:
         if self.status:
             self.status.stop()
 
-    def summary(self, resume: str) -> None:
+    def summary(self) -> None:
         """Print what a finished run has reached and what to do next."""
         seconds = format_duration(time.monotonic() - self.started)
         steps = f"{self.total_steps} steps, " if self.total_steps else ""
@@ -150,13 +151,15 @@ class Terminal:
             first, last = self.validations[0], self.validations[-1]
             pick = min if "loss" in last[1] else max
             best = pick(self.validations, key=lambda entry: entry[2])
-            self.console.print(f"  {last[1]:<16} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})")
+            self.console.print(
+                f"  {last[1]:<16} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
+            )
         folder = _relative(self.run_dir)
         self.console.print(f"  model            {folder}/model")
         self.console.print(f"  curves           {folder}/charts/metrics.png")
         self.console.print("Next:")
         self.console.print(f"  MODEL_PATH={folder}/model ./grpo/train.sh      # train on from this model")
-        self.console.print(f"  tensorboard --logdir {folder}/tensorboard      # every metric, in a browser")
+        self.console.print(f"  {program('tensorboard')} --logdir {folder}/tensorboard  # every metric, in a browser")
 
     def failed(self, status: int) -> str:
         """Print why a run failed; returns the cause."""
@@ -175,7 +178,14 @@ class Terminal:
         where = f"from the checkpoint of step {found[0]}" if found else "from the start (no checkpoint yet)"
         self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To go on {where}:\n  {resume}")
         if found:
-            self.console.print(f"For its model as it is now:\n  python -m common.export {_relative(self.run_dir)}")
+            export = f"{program('python')} -m common.export {_relative(self.run_dir)}"
+            self.console.print(f"For its model as it is now:\n  {export}")
+
+
+def program(name: str) -> str:
+    """A program of this environment as a person would type it from the repository root."""
+    path = Path(sys.executable).parent / name
+    return _relative(path) if ".venv" in path.parts else name
 
 
 def _relative(path: Path) -> str:

@@ -98,8 +98,16 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
     run = read_run(run_dir)
     assert (run["state"], run["exit_status"], run["algorithm"]) == ("finished", 0, "grpo")
     assert run["knobs"]["LEARNING_RATE"] not in ("", "auto") and run["versions"]["verl"] == "0.9.1"
-    for name in ("command.sh", "train.log", "metrics.jsonl", ".hydra/config.yaml", "charts/metrics.png",
-                 "rollouts/3.jsonl", "validation/2.jsonl", "checkpoints/latest_checkpointed_iteration.txt"):
+    for name in (
+        "command.sh",
+        "train.log",
+        "metrics.jsonl",
+        ".hydra/config.yaml",
+        "charts/metrics.png",
+        "rollouts/3.jsonl",
+        "validation/2.jsonl",
+        "checkpoints/latest_checkpointed_iteration.txt",
+    ):
         assert (run_dir / name).exists(), name
     assert [record["step"] for record in read_metrics(run_dir)] == [0, 1, 2, 3]
     assert min(curve(run_dir, "rollout_corr").values()) >= 0.999
@@ -111,8 +119,18 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
 
 def test_grpo_on_two_processes_with_lora_and_dynamic_sampling(train, run_dir):
     """LoRA's merged weights reach both rollout servers, and the fast sampler filters groups as verl's own does."""
-    finish(train, "grpo", run_dir, "algorithm.filter_groups.enable=true", TOTAL_STEPS=3, N_GPUS=2, LORA_RANK=8,
-           LEARNING_RATE="1e-2", TEST_FREQ=3, BATCH_SIZE=16)
+    finish(
+        train,
+        "grpo",
+        run_dir,
+        "algorithm.filter_groups.enable=true",
+        TOTAL_STEPS=3,
+        N_GPUS=2,
+        LORA_RANK=8,
+        LEARNING_RATE="1e-2",
+        TEST_FREQ=3,
+        BATCH_SIZE=16,
+    )
     assert min(curve(run_dir, "rollout_corr").values()) >= 0.999
     evicted = [record["data"].get("training/filter_groups/evicted_samples") for record in read_metrics(run_dir)]
     assert any(evicted)
@@ -177,8 +195,14 @@ def small_sft_data(tmp_path):
 @pytest.mark.parametrize("stop", [3, 4], ids=["mid-epoch", "epoch-end"])
 def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, stop):
     """The same losses to 1e-4 when a run is cut in the middle of an epoch or at its end (where verl loses an epoch)."""
-    knobs = {"TRAIN_DATA": small_sft_data, "BATCH_SIZE": 16, "TOTAL_STEPS": 8, "SAVE_FREQ": stop, "TEST_FREQ": 4,
-             "LR_SCHEDULER": "constant"}
+    knobs = {
+        "TRAIN_DATA": small_sft_data,
+        "BATCH_SIZE": 16,
+        "TOTAL_STEPS": 8,
+        "SAVE_FREQ": stop,
+        "TEST_FREQ": 4,
+        "LR_SCHEDULER": "constant",
+    }
     whole = run_dir.with_name(run_dir.name + "-whole")
     try:
         finish(train, "sft", whole, **knobs)
@@ -224,8 +248,15 @@ def test_sft_with_a_full_disk_says_so_and_keeps_the_last_checkpoint(train, run_d
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=15m", "tmpfs", str(checkpoints)], check=True)
     (run_dir / "run.json").write_text(json.dumps({"algorithm": "sft", "state": "stopped", "knobs": {}}))
     try:
-        done = train("sft", EXPERIMENT_NAME=run_dir.name, TRAIN_DATA=small_sft_data, BATCH_SIZE=16, TOTAL_STEPS=4,
-                     SAVE_FREQ=2, TEST_FREQ=4)
+        done = train(
+            "sft",
+            EXPERIMENT_NAME=run_dir.name,
+            TRAIN_DATA=small_sft_data,
+            BATCH_SIZE=16,
+            TOTAL_STEPS=4,
+            SAVE_FREQ=2,
+            TEST_FREQ=4,
+        )
         assert done.returncode != 0
         assert "full" in done.stdout and "KEEP_CHECKPOINTS" in done.stdout
         assert latest_checkpoint(run_dir)[0] == 2

@@ -53,7 +53,11 @@ def test_starts_from_any_folder_through_a_link_and_with_spaces(train, tmp_path, 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
     ("argument", "words"),
-    [("--epochs", "options are not taken"), ("lr", "expected key=value"), ("trainer.nope=1", "not a key of verl's config")],
+    [
+        ("--epochs", "options are not taken"),
+        ("lr", "expected key=value"),
+        ("trainer.nope=1", "not a key of verl's config"),
+    ],
 )
 def test_wrong_arguments_are_refused(train, algorithm, argument, words):
     done = train(algorithm, argument, DRY_RUN=1)
@@ -81,8 +85,17 @@ def block(script):
 @pytest.mark.parametrize(("one", "two"), list(itertools.combinations(SCRIPTS, 2)), ids=lambda path: path.parent.name)
 def test_common_knobs_have_the_same_order_and_words(one, two):
     """A line may differ where the algorithm differs; the comment of a common knob differs only where listed."""
-    may_differ = {"TRAIN_DATA", "VAL_DATA", "BATCH_SIZE", "LEARNING_RATE", "LR_SCHEDULER", "WARMUP_RATIO", "SEED",
-                  "NNODES", "WANDB_PROJECT"}
+    may_differ = {
+        "TRAIN_DATA",
+        "VAL_DATA",
+        "BATCH_SIZE",
+        "LEARNING_RATE",
+        "LR_SCHEDULER",
+        "WARMUP_RATIO",
+        "SEED",
+        "NNODES",
+        "WANDB_PROJECT",
+    }
     lines = [dict(re.findall(r"^([A-Z_]+)=(.*)$", block(script), re.MULTILINE)) for script in (one, two)]
     common = [name for name in lines[0] if name in lines[1]]
     assert common == [name for name in lines[1] if name in lines[0]]
@@ -108,11 +121,22 @@ def test_every_knob_is_used_and_has_a_rule(script):
     text = script.read_text(encoding="utf-8")
     command = text.split("run_training", 1)[1]
     names = set(read_block(script))
-    free_text = {"MODEL_PATH", "TRAIN_DATA", "VAL_DATA", "REWARD_FUNC_PATH", "REWARD_FUNC_NAME", "EXPERIMENT_NAME",
-                 "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
+    free_text = {
+        "MODEL_PATH",
+        "TRAIN_DATA",
+        "VAL_DATA",
+        "REWARD_FUNC_PATH",
+        "REWARD_FUNC_NAME",
+        "EXPERIMENT_NAME",
+        "WANDB_PROJECT",
+        "WANDB_ENTITY",
+        "WANDB_RUN_NAME",
+    }
     assert names - free_text <= set(RULES)
     # used by the launcher, the preflight or wandb itself, not by verl
-    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY"} | ({"SEED"} if "sft" in str(script) else set())
+    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY"} | (
+        {"SEED"} if "sft" in str(script) else set()
+    )
     for name in names - elsewhere:
         assert f"${{{name}}}" in command, f"{name} is in the block but not in the command"
 

@@ -95,7 +95,9 @@ def test_values_of_single_knobs(name, value, ok):
 
 def test_a_slip_in_a_knobs_name_is_noticed():
     known = {"LEARNING_RATE": "auto", "BATCH_SIZE": "auto"}
-    assert misspelt({"LEARNING_RTE": "1"}, known) == ["LEARNING_RTE is set but is not a knob; did you mean LEARNING_RATE?"]
+    assert misspelt({"LEARNING_RTE": "1"}, known) == [
+        "LEARNING_RTE is set but is not a knob; did you mean LEARNING_RATE?"
+    ]
     assert misspelt({"LANGUAGE": "en", "BATCH_SIZE": "3"}, known) == []
 
 
@@ -329,7 +331,8 @@ def big_model(parameters):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "lora", "rate"), [("grpo", "0", "1e-6"), ("grpo", "16", "1e-5"), ("sft", "0", "1e-5"), ("sft", "16", "1e-4")]
+    ("algorithm", "lora", "rate"),
+    [("grpo", "0", "1e-6"), ("grpo", "16", "1e-5"), ("sft", "0", "1e-5"), ("sft", "16", "1e-4")],
 )
 def test_learning_rate_of_a_7b_model(algorithm, lora, rate):
     knobs = read_knobs(algorithm, {"LORA_RANK": lora})
@@ -342,7 +345,9 @@ def test_memory_of_a_7b_and_a_70b_model_on_eight_gpus():
     small, large = (read_knobs("grpo", {"DEVICE": "cuda", "N_GPUS": "8", "ROLLOUT_ENGINE": "vllm"}) for _ in range(2))
     auto.resolve_memory(small, big_model(7_600_000_000), EIGHT)  # 16 bytes x 7.6e9 / 8 = 14 GiB a GPU
     assert (small["OFFLOAD"], small["TENSOR_PARALLEL_SIZE"]) == ("false", "1")
-    auto.resolve_memory(large, big_model(70_000_000_000), EIGHT)  # 130 GiB a GPU; 130 GiB of weights, 28 GiB a GPU at most
+    auto.resolve_memory(
+        large, big_model(70_000_000_000), EIGHT
+    )  # 130 GiB a GPU; 130 GiB of weights, 28 GiB a GPU at most
     assert (large["OFFLOAD"], large["TENSOR_PARALLEL_SIZE"]) == ("true", "8")
 
 

@@ -17,7 +17,10 @@ from tests.conftest import ROOT
 TRAINER = """
 import pathlib, signal, subprocess, sys, time
 stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
-start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=-3, stderr=-3, start_new_session=True).pid)"  # -3: DEVNULL
+start = (
+    "import subprocess, sys; quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}; "
+    f"print(subprocess.Popen([sys.executable, '-c', {stubborn!r}], **quiet, start_new_session=True).pid)"
+)
 daemon = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True).stdout.strip()
 child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True).pid
 if sys.argv[1] == "stubborn":

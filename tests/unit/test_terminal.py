@@ -1,0 +1,77 @@
+"""What a person sees of a run."""
+
+import pytest
+
+from common.run_dir import update_run
+from common.runner.terminal import Terminal
+
+RL_LOG = [
+    "2026-11-20 09:24:14,674\tINFO worker.py:2189 -- Started a local Ray instance.",
+    "\x1b[36m(TaskRunnerV1 pid=1)\x1b[0m INFO:x:train and validate dataloader initialized, train dataset size: 64, val dataset size: 8",
+    "\x1b[36m(TaskRunnerV1 pid=1)\x1b[0m INFO:x:Total training steps: 4",
+]
+
+
+def step(number, reward, loss=0.01):
+    return {"step": number, "data": {"critic/score/mean": reward, "actor/pg_loss": loss, "timing_s/step": 2.4}}
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    return Terminal(tmp_path, verbose=False, max_response_length=32)
+
+
+def test_phases_and_steps_in_plain_words(terminal, capsys):
+    terminal.log_lines(RL_LOG)
+    terminal.records([{"step": 0, "data": {"val-core/demo/acc/mean@1": 0.25}}, step(1, 0.4)])
+    shown = capsys.readouterr().out
+    assert "Data loaded: train dataset size: 64, val dataset size: 8" in shown
+    assert "Before training | validation score 0.25" in shown
+    assert "Step 1/4 | reward 0.400 | policy loss 0.0100 | 2.4 s" in shown
+    terminal.log_lines(RL_LOG)
+    assert capsys.readouterr().out == ""  # a phase is said once
+
+
+def test_a_warning_is_said_once_while_it_lasts(terminal, capsys):
+    for number in range(1, 8):
+        terminal.records([step(number, 0.0)])
+    shown = capsys.readouterr().out
+    assert shown.count("warning:") == 1 and "REWARD_FUNC_PATH" in shown
+
+
+def test_summary_compares_the_first_and_the_last_steps(terminal, capsys):
+    terminal.log_lines(RL_LOG)
+    for number, reward in enumerate([0.1, 0.2, 0.3, 0.9, 0.8, 0.7], 1):
+        terminal.records([step(number, reward)])
+    capsys.readouterr()
+    terminal.summary()
+    shown = capsys.readouterr().out
+    assert "0.200 -> 0.800" in shown  # means of 0.1 0.2 0.3 and of 0.9 0.8 0.7
+    assert "/model" in shown and "charts/metrics.png" in shown
+
+
+def test_sft_steps_that_are_quick_do_not_fill_the_screen(tmp_path, capsys):
+    terminal = Terminal(tmp_path, verbose=False, max_response_length=None)
+    terminal.log_lines(["Total steps: 50, num_warmup_steps: 1"])
+    for number in range(1, 51):
+        terminal.records([{"step": number, "data": {"train/loss": 1.0 / number}}])
+    terminal.records([{"step": 50, "data": {"val/loss": 0.02}}])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Step 1/50") and "Step 50/50" in shown[-2]
+    assert len(shown) <= 4
+    assert shown[-1] == "Step 50 | validation loss 0.02"
+
+
+def test_failure_names_cause_fix_and_log(terminal, tmp_path, capsys):
+    log = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "OSError: [Errno 28] No space left on device"]
+    (tmp_path / "train.log").write_text("\n".join(log) + "\n")
+    cause = terminal.failed(1)
+    shown = capsys.readouterr().out
+    assert "full" in cause and "full" in shown and "KEEP_CHECKPOINTS" in shown and "train.log" in shown
+
+
+def test_stopped_says_how_to_go_on(terminal, tmp_path, capsys):
+    update_run(tmp_path, state="stopped")
+    terminal.stopped("EXPERIMENT_NAME=x ./grpo/train.sh")
+    shown = capsys.readouterr().out
+    assert "EXPERIMENT_NAME=x ./grpo/train.sh" in shown and "no checkpoint yet" in shown

@@ -1,0 +1,46 @@
+"""The patches of verl: same numbers, and a loud stop when verl's code is not the one they were written for."""
+
+import pytest
+import torch
+
+pytest.importorskip("verl")
+from verl.utils.torch_functional import logprobs_from_logits_naive  # noqa: E402
+
+from common import verl_patches  # noqa: E402
+from common.verl_source import expect_source  # noqa: E402
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+def test_chunked_log_probs_equal_log_softmax_with_gradients(monkeypatch, shape):
+    monkeypatch.setattr(verl_patches, "CHUNK_NUMBERS", 40)  # two rows of 20 a chunk
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(*shape, 20, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 20, shape, generator=generator)
+    ours = verl_patches.chunked_log_probs(logits, labels)
+    expected = torch.log_softmax(logits, -1).gather(-1, labels[..., None])[..., 0]
+    torch.testing.assert_close(ours, expected)
+    (ours_grad,) = torch.autograd.grad(ours.pow(2).sum(), logits)
+    (expected_grad,) = torch.autograd.grad(expected.pow(2).sum(), logits)
+    torch.testing.assert_close(ours_grad, expected_grad)
+
+
+def test_bfloat16_is_computed_in_float32():
+    logits = (torch.randn(4, 50, generator=torch.Generator().manual_seed(1)) * 20).bfloat16()
+    labels = torch.tensor([3, 9, 20, 49])
+    ours = verl_patches.chunked_log_probs(logits, labels)
+    torch.testing.assert_close(ours, logprobs_from_logits_naive(logits.float(), labels))
+
+
+def test_changed_source_stops_with_the_function_and_what_to_do():
+    def verl_function():
+        return 1
+
+    expect_source(verl_function, "return 1", "a test")
+    with pytest.raises(RuntimeError, match=r"verl_function is not the code of verl 0.9.1 any more \(a test\).*0.9.1"):
+        expect_source(verl_function, "return 2", "a test")
+
+
+def test_verls_loop_is_replaced():
+    from verl.utils import torch_functional
+
+    assert torch_functional.logprobs_from_logits_v2 is verl_patches.chunked_log_probs
