@@ -12,7 +12,7 @@ from common.preflight.machine import GIB, Machine, has_package
 from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"grpo": 30, "sft": 192}
+DEMO_STEPS = {"grpo": 25, "sft": 192}
 
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
@@ -55,7 +55,7 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     """Choose batch sizes that divide and leave enough steps; needs the lengths to be resolved."""
     world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
     small = model is not None and 0 < model.parameters < SMALL_MODEL
-    largest = (64 if knobs.algorithm == "sft" else 16) if small else (128 if knobs.algorithm == "sft" else 256)
+    largest = (64 if knobs.algorithm == "sft" else 32) if small else (128 if knobs.algorithm == "sft" else 256)
     size = largest
     while size > world and (size % world or rows // size < 20):
         size //= 2
