@@ -51,6 +51,8 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         environment["VERL_PLATFORM"] = "cpu"
         # Threads that wait by spinning stall each other when another program wants a core too.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        # Ray would hide "all GPUs" from actors that ask for none, and warn about it.
+        environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
         modules = ["common.cpu_backend.rollout"] + modules
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

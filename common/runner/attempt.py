@@ -44,6 +44,7 @@ COMMAND_VARIABLES = (
     "VERL_PLATFORM",
     "VERL_USE_EXTERNAL_MODULES",
     "OMP_WAIT_POLICY",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
 )
 
 
@@ -75,7 +76,6 @@ class Attempt:
             "WANDB_RESUME": "allow",
             "TOKENIZERS_PARALLELISM": "false",
             "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
 
     def run(self) -> int:
