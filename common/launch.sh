@@ -35,7 +35,7 @@ prepare_run() {
   refuse_flags "$@"
   PYTHON="$(find_python)"
   resolved="$(mktemp)"
-  "${PYTHON}" -m common.preflight "${algorithm}" --resolved "${resolved}" || { rm -f "${resolved}"; exit 2; }
+  "${PYTHON}" -m common.preflight "${algorithm}" --resolved "${resolved}" -- "$@" || { rm -f "${resolved}"; exit 2; }
   while IFS= read -r -d '' name && IFS= read -r -d '' value; do
     export "${name}=${value}"
   done <"${resolved}"

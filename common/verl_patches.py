@@ -22,7 +22,7 @@ import torch
 
 from common.verl_source import expect_source
 
-CHUNK_NUMBERS = 2**24  # logits in one call of logsumexp: bounds the memory that verl's loop saves
+CHUNK_NUMBERS = 2**24  # logits in one call of logsumexp: bounds its temporary memory, as verl's loop does
 
 
 def log_probs_in_chunks() -> None:
@@ -34,25 +34,29 @@ def log_probs_in_chunks() -> None:
         "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])",
         "log-probabilities without flash-attn",
     )
-    torch_functional.logprobs_from_logits_v2 = chunked_log_probs
+    original = torch_functional.logprobs_from_logits_v2
+
+    def log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        exact = logits.dtype in (torch.float32, torch.float64)
+        return chunked_log_probs(logits, labels) if exact else original(logits, labels)
+
+    torch_functional.logprobs_from_logits_v2 = log_probs
 
 
 def chunked_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Log-probability of each label: its logit less logsumexp of its row.
 
     Args:
-        logits: Shape (..., vocabulary).
+        logits: Shape (..., vocabulary), float32 or float64.
         labels: Shape (...), int64.
 
     Returns:
-        Shape (...), in float32 for the lower precisions, where logsumexp is not stable.
+        Shape (...).
     """
     flat = logits.reshape(-1, logits.shape[-1])
     rows = max(1, CHUNK_NUMBERS // flat.shape[-1])
     picked = flat.gather(-1, labels.reshape(-1, 1)).squeeze(-1)
-    if flat.dtype not in (torch.float32, torch.float64):
-        picked = picked.float()
-    sums = [torch.logsumexp(chunk.to(picked.dtype), dim=-1) for chunk in flat.split(rows)]
+    sums = [torch.logsumexp(chunk, dim=-1) for chunk in flat.split(rows)]
     return (picked - torch.cat(sums)).view(labels.shape)
 
 

@@ -43,7 +43,7 @@ CLIP_RATIO_HIGH="${CLIP_RATIO_HIGH:-0.2}"            # PPO clip, upwards; 0.28 e
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
-NNODES="${NNODES:-1}"                                # nodes of the Ray cluster
+NNODES="${NNODES:-1}"                                # nodes; several are not there yet
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa
 OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
@@ -88,13 +88,14 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
+  actor_rollout_ref.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH))" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \
-  trainer.total_epochs="${TOTAL_EPOCHS}" \
+  trainer.total_epochs="${EPOCH_LIMIT}" \
   trainer.total_training_steps="${TOTAL_STEPS}" \
   trainer.save_freq="${SAVE_FREQ}" \
   trainer.max_actor_ckpt_to_keep="${KEEP_CHECKPOINTS}" \

@@ -33,7 +33,7 @@ SEED="${SEED:-1}"                                    # order of the data
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
-NNODES="${NNODES:-1}"                                # nodes; above 1 set MASTER_ADDR, MASTER_PORT too
+NNODES="${NNODES:-1}"                                # nodes; several are not there yet
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa
 OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
 # ---- Output ----
@@ -51,8 +51,7 @@ set +a
 prepare_run sft "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
-  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --rdzv-backend=c10d \
-  --rdzv-endpoint="${MASTER_ADDR:-localhost}:${MASTER_PORT:-0}" \
+  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --rdzv-backend=c10d --rdzv-endpoint=localhost:0 \
   -m verl.trainer.sft_trainer \
   --config-path="${PWD}/sft" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
@@ -72,7 +71,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   trainer.seed="${SEED}" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \
-  trainer.total_epochs="${TOTAL_EPOCHS}" \
+  trainer.total_epochs="${EPOCH_LIMIT}" \
   trainer.total_training_steps="${TOTAL_STEPS}" \
   trainer.save_freq="${SAVE_FREQ}" \
   trainer.max_ckpt_to_keep="${KEEP_CHECKPOINTS}" \

@@ -11,8 +11,10 @@ def main() -> int:
     """Run the preflight; the exit status is 0 when a run can start."""
     parser = argparse.ArgumentParser(prog="python -m common.preflight", description=__doc__)
     parser.add_argument("algorithm", help="folder of the train.sh, e.g. grpo")
+    parser.epilog = "-- key=value ...: the arguments for verl, which are checked together with the knobs"
     parser.add_argument("--resolved", type=Path, help="write NAME and VALUE of each knob here, NUL-separated")
-    arguments = parser.parse_args()
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, overrides = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     try:
         from common.preflight import report
         from common.preflight.checks import check
@@ -23,7 +25,7 @@ def main() -> int:
         print(f"error: {sys.executable} has no {error.name}; run ./setup_env.sh first", file=sys.stderr)
         return 2
     try:
-        knobs = read_knobs(arguments.algorithm)
+        knobs = read_knobs(arguments.algorithm, arguments=overrides)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

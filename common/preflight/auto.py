@@ -51,7 +51,12 @@ def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:
     knobs.resolve("LEARNING_RATE", rate, f"{model.size if model else 'unknown size'} parameters, {kind}")
 
 
-def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
+def share_that_fits(lengths: list[int], limit: int) -> float:
+    """Share of the sampled rows that are within a length limit, 1 when lengths are not known."""
+    return sum(length <= limit for length in lengths) / len(lengths) if lengths and limit else 1.0
+
+
+def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Machine) -> None:
     """Choose batch sizes that divide and leave enough steps; needs the lengths to be resolved."""
     world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
     small = model is not None and 0 < model.parameters < SMALL_MODEL
@@ -66,7 +71,15 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
         parts = 4 if batch >= 64 and batch % 4 == 0 else 1
         knobs.resolve("MINI_BATCH_SIZE", batch // parts, f"{parts} update{'s' if parts > 1 else ''} per step")
     longest = longest_sequence(knobs)
-    knobs.resolve("TOKENS_PER_GPU", max(16384, longest), f"at least one sequence of {longest} tokens")
+    budget, reason = 16384, "a usual budget"
+    vocabulary = model.vocabulary if model else 0
+    if machine.gpu_memory and vocabulary:
+        # Logits, their float32 copy and gradient: about 10 bytes a token and word, in 0.3 of the memory.
+        fits = int(0.3 * min(machine.gpu_memory) / (10 * vocabulary)) // 1024 * 1024
+        if fits < budget:
+            budget, reason = fits, f"logits over {vocabulary:,} words in 0.3 of a GPU's memory"
+    reason = reason if longest <= budget else f"one sequence of {longest} tokens"
+    knobs.resolve("TOKENS_PER_GPU", max(budget, longest), reason)
 
 
 def longest_sequence(knobs: Knobs) -> int:
@@ -114,11 +127,9 @@ def resolve_memory(knobs: Knobs, model: ModelInfo | None, machine: Machine) -> N
         str(offload).lower(),
         f"weights, gradients and optimiser take {states / GIB:.0f} of {memory / GIB:.0f} GiB on each GPU",
     )
-    size = 1
-    while size < knobs.number("N_GPUS") and (
-        2 * model.parameters / size > 0.35 * memory or knobs.number("N_GPUS") % size
-    ):
-        size *= 2
+    gpus = max(1, knobs.number("N_GPUS"))
+    divisors = [size for size in range(1, gpus + 1) if gpus % size == 0]
+    size = next((size for size in divisors if 2 * model.parameters / size <= 0.35 * memory), gpus)
     if knobs.values.get("ROLLOUT_ENGINE") == "hf":
         size = 1
     knobs.resolve("TENSOR_PARALLEL_SIZE", size, f"{2 * model.parameters / GIB:.0f} GiB of bfloat16 weights")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.preflight import auto, data, reward
 from common.preflight.knobs import ROOT, Knobs
-from common.preflight.machine import Machine
+from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
 from common.preflight.run_name import choose_run
 
@@ -24,13 +24,18 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     train = check_data(knobs, "TRAIN_DATA")
     validation = check_data(knobs, "VAL_DATA")
     rows = sum(file.rows for file in train)
-    auto.resolve_lengths(knobs, model, measure(knobs, model, train + validation))
+    lengths = measure(knobs, model, train + validation)
+    auto.resolve_lengths(knobs, model, lengths)
+    if knobs.algorithm != "sft":  # verl's RL trainers leave out prompts that are too long
+        rows = int(rows * auto.share_that_fits(lengths, knobs.number("MAX_PROMPT_LENGTH")))
     auto.resolve_optimisation(knobs, model)
     if rows:
-        auto.resolve_batch(knobs, model, rows)
+        auto.resolve_batch(knobs, model, rows, machine)
         auto.resolve_schedule(knobs, model, rows)
         check_batch(knobs, rows, sum(file.rows for file in validation))
     auto.resolve_memory(knobs, model, machine)
+    check_parallel(knobs)
+    check_context(knobs, model)
     check_reward(knobs, train)
     check_wandb(knobs)
     run_dir = choose_run(knobs, model)
@@ -53,6 +58,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             f"N_GPUS={wanted}: on the CPU this is the number of training processes, and there are {machine.cores} "
             f"cores; set N_GPUS={machine.cores} or less"
         )
+    if knobs.number("NNODES") > 1:
+        knobs.errors.append(f"NNODES={knobs['NNODES']}: training over several nodes is not there yet; set NNODES=1")
     if on_cpu:
         knobs.warnings.append(
             "no GPU is used: verl's own trainer runs on the CPU, to try and test a run before paying for a GPU; "
@@ -63,6 +70,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
         knobs.errors.append(f"ROLLOUT_ENGINE={engine}: needs a GPU; set ROLLOUT_ENGINE=hf")
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa")
+    elif knobs["ATTENTION"] == "flash_attention_2" and not has_package("flash_attn"):
+        knobs.errors.append("ATTENTION=flash_attention_2: flash-attn is not installed; install it, or set sdpa")
 
 
 def check_model(knobs: Knobs) -> ModelInfo | None:
@@ -190,7 +199,14 @@ def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
             f"TOTAL_STEPS={total}: TOTAL_EPOCHS={knobs['TOTAL_EPOCHS']} ends after "
             f"{per_epoch * knobs.number('TOTAL_EPOCHS')} steps; set TOTAL_EPOCHS=auto"
         )
-    check_parallel(knobs)
+
+
+def check_context(knobs: Knobs, model: ModelInfo | None) -> None:
+    """Length limits against the longest sequence the model was made for."""
+    longest = auto.longest_sequence(knobs)
+    if model and model.context and longest > model.context:
+        names = "MAX_LENGTH" if "MAX_LENGTH" in knobs else "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH"
+        knobs.errors.append(f"{names}={longest}: the model was made for {model.context} tokens; lower the limits")
 
 
 def check_parallel(knobs: Knobs) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTO = "auto"
-BLOCK_LINE = re.compile(r'^([A-Z][A-Z0-9_]*)="\$\{\1:-([^}]*)\}"', re.MULTILINE)
+BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
+# NAME="${NAME:-default}", or what a person may write in its place: NAME="value", NAME='value', NAME=value
+BLOCK_LINE = re.compile(
+    r"""^(?P<name>[A-Z][A-Z0-9_]*)=(?:"\$\{(?P=name):-(?P<default>[^}]*)\}"|(?P<literal>"[^"]*"|'[^']*'|[^\s#]*))""",
+    re.MULTILINE,
+)
+COMMAND_LINE = re.compile(r'^ +\+?([\w.]+)="\$\{([A-Z_]+)\}"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -118,11 +124,26 @@ class Knobs:
 
 def read_block(script: Path) -> dict[str, str]:
     """Return the knobs of a train.sh and their defaults, in the order of its config block."""
-    return dict(BLOCK_LINE.findall(script.read_text(encoding="utf-8")))
+    block = BLOCK.search(script.read_text(encoding="utf-8")).group(1)
+    return {
+        match["name"]: match["literal"].strip("\"'") if match["default"] is None else match["default"]
+        for match in BLOCK_LINE.finditer(block)
+    }
 
 
-def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ) -> Knobs:
+def knobs_of_keys(script: Path) -> dict[str, str]:
+    """Return which knob of a train.sh sets which key of verl."""
+    return dict(COMMAND_LINE.findall(script.read_text(encoding="utf-8"))) | {"trainer.total_epochs": "TOTAL_EPOCHS"}
+
+
+def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, arguments: Sequence[str] = ()) -> Knobs:
     """Read the knobs of an algorithm as they are set, and check each on its own.
+
+    Args:
+        algorithm: Folder of the train.sh.
+        environment: Where train.sh has exported the knobs.
+        arguments: ``key=value`` arguments for verl; one for a key that a knob sets counts as that knob, so that
+            batch sizes, steps and the like still fit together.
 
     Raises:
         ValueError: If there is no such algorithm.
@@ -133,6 +154,10 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ) -> K
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
     defaults = read_block(script)
     knobs = Knobs(algorithm, {name: environment.get(name) or default for name, default in defaults.items()})
+    owners = knobs_of_keys(script)
+    for key, _, value in (argument.partition("=") for argument in arguments):
+        if owners.get(key) in RULES:
+            knobs.values[owners[key]] = value
     for name, value in knobs.values.items():
         problem = check_value(name, value)
         if problem:

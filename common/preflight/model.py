@@ -45,6 +45,11 @@ class ModelInfo:
         return f"{self.parameters / unit:.1f}{word}"
 
     @property
+    def vocabulary(self) -> int:
+        """Number of tokens the model knows, 0 when unknown."""
+        return self.config.get("text_config", self.config).get("vocab_size", 0)
+
+    @property
     def context(self) -> int | None:
         """Longest sequence the model was made for, tokens."""
         text = self.config.get("text_config", self.config)

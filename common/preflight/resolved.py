@@ -33,6 +33,8 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
             values[name] = hydra_quote(values[name])
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
+    # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
+    values["EPOCH_LIMIT"] = str(knobs.number("TOTAL_EPOCHS") + (knobs.algorithm != "sft"))
     values["RUN_DIR"] = str(run_dir)
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
@@ -55,4 +57,5 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
         modules = ["common.cpu_backend.rollout"] + modules
+    environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

@@ -51,6 +51,10 @@ def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
     if found and (problem := _other_setting(knobs, run, found[1])):
         return problem
     total = knobs.number("TOTAL_STEPS")
+    if total and step >= total and not (run_dir / "model" / "config.json").is_file():
+        return (
+            f"this run has all {total} steps but no model yet; python -m common.export outputs/{run_dir.name} makes it"
+        )
     if total and step >= total:
         return (
             f"this run has finished {step} of {total} steps; raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on, "

@@ -204,11 +204,12 @@ class Attempt:
     def _close(self, status: int, terminal: Terminal) -> int:
         """Export, draw, write the last state, say how it ended."""
         resume = f"EXPERIMENT_NAME={self.run_dir.name} ./{self.environment['ALGORITHM']}/train.sh"
-        if self.stop_signal is not None:
+        exported = self.stop_signal is None and status == 0 and self._finish_model(terminal)
+        if exported:
+            state, reason = "finished", None
+        elif self.stop_signal is not None:
             status, state, reason = 128 + self.stop_signal, "stopped", signal.Signals(self.stop_signal).name
             terminal.stopped(resume)
-        elif status == 0 and self._finish_model(terminal):
-            state, reason = "finished", None
         else:
             status = status if status > 0 else 1
             state, reason = "failed", terminal.failed(status)
@@ -223,9 +224,10 @@ class Attempt:
     def _finish_model(self, terminal: Terminal) -> bool:
         """See that ``model/`` is the newest checkpoint's; RL trainers write it themselves at their last step."""
         found = latest_checkpoint(self.run_dir)
-        if found is None:
+        step, total = found[0] if found else 0, int(self.knobs["TOTAL_STEPS"])
+        if step < total:
             with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
-                log.write("RuntimeError: the trainer ended without a checkpoint\n")
+                log.write(f"RuntimeError: the trainer ended with its last checkpoint at step {step} of {total}\n")
             return False
         model = self.run_dir / "model" / "config.json"
         if model.is_file() and model.stat().st_mtime >= (found[1].stat().st_mtime - 1):

@@ -30,11 +30,10 @@ def test_dry_run_prints_the_command_and_writes_nothing(train, algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_environment_wins_over_the_block_and_arguments_over_both(train, algorithm):
-    command = dry_run(train, algorithm, "trainer.save_freq=9", SAVE_FREQ=7)
-    assert [part for part in command if part.startswith("trainer.save_freq")] == [
-        "trainer.save_freq=7",
-        "trainer.save_freq=9",
-    ]
+    command = dry_run(train, algorithm, "trainer.save_freq=9", SAVE_FREQ=7, TEST_FREQ=6)
+    assert "trainer.test_freq=6" in command
+    # the argument counts as the knob it belongs to, and stands last so that Hydra takes it
+    assert [part for part in command if part.startswith("trainer.save_freq")] == ["trainer.save_freq=9"] * 2
     assert command[-1] == "trainer.save_freq=9"
 
 
@@ -134,7 +133,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
     }
     assert names - free_text <= set(RULES)
     # used by the launcher, the preflight or wandb itself, not by verl
-    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY"} | (
+    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"} | (
         {"SEED"} if "sft" in str(script) else set()
     )
     for name in names - elsewhere:

@@ -9,7 +9,7 @@ import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
 from common.preflight import auto, checks, run_name
-from common.preflight.knobs import check_value, misspelt, read_knobs
+from common.preflight.knobs import check_value, misspelt, read_block, read_knobs
 from common.preflight.machine import GIB, Machine
 from common.preflight.model import ModelInfo, read_model, token_lengths
 from common.preflight.resolved import hydra_list
@@ -25,8 +25,8 @@ def check(monkeypatch, tmp_path):
     monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setenv("CALLER_DIR", str(tmp_path))
 
-    def run(algorithm="grpo", machine=LAPTOP, **environment):
-        knobs = read_knobs(algorithm, environment)
+    def run(algorithm="grpo", machine=LAPTOP, arguments=(), **environment):
+        knobs = read_knobs(algorithm, environment, arguments)
         checks.check(knobs, machine)
         return knobs
 
@@ -101,6 +101,21 @@ def test_a_slip_in_a_knobs_name_is_noticed():
     assert misspelt({"LANGUAGE": "en", "BATCH_SIZE": "3"}, known) == []
 
 
+@pytest.mark.parametrize(
+    "line", ["BATCH_SIZE=64", 'BATCH_SIZE="64"', "BATCH_SIZE='64'   # mine", 'BATCH_SIZE="${BATCH_SIZE:-64}"']
+)
+def test_a_knob_is_found_however_it_is_written(tmp_path, line):
+    script = tmp_path / "train.sh"
+    script.write_text(f'# === edit here ===\nA_B=\n{line}\nC="${{C:-}}" # x\n# === nothing to edit ===\nD=1\n')
+    assert read_block(script) == {"A_B": "", "BATCH_SIZE": "64", "C": ""}
+
+
+def test_an_argument_for_a_knobs_key_counts_as_the_knob(check):
+    knobs = check(arguments=["trainer.total_epochs=2", "actor_rollout_ref.actor.optim.lr=1e-3", "other.key=1"])
+    assert (knobs["TOTAL_EPOCHS"], knobs["TOTAL_STEPS"], knobs["LEARNING_RATE"]) == ("2", "128", "1e-3")
+    assert "BATCH_SIZE=7" in only_error(check("sft", arguments=["data.train_batch_size=7"], N_GPUS="2"))
+
+
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +188,7 @@ def test_sft_validation_smaller_than_a_batch(check, tmp_path):
 
 
 def test_token_budget_below_one_sequence(check):
-    assert "TOKENS_PER_GPU=40: must hold one sequence of 64 tokens" in only_error(check(TOKENS_PER_GPU="40"))
+    assert "TOKENS_PER_GPU=40: must hold one sequence of 56 tokens" in only_error(check(TOKENS_PER_GPU="40"))
 
 
 def test_more_gpus_than_there_are(check):
@@ -295,7 +310,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "knob", "words"),
     [
-        ({"step": 30}, {}, "finished 30 of 30 steps"),
+        ({"step": 25}, {}, "common.export outputs/mine"),
         ({"algorithm": "sft"}, {}, "is of sft"),
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
@@ -305,6 +320,14 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
 def test_a_name_in_use_is_refused(check, tmp_path, fields, knob, words):
     existing(tmp_path, **fields)
     assert words in only_error(check(EXPERIMENT_NAME="mine", **knob))
+
+
+def test_a_finished_run_needs_more_steps(check, tmp_path):
+    model = existing(tmp_path, step=25, state="finished") / "model"
+    model.mkdir()
+    (model / "config.json").touch()
+    assert "finished 25 of 25 steps" in only_error(check(EXPERIMENT_NAME="mine"))
+    assert check(EXPERIMENT_NAME="mine", TOTAL_STEPS="40").errors == []
 
 
 def test_a_run_under_way_is_refused(check, tmp_path, monkeypatch):
@@ -349,6 +372,43 @@ def test_memory_of_a_7b_and_a_70b_model_on_eight_gpus():
         large, big_model(70_000_000_000), EIGHT
     )  # 130 GiB a GPU; 130 GiB of weights, 28 GiB a GPU at most
     assert (large["OFFLOAD"], large["TENSOR_PARALLEL_SIZE"]) == ("true", "8")
+
+
+def test_tensor_parallel_size_divides_the_gpus():
+    knobs = read_knobs("grpo", {"DEVICE": "cuda", "N_GPUS": "6", "ROLLOUT_ENGINE": "vllm"})
+    auto.resolve_memory(knobs, big_model(32_000_000_000), EIGHT)  # 60 GiB of weights: 3 GPUs hold 28 GiB each
+    assert knobs["TENSOR_PARALLEL_SIZE"] == "3"
+
+
+def test_token_budget_follows_the_vocabulary_and_the_gpus_memory():
+    knobs = read_knobs("grpo", {"MAX_PROMPT_LENGTH": "512", "MAX_RESPONSE_LENGTH": "512"})
+    model = ModelInfo("/models/big", {"vocab_size": 152_000}, 500_000_000, "x")
+    auto.resolve_batch(knobs, model, 10_000, Machine((16 * GIB,), 8, 64 * GIB))
+    # 0.3 * 16 GiB / (10 bytes * 152,000) = 3390 tokens, in whole 1024s
+    assert knobs["TOKENS_PER_GPU"] == "3072"
+
+
+def test_share_that_fits():
+    assert auto.share_that_fits([10, 20, 30, 40], 30) == 0.75
+    assert auto.share_that_fits([], 30) == 1.0
+
+
+def test_rows_that_verl_leaves_out_are_not_counted(check):
+    few = check(MAX_PROMPT_LENGTH="16", BATCH_SIZE="32")
+    all_rows = check(BATCH_SIZE="32", TOTAL_EPOCHS="1")
+    assert few.number("TOTAL_EPOCHS") >= 1 and all_rows["TOTAL_STEPS"] == "64"
+    assert check(MAX_PROMPT_LENGTH="16", BATCH_SIZE="32", TOTAL_EPOCHS="1").number("TOTAL_STEPS") < 64
+
+
+def test_lengths_beyond_the_models_context(check):
+    error = only_error(check(MAX_RESPONSE_LENGTH="4096"))
+    assert "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH=4128: the model was made for 2048 tokens" in error
+
+
+def test_several_nodes_are_refused_and_flash_attention_must_be_there(check):
+    assert "NNODES=2" in only_error(check(NNODES="2"))
+    errors = check(machine=EIGHT, ATTENTION="flash_attention_2").errors
+    assert any("flash-attn is not installed" in error for error in errors)
 
 
 def test_what_the_user_set_stays(check):

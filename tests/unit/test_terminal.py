@@ -7,7 +7,8 @@ from common.runner.terminal import Terminal
 
 RL_LOG = [
     "2026-11-20 09:24:14,674\tINFO worker.py:2189 -- Started a local Ray instance.",
-    "\x1b[36m(TaskRunnerV1 pid=1)\x1b[0m INFO:x:train and validate dataloader initialized, train dataset size: 64, val dataset size: 8",
+    "\x1b[36m(TaskRunnerV1 pid=1)\x1b[0m INFO:x:train and validate dataloader initialized, "
+    "train dataset size: 64, val dataset size: 8",
     "\x1b[36m(TaskRunnerV1 pid=1)\x1b[0m INFO:x:Total training steps: 4",
 ]
 
@@ -57,14 +58,17 @@ def test_sft_steps_that_are_quick_do_not_fill_the_screen(tmp_path, capsys):
         terminal.records([{"step": number, "data": {"train/loss": 1.0 / number}}])
     terminal.records([{"step": 50, "data": {"val/loss": 0.02}}])
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("Step 1/50") and "Step 50/50" in shown[-2]
-    assert len(shown) <= 4
+    assert "Model and optimiser are ready" in shown[0]
+    assert shown[1].startswith("Step 1/50") and "Step 50/50" in shown[-2]
+    assert len(shown) <= 5
     assert shown[-1] == "Step 50 | validation loss 0.02"
 
 
 def test_failure_names_cause_fix_and_log(terminal, tmp_path, capsys):
-    log = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "OSError: [Errno 28] No space left on device"]
-    (tmp_path / "train.log").write_text("\n".join(log) + "\n")
+    log = (
+        'Traceback (most recent call last):\n  File "x.py", line 1, in f\nOSError: [Errno 28] No space left on device\n'
+    )
+    (tmp_path / "train.log").write_text(log)
     cause = terminal.failed(1)
     shown = capsys.readouterr().out
     assert "full" in cause and "full" in shown and "KEEP_CHECKPOINTS" in shown and "train.log" in shown

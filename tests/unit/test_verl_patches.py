@@ -24,11 +24,12 @@ def test_chunked_log_probs_equal_log_softmax_with_gradients(monkeypatch, shape):
     torch.testing.assert_close(ours_grad, expected_grad)
 
 
-def test_bfloat16_is_computed_in_float32():
+def test_lower_precisions_stay_with_verls_own_way():
+    from verl.utils.torch_functional import logprobs_from_logits_v2
+
     logits = (torch.randn(4, 50, generator=torch.Generator().manual_seed(1)) * 20).bfloat16()
     labels = torch.tensor([3, 9, 20, 49])
-    ours = verl_patches.chunked_log_probs(logits, labels)
-    torch.testing.assert_close(ours, logprobs_from_logits_naive(logits.float(), labels))
+    torch.testing.assert_close(logprobs_from_logits_v2(logits, labels), logprobs_from_logits_naive(logits, labels))
 
 
 def test_changed_source_stops_with_the_function_and_what_to_do():
@@ -43,4 +44,11 @@ def test_changed_source_stops_with_the_function_and_what_to_do():
 def test_verls_loop_is_replaced():
     from verl.utils import torch_functional
 
-    assert torch_functional.logprobs_from_logits_v2 is verl_patches.chunked_log_probs
+    seen = []
+    original = verl_patches.chunked_log_probs
+    try:
+        verl_patches.chunked_log_probs = lambda *args: seen.append(args) or original(*args)
+        torch_functional.logprobs_from_logits(torch.zeros(2, 4), torch.tensor([0, 1]))
+    finally:
+        verl_patches.chunked_log_probs = original
+    assert len(seen) == 1
