@@ -12,7 +12,7 @@ from common.preflight.machine import GIB, Machine, has_package
 from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"grpo": 25, "sft": 192}
+DEMO_STEPS = {"grpo": 20, "sft": 192}
 
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:

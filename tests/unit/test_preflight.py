@@ -9,6 +9,7 @@ import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
 from common.preflight import auto, checks, run_name
+from common.preflight.auto import DEMO_STEPS
 from common.preflight.knobs import check_value, misspelt, read_block, read_knobs
 from common.preflight.machine import GIB, Machine
 from common.preflight.model import ModelInfo, read_model, token_lengths
@@ -310,7 +311,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "knob", "words"),
     [
-        ({"step": 25}, {}, "common.export outputs/mine"),
+        ({"step": DEMO_STEPS["grpo"]}, {}, "common.export outputs/mine"),
         ({"algorithm": "sft"}, {}, "is of sft"),
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
@@ -323,10 +324,10 @@ def test_a_name_in_use_is_refused(check, tmp_path, fields, knob, words):
 
 
 def test_a_finished_run_needs_more_steps(check, tmp_path):
-    model = existing(tmp_path, step=25, state="finished") / "model"
+    model = existing(tmp_path, step=DEMO_STEPS["grpo"], state="finished") / "model"
     model.mkdir()
     (model / "config.json").touch()
-    assert "finished 25 of 25 steps" in only_error(check(EXPERIMENT_NAME="mine"))
+    assert "finished {0} of {0} steps".format(DEMO_STEPS["grpo"]) in only_error(check(EXPERIMENT_NAME="mine"))
     assert check(EXPERIMENT_NAME="mine", TOTAL_STEPS="40").errors == []
 
 
