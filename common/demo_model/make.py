@@ -38,9 +38,22 @@ WRONG_SHARE = 0.1  # answers with a wrong number, in either form
 
 QUESTIONS = ("What is {a} + {b}?", "What is {a} + {b}?", "{a} + {b} = ?", "Add {a} and {b}.")
 
+# Turns between <|im_start|> and <|im_end|>; tools as in the Hermes and Qwen families, whose calls verl can read.
 CHAT_TEMPLATE = (
+    "{% if tools %}"
+    "{{ '<|im_start|>system\\n' }}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\\n\\n' }}{% endif %}"
+    "{{ 'Tools:\\n' }}{% for tool in tools %}{{ (tool | tojson) + '\\n' }}{% endfor %}"
+    '{{ \'Call: <tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call><|im_end|>\\n\' }}'
+    "{% endif %}"
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% if not (tools and loop.first and message['role'] == 'system') %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '<tool_call>\\n' + (call['function'] | tojson) + '\\n</tool_call>' }}"
+    "{% endfor %}"
+    "{{ '<|im_end|>\\n' }}"
+    "{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )

@@ -92,19 +92,27 @@ def longest_sequence(knobs: Knobs) -> int:
 def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int]) -> None:
     """Choose length limits from the lengths of the sampled rows (tokens); empty when they are not known."""
     demo = model is not None and model.is_demo
-    measured = round_up(max(lengths), 32) if lengths else 0
+    context = model.context if model and model.context else math.inf
     if "MAX_LENGTH" in knobs:
-        cap = 4096
-        reason = f"longest of {len(lengths):,} rows is {max(lengths)} tokens" if lengths else "lengths not measured"
-        knobs.resolve("MAX_LENGTH", min(measured, cap) or 2048, reason)
+        knobs.resolve("MAX_LENGTH", *_limit(lengths, "rows", min(4096, context), "cut", unknown=2048))
     if "MAX_PROMPT_LENGTH" in knobs:
-        reason = f"longest of {len(lengths):,} prompts is {max(lengths)} tokens" if lengths else "lengths not measured"
-        knobs.resolve("MAX_PROMPT_LENGTH", min(measured, 2048) or 1024, reason)
+        most = min(2048, context * 3 // 4)  # the answer needs room too
+        knobs.resolve("MAX_PROMPT_LENGTH", *_limit(lengths, "prompts", most, "left out", unknown=1024))
         answer, why = (24, "the demo's answers are short") if demo else (1024, "room for a worked answer")
-        room = (model.context or math.inf) - knobs.number("MAX_PROMPT_LENGTH") if model else math.inf
+        room = context - knobs.number("MAX_PROMPT_LENGTH")
         if answer > room > 0:
-            answer, why = int(room), f"the model's context of {model.context} tokens less the prompt"
+            answer, why = int(room), f"the model's context of {context} tokens less the prompt"
         knobs.resolve("MAX_RESPONSE_LENGTH", answer, why)
+
+
+def _limit(lengths: list[int], word: str, most: float, fate: str, unknown: int) -> tuple[int, str]:
+    """A limit in tokens that holds the longest row, or ``most``, and the reason in words."""
+    if not lengths:
+        return int(min(unknown, most)), "lengths not measured"
+    limit = int(min(round_up(max(lengths), 32), most))
+    reason = f"longest of {len(lengths):,} {word} is {max(lengths):,} tokens"
+    over = sum(length > limit for length in lengths)
+    return limit, f"{reason}; {over:,} are longer than this and will be {fate}" if over else reason
 
 
 def resolve_memory(knobs: Knobs, model: ModelInfo | None, machine: Machine) -> None:

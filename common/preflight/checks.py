@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
+from common.data.checks import structure
+from common.data.rows import loaded_tools
 from common.preflight import auto, data, reward
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.machine import Machine, has_package
@@ -118,7 +119,7 @@ def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
         except ValueError as error:
             knobs.errors.append(f"{name}={error}")
             continue
-        problem = first_bad_row(file, data.check_sft_row if sft else data.check_rl_row)
+        problem = first_bad_row(file, knobs.algorithm)
         if problem:
             knobs.errors.append(f"{name}={problem}")
         else:
@@ -127,9 +128,10 @@ def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
     return files
 
 
-def first_bad_row(file: data.DataFile, check_row: Callable[[dict], str | None]) -> str | None:
+def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
     """Return the first problem of a file's sample with its row number and how many rows have one, or None."""
-    problems = [(number, problem) for number, row in enumerate(file.sample, 1) if (problem := check_row(row))]
+    found = ((number, structure(algorithm, row)) for number, row in enumerate(file.sample, 1))
+    problems = [(number, problem) for number, problem in found if problem]
     if not problems:
         return None
     number, problem = problems[0]
@@ -147,7 +149,8 @@ def measure(knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile]) -
     sft = knobs.algorithm == "sft"
     column = "messages" if sft else "prompt"
     try:
-        lengths = token_lengths(model, (row[column] for file in files for row in file.sample), answer_next=not sft)
+        rows = ((row[column], loaded_tools(row.get("tools"))) for file in files for row in file.sample)
+        lengths = token_lengths(model, rows, answer_next=not sft)
     except ValueError as error:
         knobs.warnings.append(f"token lengths were not measured: {error}")
         return []

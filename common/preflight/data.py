@@ -1,15 +1,16 @@
-"""Data files: found, read, their columns and rows checked."""
+"""Data files of a run: found, counted, their first rows read."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from common.data.readers import Record, read_records
+from common.data.rows import loaded
+
 SAMPLE_ROWS = 2000  # rows that are looked at one by one; the number of rows is always exact
-ROLES = ("system", "user", "assistant", "tool")
 CONVERT = "python -m common.data_utils convert makes it from any common form"
 
 
@@ -20,7 +21,7 @@ class DataFile:
     Args:
         path: Where it is.
         rows: How many it has.
-        sample: Its first rows, at most ``SAMPLE_ROWS``.
+        sample: Its first rows, at most ``SAMPLE_ROWS``, as the trainer reads them.
     """
 
     path: Path
@@ -41,79 +42,24 @@ def read_file(path: Path, suffixes: tuple[str, ...]) -> DataFile:
     if path.suffix not in suffixes:
         raise ValueError(f"{path}: this trainer reads {' or '.join(suffixes)}; {CONVERT}")
     try:
-        rows, sample = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-    if not rows:
+        sample = [_row(path, record) for record in islice(read_records(path), SAMPLE_ROWS)]
+        rows = _count(path) if len(sample) == SAMPLE_ROWS else len(sample)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    if not sample:
         raise ValueError(f"{path}: has no rows")
     return DataFile(path, rows, sample)
 
 
-def _read_parquet(path: Path) -> tuple[int, list[dict[str, Any]]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
-        return file.metadata.num_rows, batch.to_pylist() if batch else []
+def _row(path: Path, record: Record) -> dict[str, Any]:
+    if record.row is None:
+        raise ValueError(f"{path}: line {record.place}: {record.problem}")
+    return {name: loaded(value) for name, value in record.row.items()}
 
 
-def _read_json(path: Path) -> tuple[int, list[dict[str, Any]]]:
-    if path.suffix == ".json":
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, list):
-            raise ValueError("expected a list of rows")
-        return len(rows), rows[:SAMPLE_ROWS]
-    count, sample = 0, []
-    for number, line in enumerate(_lines(path), 1):
-        count += 1
-        if count <= SAMPLE_ROWS:
-            try:
-                sample.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error}") from error
-    return count, sample
+def _count(path: Path) -> int:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
 
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as stream:
-        yield from (line for line in stream if line.strip())
-
-
-def check_rl_row(row: dict[str, Any]) -> str | None:
-    """Return what is wrong with a row of prompt data for verl's RL trainers, or None."""
-    if not isinstance(row.get("data_source"), str):
-        return "column data_source must hold a word that names the data set"
-    problem = check_messages(row.get("prompt"), "prompt")
-    if problem:
-        return problem
-    if row["prompt"][-1].get("role") == "assistant":
-        return "prompt ends with the assistant; the model is to answer, so end it with the user"
-    reward_model = row.get("reward_model")
-    if not isinstance(reward_model, dict) or "ground_truth" not in reward_model:
-        return "column reward_model must hold {style, ground_truth}"
-    return None
-
-
-def check_sft_row(row: dict[str, Any]) -> str | None:
-    """Return what is wrong with a row of conversations for verl's SFT trainer, or None."""
-    problem = check_messages(row.get("messages"), "messages")
-    if problem:
-        return problem
-    if all(message.get("role") != "assistant" for message in row["messages"]):
-        return "messages has no assistant turn, so there is nothing to learn"
-    return None
-
-
-def check_messages(messages: Any, column: str) -> str | None:
-    """Return what is wrong with a list of messages, or None."""
-    if messages is None:
-        return f"column {column} is missing"
-    if not isinstance(messages, list) or not messages:
-        return f"column {column} must hold a list of {{role, content}}, got {type(messages).__name__}"
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            role = message.get("role") if isinstance(message, dict) else message
-            return f"column {column} has the role {role!r}; roles are {', '.join(ROLES)}"
-        if message.get("content") is None and not message.get("tool_calls"):
-            return f"column {column} has a message without content"
-    return None
+        return pq.read_metadata(path).num_rows
+    return sum(1 for _ in read_records(path))

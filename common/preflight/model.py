@@ -122,12 +122,14 @@ def read_chat_template(folder: Path) -> str | None:
     return template
 
 
-def token_lengths(model: ModelInfo, conversations: Iterable[list[dict[str, Any]]], answer_next: bool) -> list[int]:
+def token_lengths(
+    model: ModelInfo, conversations: Iterable[tuple[list[dict[str, Any]], list[dict] | None]], answer_next: bool
+) -> list[int]:
     """Tokens of each conversation under the model's chat template.
 
     Args:
         model: A model on disk with a fast tokenizer.
-        conversations: Lists of messages with ``role`` and ``content``.
+        conversations: Pairs of messages (``role``, ``content``) and descriptions of tools, or None.
         answer_next: Add the tokens that open the assistant's answer (prompts), or not (whole conversations).
 
     Raises:
@@ -149,8 +151,8 @@ def token_lengths(model: ModelInfo, conversations: Iterable[list[dict[str, Any]]
     try:
         template = environment.from_string(model.chat_template or "")
         texts = [
-            template.render(messages=messages, add_generation_prompt=answer_next, **special)
-            for messages in conversations
+            template.render(messages=messages, tools=tools, add_generation_prompt=answer_next, **special)
+            for messages, tools in conversations
         ]
     except (TemplateError, TypeError) as error:
         raise ValueError(f"the chat template refuses a row: {error}") from error

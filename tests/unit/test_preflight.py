@@ -146,7 +146,7 @@ def test_sft_refuses_jsonl_and_says_how_to_convert(check, tmp_path):
 def test_a_broken_file_is_one_message(check, tmp_path):
     path = tmp_path / "train.parquet"
     path.write_bytes(b"this is no parquet")
-    assert "cannot be read" in only_error(check(TRAIN_DATA=str(path)))
+    assert "not a whole parquet file" in only_error(check(TRAIN_DATA=str(path)))
 
 
 def test_several_files_with_spaces_and_chinese_names(check, tmp_path):
@@ -235,15 +235,25 @@ def test_lengths_equal_the_tokenizers_own(tmp_path):
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
     talks = [
-        [{"role": "user", "content": "What is 12 + 7?"}],
-        [{"role": "system", "content": "简短回答"}, {"role": "user", "content": "你好 😀"}],
+        ([{"role": "user", "content": "What is 12 + 7?"}], None),
+        ([{"role": "system", "content": "简短回答"}, {"role": "user", "content": "你好 😀"}], None),
+        ([{"role": "user", "content": "?"}], [{"type": "function", "function": {"name": "加", "parameters": {}}}]),
     ]
     model = read_model(str(DEMO_MODEL_DIR))
     for answer_next in (True, False):
         expected = [
-            len(tokenizer.apply_chat_template(t, add_generation_prompt=answer_next, return_dict=False)) for t in talks
+            len(tokenizer.apply_chat_template(t, tools=tools, add_generation_prompt=answer_next, return_dict=False))
+            for t, tools in talks
         ]
         assert token_lengths(model, talks, answer_next) == expected
+
+
+def test_limits_that_are_auto_stay_within_the_model(check, tmp_path):
+    long = [{"messages": [{"role": "user", "content": "1 " * 3000}, {"role": "assistant", "content": "x"}]}] * 70
+    pq.write_table(pa.Table.from_pylist(long), tmp_path / "long.parquet")
+    knobs = check("sft", TRAIN_DATA=str(tmp_path / "long.parquet"))
+    assert knobs.errors == [] and knobs.number("MAX_LENGTH") == 2048
+    assert "70 are longer than this and will be cut" in knobs.reasons["MAX_LENGTH"]
 
 
 def test_prompts_over_the_limit_are_counted(check):

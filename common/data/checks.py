@@ -1,0 +1,132 @@
+"""What is wrong with a row in verl's form: first what a trainer cannot read, then what it should not learn."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def structure(algorithm: str, row: dict[str, Any]) -> str | None:
+    """Return what keeps a trainer from reading a row, as ``field: reason``, or None."""
+    if algorithm == "sft":
+        return _sft_structure(row)
+    if algorithm == "dpo":
+        return _preference_structure(row)
+    return _rl_structure(row)
+
+
+def quality(algorithm: str, row: dict[str, Any]) -> str | None:
+    """Return what makes a readable row a bad one to learn from, as ``field: reason``, or None."""
+    if algorithm == "sft":
+        return _turns(row["messages"], "messages") or _ends_with_user(row["messages"])
+    problem = _turns(row["prompt"], "prompt")
+    if problem or algorithm != "dpo":
+        return problem
+    if row["chosen"] == row["rejected"]:
+        return "chosen, rejected: are the same"
+    return _side(row["chosen"], "chosen") or _side(row["rejected"], "rejected")
+
+
+def missing_truth(row: dict[str, Any]) -> str | None:
+    """Return that a row of prompts has no answer to compare with, or None."""
+    truth = row["reward_model"].get("ground_truth")
+    if truth is None or truth == "" or (isinstance(truth, float) and math.isnan(truth)):
+        return "reward_model: ground_truth is missing; only a reward model or a judge can score this row"
+    return None
+
+
+def _sft_structure(row: dict[str, Any]) -> str | None:
+    problem = check_messages(row.get("messages"), "messages")
+    if problem:
+        return problem
+    if all(message["role"] != "assistant" for message in row["messages"]):
+        return "messages: has no assistant turn, so there is nothing to learn"
+    return None
+
+
+def _rl_structure(row: dict[str, Any]) -> str | None:
+    source = row.get("data_source")
+    if not isinstance(source, str) or not source:
+        return "data_source: must hold a word that names the data set"
+    problem = check_messages(row.get("prompt"), "prompt")
+    if problem:
+        return problem
+    if row["prompt"][-1]["role"] == "assistant":
+        return "prompt: ends with the assistant; the model is to answer, so end it with the user"
+    reward_model = row.get("reward_model")
+    if not isinstance(reward_model, dict) or "ground_truth" not in reward_model:
+        return "reward_model: must hold {style, ground_truth}"
+    return None
+
+
+def _preference_structure(row: dict[str, Any]) -> str | None:
+    for column in ("prompt", "chosen", "rejected"):
+        value = row.get(column)
+        if isinstance(value, str) and value.strip():
+            continue
+        problem = check_messages(value, column)
+        if problem:
+            return problem
+    if isinstance(row["prompt"], list) and row["prompt"][-1]["role"] == "assistant":
+        return "prompt: ends with the assistant; the answers belong in chosen and rejected"
+    return None
+
+
+def check_messages(messages: Any, column: str) -> str | None:
+    """Return what is wrong with a list of messages, or None."""
+    if messages is None:
+        return f"{column}: is missing"
+    if not isinstance(messages, list) or not messages:
+        return f"{column}: must hold a list of {{role, content}}, got {type(messages).__name__}"
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            role = message.get("role") if isinstance(message, dict) else message
+            return f"{column}: message {number} has the role {role!r}; roles are {', '.join(ROLES)}"
+        if message.get("content") is None and not message.get("tool_calls"):
+            return f"{column}: message {number} has no content"
+    return None
+
+
+def _turns(messages: Any, column: str) -> str | None:
+    """Roles in their order, and no turn empty."""
+    if isinstance(messages, str):
+        return None
+    before = None
+    for number, message in enumerate(messages, 1):
+        role = message["role"]
+        calls = message.get("tool_calls")
+        if not calls and not str(message["content"]).strip():
+            return f"{column}: message {number} ({role}) is empty"
+        if role == "system" and before is not None:
+            return f"{column}: message {number} is a system prompt; it must be the first message"
+        if role not in _NEXT[before]:
+            word = "begins with" if before in (None, "system") else f"message {number}, after {before}, is"
+            return f"{column}: {word} {role}; expected {' or '.join(_NEXT[before])}"
+        before = "assistant's tool call" if role == "assistant" and calls else role
+    return None
+
+
+_NEXT = {
+    None: ("user", "system"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "assistant's tool call": ("tool",),
+    "tool": ("assistant", "tool"),
+}
+
+
+def _ends_with_user(messages: list[dict[str, Any]]) -> str | None:
+    if messages[-1]["role"] != "assistant":
+        return f"messages: ends with {messages[-1]['role']}; the last turn must be the assistant's"
+    return None
+
+
+def _side(messages: Any, column: str) -> str | None:
+    if isinstance(messages, str):
+        return None
+    if messages[0]["role"] != "assistant":
+        return f"{column}: begins with {messages[0]['role']}; expected the assistant's answer"
+    return _turns([{"role": "user", "content": "?"}, *messages], column)

@@ -1,0 +1,383 @@
+"""The command line of ``python -m common.data_utils``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.data.catalog import KNOWN, prepare
+from common.data.convert import BadRows, Options, Source, convert
+from common.data.files import DataError
+from common.data.forms import Columns
+from common.data.hub import HUBS, download_data, download_model, is_hub_id, split_files
+from common.data.rows import ALGORITHMS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXAMPLES = """examples:
+  convert data.json train.parquet                          what the data can be used for is found out
+  convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
+  convert a.xlsx b.csv train.parquet --input 问题 --output 答案
+  convert --mapping sources.yaml train.parquet             every input with its own columns
+  validate train.parquet --algo sft --model Qwen/Qwen3-0.6B --against val.parquet
+  preview data.jsonl --algo sft --model demo -n 2
+  stats data.jsonl
+  prepare gsm8k --to data/gsm8k                            known: {known}
+  download Qwen/Qwen3-0.6B --to models/Qwen3-0.6B
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 good, 1 bad rows, 2 cannot be done."""
+    from rich.console import Console
+
+    arguments = parser().parse_args(argv)
+    console = Console(soft_wrap=False, highlight=False)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        return arguments.run(arguments, console)
+    except BadRows as error:
+        error.report.show(console)
+        errors.print(f"error: {str(error).split('; the first')[0]}. Mend them, or add --skip-bad to write the others")
+        return 1
+    except (DataError, OSError) as error:
+        errors.print(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        errors.print("stopped; nothing was written")
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    made = argparse.ArgumentParser(
+        prog="python -m common.data_utils",
+        description="Data of any common form becomes what verl's trainers read, with a report on every row.",
+        epilog=EXAMPLES.format(known=", ".join(KNOWN)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_convert(commands)
+    _add_validate(commands)
+    _add_preview(commands)
+    _add_stats(commands)
+    _add_prepare(commands)
+    _add_download(commands)
+    return made
+
+
+def _file_options(one: argparse.ArgumentParser, several: bool = False) -> None:
+    action = "append" if several else "store"
+    each = "; once for all inputs, or once for each" if several else ""
+    one.add_argument("--input", action=action, metavar="COLUMN", help=f"column with the user's text or messages{each}")
+    one.add_argument("--output", action=action, metavar="COLUMN", help=f"column with the assistant's text{each}")
+    one.add_argument("--system-column", action=action, metavar="COLUMN", help="column with the system prompt")
+    one.add_argument("--system", action=action, metavar="TEXT", help="system prompt for rows that have none")
+    one.add_argument("--data-source", action=action, metavar="NAME", help="name of the data set (default: the file's)")
+    one.add_argument("--encoding", action=action, metavar="NAME", help="of text files that are not UTF-8, e.g. gb18030")
+
+
+def _add_convert(commands: Any) -> None:
+    one = commands.add_parser("convert", help="any common form -> the parquet file that a trainer reads")
+    one.add_argument(
+        "files",
+        nargs="+",
+        metavar="IN... OUT",
+        help="json, jsonl, csv, tsv, parquet, xlsx, gz of these, or org/name; then the parquet file to write",
+    )
+    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: found out from the first row)")
+    _file_options(one, several=True)
+    one.add_argument(
+        "--answer-pattern",
+        action="append",
+        metavar="REGEX",
+        help="group 1 is the final answer (default: what follows ####, else the last \\boxed{}, else all)",
+    )
+    one.add_argument(
+        "--mapping", type=Path, metavar="YAML", help="list of inputs with path, input, output, system, data_source, ..."
+    )
+    one.add_argument(
+        "--val-ratio",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the rows for validation; equal prompts stay together",
+    )
+    one.add_argument(
+        "--val-output", type=Path, metavar="FILE", help="where they go (default: val.parquet beside train.parquet)"
+    )
+    one.add_argument("--seed", type=int, default=0, help="chooses the rows for validation")
+    one.add_argument("--dedup", action="store_true", help="leave out repeated rows (for RL: repeated prompts)")
+    one.add_argument("--max-rows", type=int, metavar="N", help="rows to write at most")
+    one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to OUT.bad.jsonl")
+    one.add_argument("--split", default="train", help="of a data set from a hub (default: train)")
+    one.add_argument("--hub", choices=HUBS, default=HUBS[0], help="where org/name is looked up")
+    one.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace, console: Console) -> int:
+    *inputs, target = arguments.files
+    sources = sources_of(arguments, inputs)
+    options = Options(
+        arguments.algo,
+        arguments.val_ratio,
+        arguments.val_output,
+        arguments.seed,
+        arguments.dedup,
+        arguments.max_rows,
+        arguments.skip_bad,
+    )
+    with _progress() as progress:
+        report = convert(sources, Path(target), options, progress)
+    report.show(console)
+    return 0
+
+
+class _progress:
+    """A line with the number of rows so far, on a terminal only."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.completed:,.0f} rows, {task.speed:,.0f} a second"),
+            TimeElapsedColumn(),
+        )
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.bar.start()
+        task = self.bar.add_task("rows", total=None)
+        return lambda rows: self.bar.update(task, completed=rows)
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+
+def sources_of(arguments: argparse.Namespace, inputs: Sequence[str]) -> list[Source]:
+    """The inputs with their options.
+
+    Raises:
+        DataError: If an option is given another number of times than once or once for each, or there is no input.
+    """
+    mapped = read_mapping(arguments.mapping) if arguments.mapping else []
+    if not inputs and not mapped:
+        raise DataError(f"{arguments.files[0]}: one file is not enough; give IN... and OUT")
+    named = {
+        name: _for_each(getattr(arguments, name), len(inputs), name)
+        for name in ("input", "output", "system_column", "system", "data_source", "encoding", "answer_pattern")
+    }
+    sources = list(mapped)
+    for number, text in enumerate(inputs):
+        mine = {name: values[number] for name, values in named.items()}
+        for path, data_source in _files(text, arguments):
+            columns = Columns(mine["input"], mine["output"], mine["system_column"])
+            name = mine["data_source"] or data_source
+            sources.append(Source(path, columns, name, mine["system"] or "", mine["answer_pattern"], mine["encoding"]))
+    return sources
+
+
+def _for_each(values: list[str] | None, number: int, name: str) -> list[str | None]:
+    if not values:
+        return [None] * number
+    if len(values) == 1:
+        return values * number
+    if len(values) != number:
+        option = "--" + name.replace("_", "-")
+        raise DataError(f"{option}: given {len(values)} times for {number} inputs; give it once, or once for each")
+    return values
+
+
+def _files(text: str, arguments: argparse.Namespace) -> list[tuple[Path, str | None]]:
+    """The files that an input names: itself, or those of a data set from a hub."""
+    if not is_hub_id(text):
+        if not Path(text).exists():
+            raise DataError(f"{text}: no such file")
+        if Path(text).is_dir():
+            raise DataError(f"{text}: is a folder; give the files in it, e.g. {text}/*.jsonl")
+        return [(Path(text), None)]
+    folder = download_data(text, arguments.hub)
+    return [(path, text) for path in split_files(folder, arguments.split)]
+
+
+def read_mapping(file: Path) -> list[Source]:
+    """Inputs with their columns from a YAML file; paths in it are relative to it.
+
+    Raises:
+        DataError: If it is not a list of such inputs.
+    """
+    import yaml
+
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(f"--mapping {file}: is not YAML: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"--mapping {file}: expected a list of entries, each with a path")
+    names = {field.name for field in fields(Columns)} | {
+        "path",
+        "data_source",
+        "answer_pattern",
+        "encoding",
+        "system_column",
+    }
+    sources = []
+    for number, entry in enumerate(entries, 1):
+        unknown = set(entry) - names
+        if unknown or "path" not in entry:
+            problem = f"unknown {', '.join(sorted(unknown))}" if unknown else "path is missing"
+            raise DataError(f"--mapping {file}: entry {number}: {problem}; known are {', '.join(sorted(names))}")
+        columns = Columns(entry.get("input"), entry.get("output"), entry.get("system_column"))
+        path = file.parent / entry["path"]
+        others = entry.get("data_source"), entry.get("system") or "", entry.get("answer_pattern"), entry.get("encoding")
+        sources.append(Source(path, columns, *others))
+    return sources
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    columns = Columns(arguments.input, arguments.output, arguments.system_column)
+    return Source(arguments.file, columns, arguments.data_source, arguments.system or "", None, arguments.encoding)
+
+
+def _add_validate(commands: Any) -> None:
+    one = commands.add_parser("validate", help="every bad row with its place, field and reason; token lengths")
+    one.add_argument("file", type=Path)
+    one.add_argument("--algo", choices=ALGORITHMS, required=True)
+    one.add_argument("--model", help="folder or id: measures lengths with its chat template (demo: the built-in one)")
+    one.add_argument(
+        "--against", type=Path, metavar="FILE", help="rows whose prompt stands there too are bad (train against val)"
+    )
+    one.add_argument("--limit", type=int, metavar="TOKENS", help="shows how many rows are longer")
+    one.add_argument(
+        "--sample", type=int, default=20_000, metavar="N", help="rows to measure at most (default: 20,000)"
+    )
+    one.add_argument(
+        "--fix", action="store_true", help="writes FILE.good.parquet without bad and repeated rows, and FILE.bad.jsonl"
+    )
+    _file_options(one)
+    one.set_defaults(run=_validate)
+
+
+def _validate(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.files import kind_of
+    from common.data.validate import validate, write_good
+
+    source = _source(arguments)
+    found = validate(source, arguments.algo, arguments.against, arguments.sample)
+    report = found.report
+    if arguments.fix and kind_of(source.path)[0] == ".parquet":
+        write_good(source.path, found.refused, report)
+    elif arguments.fix:
+        if arguments.against and found.report.rows_bad:
+            raise DataError("--fix with --against works on parquet files; convert first")
+        target = source.path.with_name(f"{source.path.name.split('.')[0]}.good.parquet")
+        report = convert([source], target, Options(arguments.algo, dedup=True, skip_bad=True))
+    report.show(console)
+    if arguments.model and found.sample:
+        _lengths(arguments, found.sample, console)
+    if report.rows_bad and not arguments.fix:
+        return 1
+    if not report.rows_bad:
+        console.print("[green]all rows can be used[/green]")
+    return 0
+
+
+def _lengths(arguments: argparse.Namespace, sample: list[dict[str, Any]], console: Console) -> None:
+    from common.data.lengths import load_tokenizer, measure, show
+    from common.data.preview import verl_tokens
+
+    tokenizer = load_tokenizer(arguments.model)
+    try:
+        for lengths in measure(tokenizer, arguments.algo, sample):
+            show(console, lengths, arguments.limit)
+        if arguments.algo == "sft":
+            for row in sample[:5]:
+                verl_tokens(row, tokenizer)
+    except ValueError as error:
+        raise DataError(f"--model {arguments.model}: {error}") from error
+
+
+def _add_preview(commands: Any) -> None:
+    one = commands.add_parser("preview", help="rows as the model will see them, what is learnt marked")
+    one.add_argument("file", type=Path)
+    one.add_argument("--algo", choices=ALGORITHMS, required=True)
+    one.add_argument("--model", default="demo", help="folder or id whose chat template is used (default: demo)")
+    one.add_argument("-n", type=int, default=3, help="rows (default: 3)")
+    one.add_argument("--chars", type=int, default=4000, help="characters of each row (default: 4000)")
+    _file_options(one)
+    one.set_defaults(run=_preview)
+
+
+def _preview(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.lengths import load_tokenizer
+    from common.data.preview import preview
+
+    tokenizer = load_tokenizer(arguments.model)
+    preview(console, _source(arguments), arguments.algo, tokenizer, arguments.n, arguments.chars)
+    return 0
+
+
+def _add_stats(commands: Any) -> None:
+    one = commands.add_parser("stats", help="rows, columns, lengths, roles, data sources")
+    one.add_argument("file", type=Path)
+    one.add_argument("--encoding", help="of a text file that is not UTF-8")
+    one.set_defaults(run=_stats)
+
+
+def _stats(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.preview import stats
+
+    stats(console, Source(arguments.file, encoding=arguments.encoding))
+    return 0
+
+
+def _add_prepare(commands: Any) -> None:
+    one = commands.add_parser("prepare", help="a well-known data set -> train.parquet and val.parquet")
+    one.add_argument("name", choices=KNOWN, metavar="NAME", help=", ".join(KNOWN))
+    one.add_argument("--to", type=Path, required=True, metavar="DIR")
+    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: what it is usually used for)")
+    one.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="a local copy instead of a download")
+    one.add_argument("--hub", choices=HUBS, default=HUBS[0])
+    one.add_argument("--max-rows", type=int, metavar="N", help="rows of each file at most")
+    one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to a file beside")
+    one.set_defaults(run=_prepare)
+
+
+def _prepare(arguments: argparse.Namespace, console: Console) -> int:
+    reports = prepare(
+        arguments.name,
+        arguments.to,
+        arguments.algo,
+        arguments.folder,
+        arguments.hub,
+        arguments.max_rows,
+        arguments.skip_bad,
+    )
+    for report in reports:
+        report.show(console)
+    return 0
+
+
+def _add_download(commands: Any) -> None:
+    one = commands.add_parser("download", help="a model from a hub into a folder; goes on where it was")
+    one.add_argument("model", metavar="ORG/NAME")
+    one.add_argument("--to", type=Path, required=True, metavar="DIR")
+    one.add_argument("--hub", choices=HUBS, default=HUBS[0])
+    one.add_argument("--revision", help="branch, tag or commit")
+    one.set_defaults(run=_download)
+
+
+def _download(arguments: argparse.Namespace, console: Console) -> int:
+    folder = download_model(arguments.model, arguments.to, arguments.hub, arguments.revision)
+    console.print(f"[green]{folder}[/green]; use it with MODEL_PATH={folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

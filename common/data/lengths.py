@@ -1,0 +1,145 @@
+"""Token lengths of rows under a model's own chat template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.data.files import DataError
+from common.data.rows import loaded, loaded_tools
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BATCH = 256
+KEEP = 0.99  # share of rows that a proposed limit keeps whole
+ROUND_TO = 32
+BARS = 12
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token lengths of one part of the rows.
+
+    Args:
+        part: ``prompt``, ``answer`` or ``conversation``.
+        knob: The knob of train.sh that limits it.
+        tokens: Length of each row, in the order of the file.
+    """
+
+    part: str
+    knob: str
+    tokens: list[int]
+
+    @property
+    def proposal(self) -> int:
+        """The limit that keeps ``KEEP`` of the rows whole, rounded up."""
+        ordered = sorted(self.tokens)
+        kept = ordered[min(len(ordered) - 1, math.ceil(KEEP * len(ordered)) - 1)]
+        return max(ROUND_TO, math.ceil(kept / ROUND_TO) * ROUND_TO)
+
+    def over(self, limit: int) -> int:
+        """Number of rows above a limit."""
+        return sum(length > limit for length in self.tokens)
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a model folder or hub id, without running code from it.
+
+    Raises:
+        DataError: If there is none, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    from common.demo_model import DEMO_MODEL_DIR
+
+    path = str(DEMO_MODEL_DIR) if model == "demo" else str(Path(model).expanduser())
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"--model {model}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    if not tokenizer.chat_template:
+        raise DataError(f"--model {model}: has no chat template; give the instruction-tuned model of the family")
+    return tokenizer
+
+
+def render(tokenizer: Any, messages: Any, tools: Any = None, answer_next: bool = False) -> str:
+    """A conversation as the text that the model sees.
+
+    Raises:
+        ValueError: If the chat template refuses it.
+    """
+    from jinja2 import TemplateError
+
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    try:
+        return tokenizer.apply_chat_template(
+            loaded(messages), tools=loaded_tools(tools), tokenize=False, add_generation_prompt=answer_next
+        )
+    except (TemplateError, TypeError) as error:
+        raise ValueError(f"the chat template refuses it: {error}") from error
+
+
+def measure(tokenizer: Any, algorithm: str, rows: Iterable[dict[str, Any]]) -> list[Lengths]:
+    """Measure rows in verl's form.
+
+    Returns:
+        For sft one entry, else the prompts; for dpo the longer of the two answers as well.
+
+    Raises:
+        ValueError: If the chat template refuses a row.
+    """
+    prompts: list[str] = []
+    answers: list[tuple[str, str]] = []
+    for row in rows:
+        if algorithm == "sft":
+            prompts.append(render(tokenizer, row["messages"], row.get("tools")))
+            continue
+        prompts.append(render(tokenizer, row["prompt"], row.get("tools"), answer_next=True))
+        if algorithm == "dpo":
+            answers.append((_text(row["chosen"]), _text(row["rejected"])))
+    if algorithm == "sft":
+        return [Lengths("conversation", "MAX_LENGTH", count(tokenizer, prompts))]
+    found = [Lengths("prompt", "MAX_PROMPT_LENGTH", count(tokenizer, prompts))]
+    if algorithm == "dpo":
+        both = zip(*(count(tokenizer, list(side)) for side in zip(*answers, strict=True)), strict=True)
+        found.append(Lengths("answer", "MAX_RESPONSE_LENGTH", [max(pair) + 1 for pair in both]))  # and its end token
+    return found
+
+
+def _text(messages: Any) -> str:
+    return messages if isinstance(messages, str) else "".join(message["content"] for message in messages)
+
+
+def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Number of tokens of each text."""
+    lengths: list[int] = []
+    for start in range(0, len(texts), BATCH):
+        encoded = tokenizer(list(texts[start : start + BATCH]), add_special_tokens=False, return_attention_mask=False)
+        lengths += [len(ids) for ids in encoded["input_ids"]]
+    return lengths
+
+
+def show(console: Console, lengths: Lengths, limit: int | None) -> None:
+    """Print a histogram, the share above the limit, and the limit to set."""
+    ordered = sorted(lengths.tokens)
+    median, longest = ordered[len(ordered) // 2], ordered[-1]
+    most = ordered[int(0.99 * (len(ordered) - 1))]
+    console.print(f"\n[bold]{lengths.part} length[/bold] in tokens, with the chat template:")
+    console.print(f"  shortest {ordered[0]:,}, median {median:,}, 99% within {most:,}, longest {longest:,}")
+    width = max(1, math.ceil((longest + 1) / BARS))
+    counts = [0] * (longest // width + 1)
+    for length in ordered:
+        counts[length // width] += 1
+    for index, rows in enumerate(counts):
+        bar = "█" * round(40 * rows / max(counts)) or ("▏" if rows else "")
+        console.print(f"  {index * width:>7,} - {(index + 1) * width - 1:<7,} {bar} {rows:,}", highlight=False)
+    if limit:
+        share = lengths.over(limit) / len(ordered)
+        console.print(f"  {lengths.knob}={limit}: {lengths.over(limit):,} rows ({share:.1%}) are longer")
+    lost = lengths.over(lengths.proposal)
+    console.print(f"  set {lengths.knob}={lengths.proposal} ({lost:,} of {len(ordered):,} rows are longer)")

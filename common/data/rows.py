@@ -1,0 +1,207 @@
+"""Rows as verl's trainers read them (verl 0.9.1: utils/dataset/rl_dataset.py and multiturn_sft_dataset.py)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from common.data.forms import Example
+from common.data.messages import Message, RowError
+from common.rewards.math_reward import last_box
+
+ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
+RL = ("grpo", "ppo", "gspo")
+PATTERN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    r"""How an example becomes a row.
+
+    Args:
+        algorithm: One of ``ALGORITHMS``.
+        data_source: Name of the data set, where the row gives none.
+        system: System prompt for rows that have none.
+        answer_pattern: Regular expression whose first group is the final answer; by default what stands behind
+            ``####``, else in the last ``\boxed{}``, else the whole answer.
+    """
+
+    algorithm: str
+    data_source: str
+    system: str = ""
+    answer_pattern: str | None = None
+
+
+def make_row(example: Example, options: RowOptions, index: int) -> dict[str, Any]:
+    """The row that an example becomes.
+
+    Raises:
+        RowError: If the example lacks what the algorithm needs.
+    """
+    if options.system and example.prompt[0]["role"] != "system":
+        example.prompt = [{"role": "system", "content": options.system}, *example.prompt]
+    if options.algorithm == "sft":
+        return sft_row(example)
+    if options.algorithm == "dpo":
+        return preference_row(example)
+    return rl_row(example, options, index)
+
+
+def sft_row(example: Example) -> dict[str, Any]:
+    """``messages`` and, where there are, ``tools`` and ``enable_thinking``."""
+    messages = [*example.prompt, *(example.answer or example.chosen)]
+    row: dict[str, Any] = {"messages": _stored(messages)}
+    if example.tools:
+        row["tools"] = json.dumps(example.tools, ensure_ascii=False)
+    if "enable_thinking" in example.columns:
+        row["enable_thinking"] = bool(example.columns["enable_thinking"])
+    return row
+
+
+def preference_row(example: Example) -> dict[str, Any]:
+    """``prompt``, ``chosen``, ``rejected``: lists of messages."""
+    if not example.chosen or not example.rejected:
+        raise RowError("chosen, rejected: missing; dpo learns from pairs of answers")
+    row: dict[str, Any] = {
+        "prompt": _stored(example.prompt),
+        "chosen": _stored(example.chosen),
+        "rejected": _stored(example.rejected),
+    }
+    if example.tools:
+        row["tools"] = json.dumps(example.tools, ensure_ascii=False)
+    return row
+
+
+def rl_row(example: Example, options: RowOptions, index: int) -> dict[str, Any]:
+    """``data_source prompt ability reward_model extra_info``; for gspo also ``chosen`` and ``rejected``."""
+    kept = example.columns
+    answer = "".join(message["content"] for message in (example.answer or example.chosen))
+    truth = example.ground_truth
+    if truth is None and answer:
+        truth = final_answer(answer, options.answer_pattern)
+    elif truth is not None and type(truth) is not str:
+        truth = str(truth) if isinstance(truth, int | float) else json.dumps(truth, ensure_ascii=False)
+    given = kept.get("reward_model")
+    style = given.get("style") if type(given) is dict else None
+    extra = kept.get("extra_info")
+    extra = {key: value for key, value in extra.items() if value is not None} if type(extra) is dict else {}
+    extra.setdefault("index", index)
+    if answer:
+        extra.setdefault("answer", answer)
+    if example.tools:
+        extra.setdefault("tools", json.dumps(example.tools, ensure_ascii=False))
+    row: dict[str, Any] = {
+        "data_source": kept.get("data_source") or options.data_source,
+        "prompt": _stored(example.prompt),
+        "ability": kept.get("ability") or "general",
+        "reward_model": {"style": style or ("rule" if truth else "model"), "ground_truth": truth or ""},
+        "extra_info": extra,
+    }
+    if "agent_name" in kept:
+        row["agent_name"] = str(kept["agent_name"])
+    if options.algorithm == "gspo":
+        row |= _self_play_columns(example)
+    return row
+
+
+def _self_play_columns(example: Example) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    if example.chosen:
+        columns = {"chosen": _stored(example.chosen), "rejected": _stored(example.rejected)}
+    if "self_play" in example.columns:
+        columns["self_play"] = bool(example.columns["self_play"])
+    return columns
+
+
+def final_answer(answer: str, pattern: str | None = None) -> str:
+    """The part of a worked answer that can be compared.
+
+    Args:
+        answer: The whole answer.
+        pattern: See ``RowOptions.answer_pattern``.
+
+    Raises:
+        RowError: If the pattern is not found, or takes longer than ``PATTERN_SECONDS``.
+    """
+    if pattern:
+        return _by_pattern(answer, pattern)
+    at = answer.rfind("####")
+    if at >= 0:
+        line = answer[at + 4 :].lstrip(" \t").split("\n", 1)[0].strip()
+        if line:
+            return line
+    return last_box(answer) or answer.strip()
+
+
+def _by_pattern(answer: str, pattern: str) -> str:
+    import regex  # unlike re, it can be told to give up
+
+    try:
+        found = regex.search(pattern, answer, regex.MULTILINE, timeout=PATTERN_SECONDS)
+    except TimeoutError:
+        raise RowError(
+            f"answer: --answer-pattern {pattern!r} took longer than {PATTERN_SECONDS:g} s on {len(answer):,} "
+            "characters; make it simpler (no nested repetition)"
+        ) from None
+    if not found:
+        raise RowError(f"answer: --answer-pattern {pattern!r} is not in it")
+    return (found.group(1) if found.re.groups else found.group()).strip()
+
+
+def _stored(messages: list[Message]) -> list[Message]:
+    """Messages with the arguments of tool calls as JSON, since a parquet column has one shape for all rows."""
+    if not any("tool_calls" in message for message in messages):
+        return messages
+    return [
+        {**message, "tool_calls": _stored_calls(message)} if "tool_calls" in message else message
+        for message in messages
+    ]
+
+
+def _stored_calls(message: Message) -> list[dict[str, Any]]:
+    return [
+        {**call, "function": {**call["function"], "arguments": _json(call["function"]["arguments"])}}
+        for call in message["tool_calls"]
+    ]
+
+
+def _json(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def stored_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for a parquet file from one that ``loaded`` put right."""
+    names = ("messages", "prompt", "chosen", "rejected")
+    made = {name: _stored(value) if name in names and isinstance(value, list) else value for name, value in row.items()}
+    if made.get("tools") is not None and not isinstance(made["tools"], str):
+        made["tools"] = json.dumps(made["tools"], ensure_ascii=False)
+    return made
+
+
+def loaded(value: Any) -> Any:
+    """What ``_stored`` and parquet made of messages, undone: no nulls, arguments of tool calls as objects."""
+    if isinstance(value, list):
+        return [loaded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _arguments(item) if key == "arguments" else loaded(item) for key, item in value.items() if item is not None
+    }
+
+
+def _arguments(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return loaded(value)
+
+
+def loaded_tools(value: Any) -> list[dict[str, Any]] | None:
+    """Tool descriptions of a row, from JSON or from a parquet column; None when there are none."""
+    if isinstance(value, str):
+        return json.loads(value) or None if value else None
+    # pandas has NA where a row has none, and arrays for lists
+    return loaded(list(value)) or None if hasattr(value, "__len__") else None
