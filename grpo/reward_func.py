@@ -10,18 +10,19 @@ This is the form in which GSM8K writes its answers, so the same function scores 
     {'score': 1.0, 'acc': 1.0, 'format': 1.0}
 
 To train on your own task, copy this file, change `extract_answer` and `is_correct`, and set `REWARD_FUNC_PATH`.
+`common/reward_functions.py` has ready ones (mathematics, multiple choice, code, length, ...), and the bench tries any
+of them on your data: `python -m common.reward_functions bench --reward grpo/reward_func.py --data train.parquet`.
 verl calls `compute_score` once per answer. Whatever it returns beside `score` becomes a curve of its own.
 """
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
 from typing import Any
 
-ANSWER = re.compile(r"####[ \t]*(\S+)")
-# Sign, dollar, digits with or without thousands commas, decimals, per cent or dollar sign, full stop.
-NUMBER = re.compile(r"([-+]?)\$?((?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)[%$]?[.。]?")
+from common.rewards.number import read_number
+from common.rewards.result import scored
+
+MARK = "####"
 
 
 def extract_answer(text: Any) -> str | None:
@@ -33,10 +34,10 @@ def extract_answer(text: Any) -> str | None:
     Returns:
         The text from there to the next white space ("#### 1,234 apples" gives "1,234"), or None.
     """
-    if not isinstance(text, str):
+    if not isinstance(text, str) or MARK not in text:
         return None
-    found = ANSWER.findall(text)
-    return found[-1] if found else None
+    words = text.rsplit(MARK, 1)[1].split("\n", 1)[0].split()
+    return words[0] if words else None
 
 
 def is_correct(answer: Any, ground_truth: Any) -> bool:
@@ -53,10 +54,10 @@ def is_correct(answer: Any, ground_truth: Any) -> bool:
         return False
     answer, ground_truth = str(answer).strip(), str(ground_truth).strip()
     ground_truth = extract_answer(ground_truth) or ground_truth
-    left, right = _to_number(answer), _to_number(ground_truth)
+    left, right = read_number(answer), read_number(ground_truth)
     if left is None or right is None:
         return answer != "" and answer == ground_truth
-    return left == right
+    return left.value == right.value
 
 
 def compute_score(
@@ -76,14 +77,4 @@ def compute_score(
         `format`, 1.0 when there is a number behind `####` at all. Always these keys, as verl requires.
     """
     answer = extract_answer(solution_str)
-    correct = is_correct(answer, ground_truth)
-    formatted = answer is not None and _to_number(answer) is not None
-    return {"score": float(correct), "acc": float(correct), "format": float(formatted)}
-
-
-def _to_number(text: str) -> Decimal | None:
-    """Reads "1,234", "18.0", "$5", "-3." or "40%" as an exact number; None when the text is anything else."""
-    found = NUMBER.fullmatch(text.strip())
-    if not found or not found[2]:
-        return None
-    return Decimal(found[1] + found[2].replace(",", ""))
+    return scored(is_correct(answer, ground_truth), answer is not None and read_number(answer) is not None)

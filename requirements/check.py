@@ -27,8 +27,8 @@ PIN = re.compile(r'([\w.-]+)(?:\[\w+\])?==([^\s+;#]+)(?:; python_version (<|>=) 
 # What the scripts, the monitor and the evaluation load. Their bytecode is made here, so the first run does not wait.
 IMPORTS = (
     "torch transformers ray verl verl.trainer.main_ppo verl.trainer.sft_trainer transfer_queue tensordict peft "
-    "datasets pyarrow.parquet openpyxl orjson regex math_verify openai tensorboard torch.utils.tensorboard wandb gradio "
-    "plotly.graph_objects matplotlib.pyplot rich.live psutil"
+    "datasets pyarrow.parquet openpyxl orjson regex math_verify openai tensorboard torch.utils.tensorboard wandb "
+    "gradio plotly.graph_objects matplotlib.pyplot rich.live psutil"
 ).split()
 
 

@@ -237,7 +237,7 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         return
     knobs.values["REWARD_FUNC_PATH"] = str(path)
     rows = [row for file in files for row in file.sample[: reward.ROWS]]
-    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows)
+    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, reward.reward_kwargs(knobs.arguments))
     if problem:
         knobs.errors.append(problem)
 

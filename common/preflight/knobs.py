@@ -89,6 +89,7 @@ class Knobs:
     Args:
         algorithm: Folder of the train.sh.
         values: Knob -> value; starts as set by the user and ends resolved.
+        arguments: ``key=value`` arguments for verl.
         reasons: Knob -> why ``auto`` became this value.
         errors: What must be mended; all of them are shown at once.
         warnings: What to look at.
@@ -96,6 +97,7 @@ class Knobs:
 
     algorithm: str
     values: dict[str, str]
+    arguments: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -153,7 +155,8 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
         known = sorted(path.parent.name for path in ROOT.glob("*/train.sh"))
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
     defaults = read_block(script)
-    knobs = Knobs(algorithm, {name: environment.get(name) or default for name, default in defaults.items()})
+    values = {name: environment.get(name) or default for name, default in defaults.items()}
+    knobs = Knobs(algorithm, values, arguments=tuple(arguments))
     owners = knobs_of_keys(script)
     for key, _, value in (argument.partition("=") for argument in arguments):
         if owners.get(key) in RULES:

@@ -283,6 +283,13 @@ def test_reward_function_that_cannot_be_used(check, tmp_path, body, words):
     assert "REWARD_FUNC_PATH" in error and words in error
 
 
+def test_parameters_of_the_reward_reach_its_trial(check):
+    kit = {"REWARD_FUNC_PATH": "common/reward_functions.py", "REWARD_FUNC_NAME": "combine"}
+    assert "weights=None" in only_error(check(**kit))
+    weights = "+reward.custom_reward_function.reward_kwargs.weights={gsm8k: 1.0, repetition: 0.2}"
+    assert check(arguments=[weights], **kit).errors == []
+
+
 def test_reward_function_of_another_name(check, tmp_path):
     path = tmp_path / "my_reward.py"
     path.write_text("def score(**kwargs):\n    return 1.0\n")

@@ -1,0 +1,56 @@
+"""What every reward function here shares: its result, and its answer to input that it cannot use."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+# What verl itself adds when a reward model runs beside the function (reward_manager/naive.py).
+FROM_VERL = {"reward_router_address", "reward_model_tokenizer"}
+
+
+def scored(correct: bool, found: bool) -> dict[str, float]:
+    """Builds the result of a reward that judges an answer; the keys are the same on every row, as verl requires.
+
+    Args:
+        correct: The answer is right.
+        found: There is an answer in the wanted form, right or wrong.
+
+    Returns:
+        `score` (what is trained on) and `acc`, 1.0 or 0.0, and `format`, 1.0 when an answer was found.
+    """
+    return {"score": float(correct), "acc": float(correct), "format": float(found)}
+
+
+def as_text(answer: Any) -> str:
+    """Returns the model's answer, or "" for anything that is no string: nothing in it can be right."""
+    return answer if isinstance(answer, str) else ""
+
+
+def refuse(kwargs: Mapping[str, Any], reward: str, known: str) -> None:
+    """Refuses parameters that a reward does not have: a misspelled one would otherwise change nothing, silently.
+
+    Args:
+        kwargs: What the reward got beside its own parameters.
+        reward: Its name, for the message.
+        known: Its parameters, for the message; "" for none.
+
+    Raises:
+        ValueError: If there is one that verl does not add by itself.
+    """
+    for name, value in kwargs.items():
+        if name not in FROM_VERL:
+            raise ValueError(f"{name}={reprlib.repr(value)}: {reward} has no such parameter; {known or 'it has none'}")
+
+
+def unusable(reward: str, truth: Any, wanted: str) -> ValueError:
+    """Returns the error for a ground truth that a reward cannot use.
+
+    Args:
+        reward: Name of the reward.
+        truth: Column `reward_model.ground_truth` of the row.
+        wanted: What it must be.
+    """
+    kind = "" if isinstance(truth, str) else f" ({type(truth).__name__})"
+    return ValueError(f"ground_truth={reprlib.repr(truth)}{kind}: {reward} needs {wanted}; repair or drop the row")
