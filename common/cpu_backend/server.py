@@ -7,6 +7,7 @@ end in a thread, so that the actor keeps accepting requests, weights and aborts.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -59,6 +60,7 @@ class HFServer:
         self.rejecting = False
         self.resumed = asyncio.Event()
         self.resumed.set()
+        gc.freeze()  # what is loaded stays; the search for reference cycles need not go through it
 
     # ---- model and weights -------------------------------------------------------------------------------
 
