@@ -30,7 +30,8 @@ _COLOURS = {
     "6 length": "#2f8a96",
     "7 speed": "#6b7280",
 }
-_POINTS = {"val_score", "val_loss"}  # measured now and then: drawn as points, never smoothed
+# measured now and then: drawn as points, never smoothed
+_POINTS = {"val_score", "val_loss", "val_accuracy", "val_margin"}
 _COLUMNS, _DPI = 4, 100
 _WIDTH, _HEAD, _ROW, _FOOT = 14.0, 1.05, 2.35, 0.5  # inches, so 1400 pixels wide
 _LEGEND = "faint: every step     strong: smoothed     points: validation     dashed: limit of the healthy range"

@@ -99,6 +99,6 @@ def seed_sft(seed: int) -> None:
 
 
 log_probs_in_chunks()
-if os.environ.get("ALGORITHM") == "sft":
+if os.environ.get("ALGORITHM") in ("sft", "dpo"):
     skip_loader_state_at_epoch_end()
     seed_sft(int(os.environ.get("SEED", "0")))

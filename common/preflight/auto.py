@@ -12,7 +12,13 @@ from common.preflight.machine import GIB, Machine, has_package
 from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"grpo": 20, "sft": 192}
+DEMO_STEPS = {"grpo": 20, "sft": 192, "dpo": 64}
+EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
+# Usual learning rates: large models full and with LoRA, then models below SMALL_MODEL.
+LEARNING_RATES = {"sft": ("1e-5", "1e-4", "1e-3", "2e-3"), "dpo": ("5e-7", "5e-6", "3e-4", "1e-3")}
+RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
+LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32)}  # for large models and small ones
+RL_LARGEST_BATCH = (256, 32)
 
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
@@ -43,10 +49,8 @@ def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:
     knobs.resolve("LORA_ALPHA", 2 * rank if rank else 16, "2 x LORA_RANK" if rank else "not used without LoRA")
     parameters = model.parameters if model else 0
     small = 0 < parameters < SMALL_MODEL
-    if knobs.algorithm == "sft":
-        rate = ("2e-3" if rank else "1e-3") if small else ("1e-4" if rank else "1e-5")
-    else:
-        rate = ("1e-3" if rank else "1e-4") if small else ("1e-5" if rank else "1e-6")
+    rates = LEARNING_RATES.get(knobs.algorithm, RL_LEARNING_RATES)
+    rate = rates[2 * small + bool(rank)]
     kind = f"LoRA rank {rank}" if rank else "full fine-tuning"
     knobs.resolve("LEARNING_RATE", rate, f"{model.size if model else 'unknown size'} parameters, {kind}")
 
@@ -60,8 +64,7 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Mac
     """Choose batch sizes that divide and leave enough steps; needs the lengths to be resolved."""
     world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
     small = model is not None and 0 < model.parameters < SMALL_MODEL
-    largest = (64 if knobs.algorithm == "sft" else 32) if small else (128 if knobs.algorithm == "sft" else 256)
-    size = largest
+    size = LARGEST_BATCH.get(knobs.algorithm, RL_LARGEST_BATCH)[small]
     while size > world and (size % world or rows // size < 20):
         size //= 2
     size = max(world, size - size % world)
@@ -70,7 +73,7 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Mac
     if "MINI_BATCH_SIZE" in knobs:
         parts = 4 if batch >= 64 and batch % 4 == 0 else 1
         knobs.resolve("MINI_BATCH_SIZE", batch // parts, f"{parts} update{'s' if parts > 1 else ''} per step")
-    longest = longest_sequence(knobs)
+    longest = longest_group(knobs)
     budget, reason = 16384, "a usual budget"
     vocabulary = model.vocabulary if model else 0
     if machine.gpu_memory and vocabulary:
@@ -78,7 +81,8 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Mac
         fits = int(0.3 * min(machine.gpu_memory) / (10 * vocabulary)) // 1024 * 1024
         if fits < budget:
             budget, reason = fits, f"logits over {vocabulary:,} words in 0.3 of a GPU's memory"
-    reason = reason if longest <= budget else f"one sequence of {longest} tokens"
+    word = "pair" if knobs.algorithm == "dpo" else "sequence"
+    reason = reason if longest <= budget else f"one {word} of {longest} tokens"
     knobs.resolve("TOKENS_PER_GPU", max(budget, longest), reason)
 
 
@@ -89,17 +93,32 @@ def longest_sequence(knobs: Knobs) -> int:
     return knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
 
 
-def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int]) -> None:
-    """Choose length limits from the lengths of the sampled rows (tokens); empty when they are not known."""
+def longest_group(knobs: Knobs) -> int:
+    """Tokens that must be in one forward pass: a sequence, or for dpo a pair of them."""
+    return longest_sequence(knobs) * (2 if knobs.algorithm == "dpo" else 1)
+
+
+def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int], answers: list[int]) -> None:
+    """Choose length limits.
+
+    Args:
+        knobs: Are resolved.
+        model: For its context.
+        lengths: Tokens of the sampled rows, for sft of whole conversations, else of prompts; empty when not known.
+        answers: For dpo, tokens of the longer answer of each row.
+    """
     demo = model is not None and model.is_demo
     context = model.context if model and model.context else math.inf
     if "MAX_LENGTH" in knobs:
         knobs.resolve("MAX_LENGTH", *_limit(lengths, "rows", min(4096, context), "cut", unknown=2048))
     if "MAX_PROMPT_LENGTH" in knobs:
         most = min(2048, context * 3 // 4)  # the answer needs room too
-        knobs.resolve("MAX_PROMPT_LENGTH", *_limit(lengths, "prompts", most, "left out", unknown=1024))
+        fate = "cut" if knobs.algorithm == "dpo" else "left out"
+        knobs.resolve("MAX_PROMPT_LENGTH", *_limit(lengths, "prompts", most, fate, unknown=1024))
         answer, why = (24, "the demo's answers are short") if demo else (1024, "room for a worked answer")
         room = context - knobs.number("MAX_PROMPT_LENGTH")
+        if answers:
+            knobs.resolve("MAX_RESPONSE_LENGTH", *_limit(answers, "answers", min(2048, room), "cut", unknown=1024))
         if answer > room > 0:
             answer, why = int(room), f"the model's context of {context} tokens less the prompt"
         knobs.resolve("MAX_RESPONSE_LENGTH", answer, why)
@@ -157,7 +176,7 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     if steps:
         # Both trainers of verl end at whichever comes first, so the epochs must reach as far as the steps.
         knobs.resolve("TOTAL_EPOCHS", math.ceil(steps / per_epoch), f"{per_epoch} steps an epoch")
-    knobs.resolve("TOTAL_EPOCHS", 3 if knobs.algorithm == "sft" else 1, "usual for this method")
+    knobs.resolve("TOTAL_EPOCHS", EPOCHS.get(knobs.algorithm, 1), "usual for this method")
     knobs.resolve("TOTAL_STEPS", knobs.number("TOTAL_EPOCHS") * per_epoch, f"{per_epoch} steps an epoch")
     total = knobs.number("TOTAL_STEPS")
     knobs.resolve("SAVE_FREQ", max(10, total // 5), f"of {total} steps")
@@ -186,3 +205,17 @@ def wandb_login() -> str | None:
 def round_up(number: int, multiple: int) -> int:
     """The next multiple at or above a number."""
     return -(-number // multiple) * multiple
+
+
+def resolve_reference(knobs: Knobs) -> None:
+    """Choose where the reference's log-probabilities come from; needs the epochs to be resolved."""
+    if "REFERENCE" not in knobs:
+        return
+    if knobs["LOSS_TYPE"] in ("simpo", "orpo"):
+        knobs.resolve("REFERENCE", "none", f"{knobs['LOSS_TYPE']} has no reference")
+    elif knobs.number("TOTAL_EPOCHS") > 1:
+        knobs.resolve("REFERENCE", "precompute", "asked once, used in every epoch")
+    elif knobs.number("LORA_RANK") and not knobs["REFERENCE_MODEL_PATH"]:
+        knobs.resolve("REFERENCE", "adapter", "the model without its LoRA adapter, no second copy")
+    else:
+        knobs.resolve("REFERENCE", "precompute", "needs no second copy of the model while it trains")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.checks import structure
@@ -14,7 +15,8 @@ from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, 
 from common.preflight.run_name import choose_run
 
 RL_SUFFIXES = (".parquet", ".jsonl", ".json")
-SFT_SUFFIXES = (".parquet",)
+SUPERVISED_SUFFIXES = (".parquet",)
+SUPERVISED = ("sft", "dpo")  # learn from answers in the data and generate none
 
 
 def check(knobs: Knobs, machine: Machine) -> Path | None:
@@ -25,15 +27,17 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     train = check_data(knobs, "TRAIN_DATA")
     validation = check_data(knobs, "VAL_DATA")
     rows = sum(file.rows for file in train)
-    lengths = measure(knobs, model, train + validation)
-    auto.resolve_lengths(knobs, model, lengths)
-    if knobs.algorithm != "sft":  # verl's RL trainers leave out prompts that are too long
+    lengths, answers = measure(knobs, model, train + validation)
+    auto.resolve_lengths(knobs, model, lengths, answers)
+    if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
         rows = int(rows * auto.share_that_fits(lengths, knobs.number("MAX_PROMPT_LENGTH")))
     auto.resolve_optimisation(knobs, model)
     if rows:
         auto.resolve_batch(knobs, model, rows, machine)
         auto.resolve_schedule(knobs, model, rows)
         check_batch(knobs, rows, sum(file.rows for file in validation))
+    auto.resolve_reference(knobs)
+    check_reference(knobs, model)
     auto.resolve_memory(knobs, model, machine)
     check_parallel(knobs)
     check_context(knobs, model)
@@ -107,7 +111,7 @@ def find_path(text: str) -> Path | None:
 
 def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
     """Find and read the files of a data knob; sets the knob to their absolute paths."""
-    sft = knobs.algorithm == "sft"
+    suffixes = SUPERVISED_SUFFIXES if knobs.algorithm in SUPERVISED else RL_SUFFIXES
     files = []
     for text in [part.strip() for part in knobs[name].split(",") if part.strip()]:
         path = find_path(text)
@@ -115,17 +119,31 @@ def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
             knobs.errors.append(f"{name}={text}: no such file")
             continue
         try:
-            file = data.read_file(path, SFT_SUFFIXES if sft else RL_SUFFIXES)
+            file = data.read_file(path, suffixes)
         except ValueError as error:
             knobs.errors.append(f"{name}={error}")
             continue
         problem = first_bad_row(file, knobs.algorithm)
         if problem:
             knobs.errors.append(f"{name}={problem}")
-        else:
-            files.append(file)
+            continue
+        files.append(file)
+        if knobs.algorithm == "dpo":
+            check_equal_answers(knobs, name, file)
     knobs.values[name] = ",".join(str(file.path) for file in files)
     return files
+
+
+def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
+    """Pairs that teach nothing: the trainer leaves them out."""
+    equal = sum(row["chosen"] == row["rejected"] for row in file.sample)
+    if equal == len(file.sample):
+        knobs.errors.append(f"{name}={file.path}: chosen and rejected are the same in every row; mend the data")
+    elif equal:
+        knobs.warnings.append(
+            f"{name}={file.path}: chosen and rejected are the same in {equal} of {len(file.sample)} rows looked at; "
+            "these are left out (python -m common.data_utils validate names them)"
+        )
 
 
 def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
@@ -142,29 +160,81 @@ def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
     )
 
 
-def measure(knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile]) -> list[int]:
-    """Token lengths of the sampled rows under the model's chat template; empty when they cannot be measured."""
+def measure(knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile]) -> tuple[list[int], list[int]]:
+    """Token lengths of the sampled rows under the model's chat template; empty when they cannot be measured.
+
+    Returns:
+        Lengths of conversations (sft) or prompts; for dpo also those of the longer answers.
+    """
     if not model or not model.chat_template or not files:
-        return []
-    sft = knobs.algorithm == "sft"
-    column = "messages" if sft else "prompt"
+        return [], []
+    rows = [row for file in files for row in file.sample]
+    column = "messages" if knobs.algorithm == "sft" else "prompt"
     try:
-        rows = ((row[column], loaded_tools(row.get("tools"))) for file in files for row in file.sample)
-        lengths = token_lengths(model, rows, answer_next=not sft)
+        lengths = token_lengths(model, _talks(rows, column), answer_next=knobs.algorithm != "sft")
+        answers = []
+        if knobs.algorithm == "dpo":
+            sides = [token_lengths(model, _talks(rows, column, side), False) for side in ("chosen", "rejected")]
+            answers = [max(c, r) - prompt for prompt, c, r in zip(lengths, *sides, strict=True)]
     except ValueError as error:
         knobs.warnings.append(f"token lengths were not measured: {error}")
-        return []
-    knob = "MAX_LENGTH" if sft else "MAX_PROMPT_LENGTH"
+        return [], []
+    knob = "MAX_LENGTH" if knobs.algorithm == "sft" else "MAX_PROMPT_LENGTH"
+    _warn_of_long_rows(knobs, knob, lengths)
+    if answers:
+        _warn_of_long_rows(knobs, "MAX_RESPONSE_LENGTH", answers)
+    return lengths, answers
+
+
+def _talks(rows: list[dict], *columns: str) -> Iterator[tuple[list[dict], list[dict] | None]]:
+    """Messages of some columns, one after the other, with the row's tools."""
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    for row in rows:
+        talk = []
+        for column in columns:
+            value = row[column]
+            talk += [{"role": roles[column], "content": value}] if isinstance(value, str) else value
+        yield talk, loaded_tools(row.get("tools"))
+
+
+def _warn_of_long_rows(knobs: Knobs, knob: str, lengths: list[int]) -> None:
     limit = knobs.number(knob)
     over = sum(length > limit for length in lengths)
-    if limit and over:
-        loss = "will be cut" if sft else "will be left out"
-        knobs.warnings.append(
-            f"{knob}={limit}: {over} of {len(lengths)} rows looked at are longer and {loss} (longest {max(lengths)})"
+    if not limit or not over:
+        return
+    left_out = knobs.algorithm not in SUPERVISED
+    fate = "will be left out" if left_out else "will be cut"
+    knobs.warnings.append(
+        f"{knob}={limit}: {over} of {len(lengths)} rows looked at are longer and {fate} (longest {max(lengths)})"
+    )
+    if over == len(lengths) and left_out:
+        knobs.errors.append(f"{knob}={limit}: every prompt is longer (shortest {min(lengths)} tokens); raise it")
+
+
+def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
+    """The reference against the loss, the adapter and the architecture of the model."""
+    if "REFERENCE" not in knobs:
+        return
+    reference, path = knobs["REFERENCE"], knobs["REFERENCE_MODEL_PATH"]
+    if reference == "adapter" and not knobs.number("LORA_RANK"):
+        knobs.errors.append("REFERENCE=adapter: needs LoRA; set LORA_RANK above 0, or REFERENCE=precompute")
+    if reference == "adapter" and path:
+        knobs.errors.append(f"REFERENCE_MODEL_PATH={path}: REFERENCE=adapter uses the model itself; set one of the two")
+    if knobs["LOSS_TYPE"] == "robust" and float(knobs["LABEL_SMOOTHING"] or 0) == 0:
+        knobs.warnings.append("LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss; set LABEL_SMOOTHING=0.1")
+    if not path:
+        return
+    try:
+        other = read_model(str(DEMO_MODEL_DIR) if path == DEMO else str(find_path(path) or path))
+    except (ValueError, OSError) as error:
+        knobs.errors.append(str(error).replace("MODEL_PATH=", "REFERENCE_MODEL_PATH=", 1))
+        return
+    knobs.values["REFERENCE_MODEL_PATH"] = other.path
+    if model and model.config and other.config and model.vocabulary != other.vocabulary:
+        knobs.errors.append(
+            f"REFERENCE_MODEL_PATH={path}: knows {other.vocabulary:,} tokens and the model {model.vocabulary:,}; "
+            "use a model of the same family"
         )
-        if over == len(lengths) and not sft:
-            knobs.errors.append(f"{knob}={limit}: every prompt is longer (shortest {min(lengths)} tokens); raise it")
-    return lengths
 
 
 def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
@@ -172,8 +242,7 @@ def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
     batch, world = knobs.number("BATCH_SIZE"), knobs.number("N_GPUS") * knobs.number("NNODES")
     if not batch or not world:
         return
-    sft = knobs.algorithm == "sft"
-    answers = 1 if sft else knobs.number("ROLLOUT_N")
+    answers = 1 if knobs.algorithm in SUPERVISED else knobs.number("ROLLOUT_N")
     if (batch * answers) % world:
         near = nearest_multiples(batch, world)
         knobs.errors.append(f"BATCH_SIZE={batch}: not divisible by the {world} GPUs; use {near}")
@@ -185,13 +254,14 @@ def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
         knobs.errors.append(f"MINI_BATCH_SIZE={mini}: must divide BATCH_SIZE={batch}; use one of {', '.join(divisors)}")
     elif mini and mini * answers % world:
         knobs.errors.append(f"MINI_BATCH_SIZE={mini}: times ROLLOUT_N={answers} must be divisible by {world} GPUs")
-    longest = auto.longest_sequence(knobs)
+    longest = auto.longest_group(knobs)
     if knobs.number("TOKENS_PER_GPU") < longest:
+        word = "pair" if knobs.algorithm == "dpo" else "sequence"
         knobs.errors.append(
-            f"TOKENS_PER_GPU={knobs['TOKENS_PER_GPU']}: must hold one sequence of {longest} tokens; raise it, or "
+            f"TOKENS_PER_GPU={knobs['TOKENS_PER_GPU']}: must hold one {word} of {longest} tokens; raise it, or "
             "lower the length limits"
         )
-    if sft and validation_rows and validation_rows < batch:
+    if knobs.algorithm == "sft" and validation_rows and validation_rows < batch:
         knobs.errors.append(
             f"VAL_DATA has {validation_rows} rows, fewer than BATCH_SIZE={batch}: verl would validate on nothing; "
             f"use BATCH_SIZE={validation_rows} or less, or more validation rows"

@@ -31,10 +31,12 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     for name in TEXT_KNOBS:
         if name in values:
             values[name] = hydra_quote(values[name])
+    if "REFERENCE_MODEL_PATH" in values:
+        values["REFERENCE_MODEL_PATH"] = hydra_quote(values["REFERENCE_MODEL_PATH"] or "null")
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
     # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
-    values["EPOCH_LIMIT"] = str(knobs.number("TOTAL_EPOCHS") + (knobs.algorithm != "sft"))
+    values["EPOCH_LIMIT"] = str(knobs.number("TOTAL_EPOCHS") + (knobs.algorithm not in ("sft", "dpo")))
     values["RUN_DIR"] = str(run_dir)
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")

@@ -29,6 +29,11 @@ PHASES: tuple[tuple[str, str], ...] = (
     (r"Resuming from \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
 )
 TOTAL_STEPS = (r"Total training steps: (\d+)", r"Total steps: (\d+), num_warmup_steps")
+VALIDATIONS = (
+    ("val_score", "validation score"),
+    ("val_accuracy", "validation accuracy"),
+    ("val_loss", "validation loss"),
+)
 QUICK_STEP = 1.0  # seconds; of steps that are quicker only some get a line
 HISTORY = 40  # steps that the health rules look back on
 
@@ -118,9 +123,11 @@ class Terminal:
         self.console.print(f"[bold]{'Before training' if step == 0 else f'Step {step}'}[/bold] | {shown}")
 
     def _note_validation(self, step: int, values: dict[str, float]) -> None:
-        for name, words in (("val_score", "validation score"), ("val_loss", "validation loss")):
+        # Of a preference run, how often the chosen answer wins says more than the loss.
+        for name, words in VALIDATIONS:
             if name in values:
                 self.validations.append((step, words, values[name]))
+                return
 
     def _warn(self) -> None:
         if not self.history:
@@ -146,17 +153,17 @@ class Terminal:
         rewards = [values["reward_mean"] for values in self.history if "reward_mean" in values][-3:]
         if rewards:
             first, last = (sum(part) / len(part) for part in (self.first_rewards, rewards))
-            self.console.print(f"  mean reward      {first:.3f} -> {last:.3f}  (first and last 3 steps)")
+            self.console.print(f"  {'mean reward':<19} {first:.3f} -> {last:.3f}  (first and last 3 steps)")
         if self.validations:
             first, last = self.validations[0], self.validations[-1]
             pick = min if "loss" in last[1] else max
             best = pick(self.validations, key=lambda entry: entry[2])
             self.console.print(
-                f"  {last[1]:<16} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
+                f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
             )
         folder = _relative(self.run_dir)
-        self.console.print(f"  model            {folder}/model")
-        self.console.print(f"  curves           {folder}/charts/metrics.png")
+        self.console.print(f"  {'model':<19} {folder}/model")
+        self.console.print(f"  {'curves':<19} {folder}/charts/metrics.png")
         self.console.print("Next:")
         self.console.print(f"  MODEL_PATH={folder}/model ./grpo/train.sh      # train on from this model")
         self.console.print(f"  {program('tensorboard')} --logdir {folder}/tensorboard  # every metric, in a browser")

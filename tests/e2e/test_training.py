@@ -182,62 +182,53 @@ def test_grpo_reward_that_raises_in_training_names_the_cause(clean_environment, 
 # ---- SFT ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_sft_data(tmp_path):
+SMALL_SFT = {"BATCH_SIZE": 16, "TOTAL_STEPS": 8, "TEST_FREQ": 4, "LR_SCHEDULER": "constant"}
+
+
+@pytest.fixture(scope="module")
+def small_sft_data(tmp_path_factory):
     """64 rows, so that an epoch of batch 16 has 4 steps."""
     import pyarrow.parquet as pq
 
-    path = tmp_path / "train.parquet"
+    path = tmp_path_factory.mktemp("sft") / "train.parquet"
     pq.write_table(pq.read_table(ROOT / "sft" / "data" / "train.parquet").slice(0, 64), path)
     return path
 
 
-@pytest.mark.parametrize("stop", [3, 4], ids=["mid-epoch", "epoch-end"])
-def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, stop):
-    """The same losses to 1e-4 when a run is cut in the middle of an epoch or at its end (where verl loses an epoch)."""
-    knobs = {
-        "TRAIN_DATA": small_sft_data,
-        "BATCH_SIZE": 16,
-        "TOTAL_STEPS": 8,
-        "SAVE_FREQ": stop,
-        "TEST_FREQ": 4,
-        "LR_SCHEDULER": "constant",
-    }
-    whole = run_dir.with_name(run_dir.name + "-whole")
+@pytest.fixture(scope="module")
+def whole_sft_curve(small_sft_data):
+    """Losses of an uninterrupted run of 8 steps, which the other runs are compared with."""
+    folder = ROOT / "outputs" / f"test-sft-whole-{os.getpid()}"
+    knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "EXPERIMENT_NAME": folder.name}
+    environment = {**os.environ, **{name: str(value) for name, value in knobs.items()}}
     try:
-        finish(train, "sft", whole, **knobs)
-        finish(train, "sft", run_dir, **{**knobs, "TOTAL_STEPS": stop})
-        finish(train, "sft", run_dir, **knobs)
-        expected, resumed = curve(whole, "loss"), curve(run_dir, "loss")
+        subprocess.run([str(ROOT / "sft" / "train.sh")], env=environment, check=True, capture_output=True, timeout=600)
+        return curve(folder, "loss")
     finally:
-        shutil.rmtree(whole, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("stop", [3, 4], ids=["mid-epoch", "epoch-end"])
+def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_sft_curve, stop):
+    """The same losses to 1e-4 when a run is cut in the middle of an epoch or at its end (where verl loses an epoch)."""
+    knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "SAVE_FREQ": stop}
+    finish(train, "sft", run_dir, **{**knobs, "TOTAL_STEPS": stop})
+    finish(train, "sft", run_dir, **knobs)
+    resumed = curve(run_dir, "loss")
     assert list(resumed) == list(range(1, 9))
-    for step, loss in expected.items():
+    for step, loss in whole_sft_curve.items():
         assert resumed[step] == pytest.approx(loss, abs=1e-4), step
 
 
-def test_sft_on_two_processes_gives_the_same_curve(train, run_dir, small_sft_data):
-    knobs = {"TRAIN_DATA": small_sft_data, "BATCH_SIZE": 16, "TOTAL_STEPS": 4, "TEST_FREQ": 4}
-    two = run_dir.with_name(run_dir.name + "-two")
-    try:
-        finish(train, "sft", run_dir, **knobs)
-        finish(train, "sft", two, N_GPUS=2, **knobs)
-        one_loss, two_loss = curve(run_dir, "loss"), curve(two, "loss")
-    finally:
-        shutil.rmtree(two, ignore_errors=True)
+def test_sft_on_two_processes_and_with_another_seed(train, run_dir, small_sft_data, whole_sft_curve):
+    knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "TOTAL_STEPS": 4, "N_GPUS": 2}
+    finish(train, "sft", run_dir, **knobs)
+    two_loss = curve(run_dir, "loss")
     # The two processes draw the same 64 rows in batches of their own order, so single steps differ a little.
-    assert sum(two_loss.values()) / 4 == pytest.approx(sum(one_loss.values()) / 4, rel=0.1)
-
-
-def test_the_seed_moves_the_order_of_sft_rows(train, run_dir, small_sft_data):
-    knobs = {"TRAIN_DATA": small_sft_data, "BATCH_SIZE": 16, "TOTAL_STEPS": 1, "TEST_FREQ": 1}
-    other = run_dir.with_name(run_dir.name + "-other")
-    try:
-        finish(train, "sft", run_dir, SEED=1, **knobs)
-        finish(train, "sft", other, SEED=2, **knobs)
-        assert curve(run_dir, "loss")[1] != curve(other, "loss")[1]
-    finally:
-        shutil.rmtree(other, ignore_errors=True)
+    assert sum(two_loss.values()) == pytest.approx(sum(whole_sft_curve[step] for step in range(1, 5)), rel=0.1)
+    shutil.rmtree(run_dir)
+    finish(train, "sft", run_dir, SEED=2, **{**knobs, "TOTAL_STEPS": 1})
+    assert curve(run_dir, "loss")[1] != pytest.approx(two_loss[1], abs=1e-6)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root may")

@@ -24,7 +24,7 @@ def dry_run(train, algorithm, *arguments, **knobs):
 def test_dry_run_prints_the_command_and_writes_nothing(train, algorithm):
     before = sorted((ROOT / "outputs").glob("*")) if (ROOT / "outputs").exists() else []
     command = dry_run(train, algorithm)
-    assert "-m" in command and any(part.startswith("verl.trainer.") for part in command)
+    assert "-m" in command and any(part.startswith(("verl.trainer.", "dpo.")) for part in command)
     assert (sorted((ROOT / "outputs").glob("*")) if (ROOT / "outputs").exists() else []) == before
 
 
@@ -87,6 +87,7 @@ def test_common_knobs_have_the_same_order_and_words(one, two):
     may_differ = {
         "TRAIN_DATA",
         "VAL_DATA",
+        "MAX_PROMPT_LENGTH",
         "BATCH_SIZE",
         "LEARNING_RATE",
         "LR_SCHEDULER",
@@ -124,6 +125,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "MODEL_PATH",
         "TRAIN_DATA",
         "VAL_DATA",
+        "REFERENCE_MODEL_PATH",
         "REWARD_FUNC_PATH",
         "REWARD_FUNC_NAME",
         "EXPERIMENT_NAME",

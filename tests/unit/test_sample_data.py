@@ -1,4 +1,4 @@
-"""The SFT and GRPO sample sets: right answers, no leak into validation, and what verl's own dataset makes of them."""
+"""The sample sets: right answers, no leak into validation, and what verl's own dataset makes of them."""
 
 import re
 
@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from common.demo_model import DEMO_MODEL_DIR
+from dpo.data import make_data as dpo_data
 from grpo.data import make_data as grpo_data
 from grpo.reward_func import compute_score, extract_answer
 from sft.data import make_data as sft_data
@@ -28,7 +29,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+@pytest.mark.parametrize("algorithm", ["sft", "grpo", "dpo"])
 @pytest.mark.parametrize("split", SPLITS)
 def test_files_are_small(algorithm, split):
     assert (ROOT / algorithm / "data" / f"{split}.parquet").stat().st_size < 100_000
@@ -38,9 +39,10 @@ def test_files_are_small(algorithm, split):
 def test_make_data_writes_what_is_shipped(split):
     assert read("grpo", split) == grpo_data.make_splits()[split]
     assert [row["messages"] for row in read("sft", split)] == sft_data.make_splits()[split]
+    assert read("dpo", split) == dpo_data.make_splits()[split]
 
 
-@pytest.mark.parametrize("module", [grpo_data, sft_data])
+@pytest.mark.parametrize("module", [grpo_data, sft_data, dpo_data])
 def test_make_data_command(module, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["make_data", "--out", str(tmp_path / "new")])
     module.main()
@@ -140,3 +142,20 @@ def test_verl_trains_on_the_answers_only(tokenizer):
         trained = tokenizer.decode(item["input_ids"][item["loss_mask"].bool()])
         answers = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
         assert trained == "".join(f"{answer}<|im_end|>\n" for answer in answers)
+
+
+def test_dpo_answers_and_splits():
+    asked = {}
+    for split, count in (("train", 1024), ("val", 128)):
+        rows = read("dpo", split)
+        asked[split] = {numbers(row["prompt"][0]["content"]) for row in rows}
+        assert len(rows) == len(asked[split]) == count
+        plain = 0
+        for row in rows:
+            a, b = numbers(row["prompt"][0]["content"])
+            assert row["chosen"][0]["content"] == f"{a} + {b} = {a + b}\n#### {a + b}"
+            other = row["rejected"][0]["content"]
+            plain += other == f"The answer is {a + b}."
+            assert other.startswith("The answer is") or extract_answer(other) != str(a + b)
+        assert 0.4 < plain / count < 0.6
+    assert not asked["train"] & asked["val"]

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# DPO: show the model a better and a worse answer to each prompt, and raise the odds of the better one.
+#
+#   ./dpo/train.sh                                         # the built-in demo, on any machine, in minutes
+#   MODEL_PATH=/models/my-sft TRAIN_DATA=pairs.parquet ./dpo/train.sh
+#   ./dpo/train.sh optim.clip_grad=0.5                     # any key of dpo_trainer.yaml; wins over all else
+#   DRY_RUN=1 ./dpo/train.sh                               # check everything, print the command, start nothing
+#
+# Needs ./setup_env.sh. Each knob below can be set here or in the environment; auto is chosen and explained at
+# the start. What to set them to: dpo/README.md (中文: dpo/README_zh.md).
+set -euo pipefail
+# shellcheck source=common/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common/launch.sh"
+set -a
+# ================================ edit here ================================
+# ---- Model and data ----
+MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
+REFERENCE_MODEL_PATH="${REFERENCE_MODEL_PATH:-}"     # another model to stay near; empty: MODEL_PATH before training
+TRAIN_DATA="${TRAIN_DATA:-dpo/data/train.parquet}"   # parquet; several files: a.parquet,b.parquet
+VAL_DATA="${VAL_DATA:-dpo/data/val.parquet}"         # the same, not seen in training
+MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts lose their beginning
+MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
+# ---- Batch ----
+BATCH_SIZE="${BATCH_SIZE:-auto}"                     # pairs per step, over all GPUs
+TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
+# ---- Optimisation ----
+LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 5e-7 for full fine-tuning, 5e-6 for LoRA
+LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | cosine
+WARMUP_RATIO="${WARMUP_RATIO:-0.1}"                  # share of the steps in which the learning rate climbs
+TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
+TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
+LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
+LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
+SEED="${SEED:-1}"                                    # order of the data
+# ---- Algorithm ----
+LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | hinge | ipo | robust | sppo | simpo | orpo
+BETA="${BETA:-0.1}"                                  # pull towards the reference; simpo wants about 2
+LABEL_SMOOTHING="${LABEL_SMOOTHING:-0.0}"            # probability that a label is wrong, below 0.5
+SIMPO_GAMMA="${SIMPO_GAMMA:-0.5}"                    # target margin of simpo
+NLL_COEF="${NLL_COEF:-0.0}"                          # above 0 keeps the chosen answer likely (RPO: 1)
+LENGTH_NORMALIZE="${LENGTH_NORMALIZE:-false}"        # true: log-probabilities per token
+REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | precompute | none
+# ---- Hardware ----
+DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
+N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
+NNODES="${NNODES:-1}"                                # nodes; several are not there yet
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa
+OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
+# ---- Output ----
+EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
+SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
+KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep
+TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
+RESUME="${RESUME:-auto}"                             # auto | never
+USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
+WANDB_PROJECT="${WANDB_PROJECT:-verl_dpo}"           # Weights & Biases project
+WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
+WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
+# ======================= nothing to edit below this line =======================
+set +a
+prepare_run dpo "$@"
+
+run_training "${PYTHON}" -m torch.distributed.run \
+  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --rdzv-backend=c10d --rdzv-endpoint=localhost:0 \
+  -m dpo.main_dpo \
+  --config-path="${PWD}/dpo" --config-name=config +hardware="${DEVICE}" \
+  data.train_files="${TRAIN_DATA}" \
+  data.val_files="${VAL_DATA}" \
+  data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
+  data.max_response_length="${MAX_RESPONSE_LENGTH}" \
+  data.train_batch_size="${BATCH_SIZE}" \
+  data.max_token_len_per_gpu="${TOKENS_PER_GPU}" \
+  model.path="${MODEL_PATH}" \
+  model.use_remove_padding="${REMOVE_PADDING}" \
+  +model.override_config.attn_implementation="${ATTENTION}" \
+  model.lora_rank="${LORA_RANK}" \
+  model.lora_alpha="${LORA_ALPHA}" \
+  algorithm.loss_type="${LOSS_TYPE}" \
+  algorithm.beta="${BETA}" \
+  algorithm.label_smoothing="${LABEL_SMOOTHING}" \
+  algorithm.simpo_gamma="${SIMPO_GAMMA}" \
+  algorithm.nll_coef="${NLL_COEF}" \
+  algorithm.length_normalize="${LENGTH_NORMALIZE}" \
+  algorithm.reference="${REFERENCE}" \
+  algorithm.reference_path="${REFERENCE_MODEL_PATH}" \
+  optim.lr="${LEARNING_RATE}" \
+  optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  engine.param_offload="${OFFLOAD}" \
+  trainer.seed="${SEED}" \
+  trainer.n_gpus_per_node="${N_GPUS}" \
+  trainer.nnodes="${NNODES}" \
+  trainer.total_epochs="${EPOCH_LIMIT}" \
+  trainer.total_training_steps="${TOTAL_STEPS}" \
+  trainer.save_freq="${SAVE_FREQ}" \
+  trainer.max_ckpt_to_keep="${KEEP_CHECKPOINTS}" \
+  trainer.test_freq="${TEST_FREQ}" \
+  trainer.project_name="${WANDB_PROJECT}" \
+  trainer.experiment_name="${WANDB_RUN_NAME}" \
+  trainer.logger="${LOGGERS}" \
+  "$@"

@@ -1,0 +1,70 @@
+"""Runs the DPO trainer several times in one process and prints the losses; started by test_dpo.py under torchrun.
+
+    torchrun ... -m tests.e2e.dpo_losses FOLDER '{"plain": [], "fixed": ["data.use_dynamic_bsz=false"]}'
+
+The overrides of a run that is named in an earlier one's folder (``"resumed": ["folder=plain"]``) resume it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+BASE = {
+    "data.train_files": [str(ROOT / "dpo" / "data" / "train.parquet")],
+    "data.val_files": [str(ROOT / "dpo" / "data" / "val.parquet")],
+    "data.max_prompt_length": 32,
+    "data.max_response_length": 32,
+    "data.train_batch_size": 8,
+    "data.max_token_len_per_gpu": 4096,
+    "model.path": str(ROOT / "common" / "demo_model" / "model"),
+    "model.use_remove_padding": "false",
+    "+model.override_config.attn_implementation": "sdpa",
+    "optim.lr": 1e-3,
+    "optim.lr_scheduler_type": "constant",
+    "trainer.total_training_steps": 4,
+    "trainer.total_epochs": 1,
+    "trainer.save_freq": 2,
+    "trainer.test_freq": 2,
+}
+
+
+def run(folder: Path, name: str, overrides: list[str]) -> dict[str, list[float]]:
+    """Train once; returns the training and the validation losses."""
+    from hydra import compose, initialize_config_dir
+
+    from dpo.trainer import DPOTrainer
+
+    where = [text.split("=")[1] for text in overrides if text.startswith("folder=")]
+    os.environ["RUN_DIR"] = str(folder / (where[0] if where else name))
+    Path(os.environ["RUN_DIR"]).mkdir(exist_ok=True)
+    given = [f"{key}={value}" for key, value in BASE.items()]
+    with initialize_config_dir(config_dir=str(ROOT / "dpo"), version_base=None):
+        config = compose("config", ["+hardware=cpu", *given, *(o for o in overrides if not o.startswith("folder="))])
+    found: dict[str, list[float]] = {"train/loss": [], "val/loss": [], "val/rewards/accuracies": []}
+
+    class Recording(DPOTrainer):
+        def _tracking(self):
+            return self
+
+        def log(self, data, step):
+            for key, values in found.items():
+                values += [data[key]] if key in data else []
+
+    Recording(config).fit()
+    return found
+
+
+def main() -> None:
+    from verl.utils.distributed import initialize_global_process_group
+
+    initialize_global_process_group()
+    results = {name: run(Path(sys.argv[1]), name, overrides) for name, overrides in json.loads(sys.argv[2]).items()}
+    if os.environ["RANK"] == "0":
+        print("\nRESULTS " + json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

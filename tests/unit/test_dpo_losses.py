@@ -1,0 +1,105 @@
+"""The losses against arithmetic by hand in float64, and their behaviour at the limits."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dpo.losses import LOSSES, LossOptions, PairLogps, preference_loss
+
+# Two pairs: summed log-probabilities and token counts, as Python numbers.
+CHOSEN, REJECTED = (-12.0, -30.0), (-15.0, -28.0)
+REF_CHOSEN, REF_REJECTED = (-13.5, -29.0), (-14.0, -29.5)
+CHOSEN_TOKENS, REJECTED_TOKENS = (4.0, 10.0), (5.0, 7.0)
+BETA, SMOOTHING, GAMMA = 0.1, 0.2, 0.5
+
+
+def log_sigmoid(x):
+    return -math.log1p(math.exp(-x))
+
+
+def by_hand(loss_type, i):
+    """The formula of the paper, one pair, in plain Python."""
+    c, r, rc, rr = CHOSEN[i], REJECTED[i], REF_CHOSEN[i], REF_REJECTED[i]
+    if loss_type in ("ipo", "simpo", "orpo"):
+        c, rc = c / CHOSEN_TOKENS[i], rc / CHOSEN_TOKENS[i]
+        r, rr = r / REJECTED_TOKENS[i], rr / REJECTED_TOKENS[i]
+    if loss_type in ("simpo", "orpo"):
+        rc = rr = 0.0
+    h = (c - rc) - (r - rr)
+    if loss_type == "sigmoid":
+        return -(1 - SMOOTHING) * log_sigmoid(BETA * h) - SMOOTHING * log_sigmoid(-BETA * h)
+    if loss_type == "robust":
+        return (-(1 - SMOOTHING) * log_sigmoid(BETA * h) + SMOOTHING * log_sigmoid(-BETA * h)) / (1 - 2 * SMOOTHING)
+    if loss_type == "hinge":
+        return max(0.0, 1 - BETA * h)
+    if loss_type == "ipo":
+        return (h - 1 / (2 * BETA)) ** 2
+    if loss_type == "sppo":
+        return (c - rc - 0.5 / BETA) ** 2 + (r - rr + 0.5 / BETA) ** 2
+    if loss_type == "simpo":
+        x = BETA * h - GAMMA
+        return -(1 - SMOOTHING) * log_sigmoid(x) - SMOOTHING * log_sigmoid(-x)
+    odds = math.log(math.exp(c) / (1 - math.exp(c))) - math.log(math.exp(r) / (1 - math.exp(r)))
+    return -c - BETA * log_sigmoid(odds)
+
+
+def logps(reference=True, dtype=torch.float64):
+    zeros = (0.0, 0.0)
+    values = (CHOSEN, REJECTED, REF_CHOSEN if reference else zeros, REF_REJECTED if reference else zeros)
+    return PairLogps(*(torch.tensor(v, dtype=dtype) for v in (*values, CHOSEN_TOKENS, REJECTED_TOKENS)))
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_against_arithmetic_by_hand(loss_type):
+    options = LossOptions(loss_type, BETA, SMOOTHING, GAMMA)
+    result = preference_loss(logps(loss_type not in ("simpo", "orpo")), options)
+    assert result.loss.tolist() == pytest.approx([by_hand(loss_type, i) for i in (0, 1)], rel=1e-12)
+
+
+def test_known_values():
+    """Without a difference DPO is log 2, the hinge 1, IPO (1 / 2 beta)^2; for one worked example each as well."""
+    same = replace(logps(), chosen=logps().ref_chosen, rejected=logps().ref_rejected)
+    expected = {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 25.0, "sppo": 50.0}
+    for loss_type, value in expected.items():
+        assert preference_loss(same, LossOptions(loss_type)).loss.tolist() == pytest.approx([value, value])
+    # pair 0: h = (-12 + 13.5) - (-15 + 14) = 2.5, so -log s(0.25) = 0.5759392...
+    assert preference_loss(logps(), LossOptions()).loss[0].item() == pytest.approx(0.57593942, abs=1e-8)
+
+
+def test_rewards():
+    result = preference_loss(logps(), LossOptions(beta=0.1))
+    assert result.chosen_reward.tolist() == pytest.approx([0.15, -0.1])
+    assert result.rejected_reward.tolist() == pytest.approx([-0.1, 0.15])
+
+
+def test_nll_and_length_normalisation():
+    plain = preference_loss(logps(), LossOptions()).loss
+    with_nll = preference_loss(logps(), LossOptions(nll_coef=0.5)).loss
+    assert (with_nll - plain).tolist() == pytest.approx([0.5 * 12 / 4, 0.5 * 30 / 10])
+    normal = preference_loss(logps(), LossOptions(length_normalize=True)).loss
+    h = (-12 + 13.5) / 4 - (-15 + 14) / 5
+    assert normal[0].item() == pytest.approx(-log_sigmoid(0.1 * h))
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_finite_loss_and_gradient_far_out(loss_type):
+    """Log-probabilities of answers of 100,000 tokens, and of ones that are certain."""
+    for chosen, rejected in ((-3e5, -1.0), (-1.0, -3e5), (0.0, 0.0), (-1e-9, -1e-9)):
+        values = torch.tensor([[chosen], [rejected]], requires_grad=True)
+        zero, one = torch.zeros(1), torch.ones(1)
+        pairs = PairLogps(values[0], values[1], zero, zero, one, one)
+        loss = preference_loss(pairs, LossOptions(loss_type)).loss.sum()
+        loss.backward()
+        assert torch.isfinite(loss) and torch.isfinite(values.grad).all(), (loss_type, chosen, rejected)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_the_gradient_raises_the_chosen_and_lowers_the_rejected(loss_type):
+    values = torch.tensor([[-2.0], [-2.0]], requires_grad=True)
+    zero, one = torch.zeros(1), torch.ones(1)
+    reference = (zero, zero) if loss_type in ("simpo", "orpo") else (values[0].detach(), values[1].detach())
+    pairs = PairLogps(values[0], values[1], *reference, one, one)
+    preference_loss(pairs, LossOptions(loss_type)).loss.sum().backward()
+    assert values.grad[0] < 0 < values.grad[1]
