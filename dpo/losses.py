@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Log-probabilities of the answers of some pairs; every tensor has the shape (pairs,), float32.
+    """Log-probabilities of the answers of some pairs; every tensor has the shape (pairs,), float64 in training.
 
     Args:
         chosen: log pi(y_w|x), summed over the tokens of the answer.

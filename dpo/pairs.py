@@ -46,14 +46,14 @@ def answer_logps(log_probs: torch.Tensor, loss_mask: torch.Tensor) -> torch.Tens
         loss_mask: Nested, shape (sequences, tokens): 1 at the tokens of the answer.
 
     Returns:
-        Shape (sequences,), float32.
+        Shape (sequences,), float64: a sum over thousands of tokens has errors in float32 that the loss would show.
     """
     # Position t predicts token t + 1, so the mask moves one to the left; what wraps around is the next prompt's 0.
     mask = torch.roll(loss_mask.values(), shifts=-1, dims=0)
-    flat = log_probs.values().float() * mask
+    flat = log_probs.values().double() * mask
     lengths = loss_mask.offsets().diff()
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=flat.device), lengths)
-    return torch.zeros(len(lengths), device=flat.device).index_add(0, owner, flat)
+    return torch.zeros(len(lengths), device=flat.device, dtype=flat.dtype).index_add(0, owner, flat)
 
 
 def pair_loss(

@@ -36,7 +36,7 @@ def infer_logps(worker: Any, batch: TensorDict, adapter: bool = True) -> torch.T
         adapter: False switches the LoRA adapter off.
 
     Returns:
-        Shape (2 x pairs,), float32, on the CPU.
+        Shape (2 x pairs,), float64, on the CPU.
     """
     data = batch.copy()
     tu.assign_non_tensor(data, compute_loss=False, no_lora_adapter=not adapter)
@@ -56,7 +56,7 @@ class ReferenceTable:
     def __init__(self, dataset: PreferenceDataset, file: Path, model: str):
         self.dataset, self.file = dataset, file
         self.fingerprint = _fingerprint(dataset, model)
-        self.logps = torch.full((len(dataset), 2), torch.nan)
+        self.logps = torch.full((len(dataset), 2), torch.nan, dtype=torch.float64)
 
     def load(self) -> bool:
         """Read the file; returns False when there is none that fits."""
@@ -85,7 +85,7 @@ class ReferenceTable:
             everyone = [None] * torch.distributed.get_world_size(group)
             torch.distributed.all_gather_object(everyone, mine, group=group)
         for pair, logps in (entry for share in everyone for entry in share):
-            self.logps[pair] = torch.tensor(logps)
+            self.logps[pair] = torch.tensor(logps, dtype=torch.float64)
         if self.logps.isnan().any():
             raise RuntimeError(f"{int(self.logps.isnan().any(dim=1).sum())} pairs have no reference log-probabilities")
         if torch.distributed.get_rank() == 0:

@@ -150,7 +150,7 @@ class DPOTrainer(SFTTrainer):
 
     def _reference_logps(self, batch: Any, split: str) -> torch.Tensor:
         if self.reference_mode == "none":
-            return torch.zeros(batch.batch_size[0])
+            return torch.zeros(batch.batch_size[0], dtype=torch.float64)
         if self.reference_mode == "precompute":
             return self.tables[split].lookup(batch)
         if self.reference_mode == "adapter":
