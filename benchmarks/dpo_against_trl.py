@@ -92,19 +92,10 @@ def make_pairs(source: Path, target: Path, model: Path, count: int) -> None:
     print(f"{len(kept)} pairs")
 
 
-def kit_side(job: dict[str, Any]) -> dict[str, Any]:
-    """Runs the kit's trainer in this process."""
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
-    os.environ.update(RUN_DIR=job["folder"], ALGORITHM="dpo")
-    sys.path.insert(0, str(ROOT))
+def kit_config(job: dict[str, Any]) -> Any:
+    """The kit's config for a job."""
     from hydra import compose, initialize_config_dir
-    from verl.utils import tensordict_utils as tu
-    from verl.utils.distributed import initialize_global_process_group
 
-    from dpo.pairs import gather_records
-    from dpo.trainer import DPOTrainer
-
-    steps = job["steps"]
     settings = {
         "data.train_files": [job["pairs"]],
         "data.val_files": [job["pairs"]],
@@ -124,14 +115,28 @@ def kit_side(job: dict[str, Any]) -> dict[str, Any]:
         "optim.lr_scheduler_type": "constant",
         "optim.weight_decay": WEIGHT_DECAY,
         "optim.clip_grad": CLIP,
-        "trainer.total_training_steps": steps,
+        "trainer.total_training_steps": job["steps"],
         "trainer.total_epochs": 2,
         "trainer.save_freq": -1,
         "trainer.test_freq": -1,
         "trainer.resume_mode": "disable",
     }
     with initialize_config_dir(config_dir=str(ROOT / "dpo"), version_base=None):
-        config = compose("config", ["+hardware=cpu", *(f"{key}={value}" for key, value in settings.items())])
+        return compose("config", ["+hardware=cpu", *(f"{key}={value}" for key, value in settings.items())])
+
+
+def kit_side(job: dict[str, Any]) -> dict[str, Any]:
+    """Runs the kit's trainer in this process."""
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
+    os.environ.update(RUN_DIR=job["folder"], ALGORITHM="dpo")
+    sys.path.insert(0, str(ROOT))
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.distributed import initialize_global_process_group
+
+    from dpo.pairs import gather_records
+    from dpo.trainer import DPOTrainer
+
+    config = kit_config(job)
     initialize_global_process_group()
     found: dict[str, Any] = {"losses": [], "pairs": []}
 
@@ -173,15 +178,11 @@ def kit_side(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def trl_side(job: dict[str, Any]) -> dict[str, Any]:
-    """Runs TRL's trainer in this process (of its own environment)."""
-    import torch
-    from datasets import load_dataset
-    from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+def trl_config(job: dict[str, Any]) -> Any:
+    """TRL's config for a job."""
+    from trl import DPOConfig
 
-    settings = DPOConfig(
+    return DPOConfig(
         output_dir=job["folder"],
         loss_type=LOSSES[job["loss"]][0],
         beta=BETA,
@@ -203,6 +204,15 @@ def trl_side(job: dict[str, Any]) -> dict[str, Any]:
         **job["options"],
     )
 
+
+def trl_side(job: dict[str, Any]) -> dict[str, Any]:
+    """Runs TRL's trainer in this process (of its own environment)."""
+    import torch
+    from datasets import load_dataset
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOTrainer
+
     class InOrder(DPOTrainer):
         """Takes the pairs in the file's order."""
 
@@ -218,7 +228,7 @@ def trl_side(job: dict[str, Any]) -> dict[str, Any]:
     trainer = InOrder(
         model=model,
         ref_model=reference,
-        args=settings,
+        args=trl_config(job),
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(job["model"]),
     )

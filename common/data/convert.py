@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,6 +13,7 @@ from typing import Any
 from common.data import checks, rows
 from common.data.files import DataError, replaced_when_complete
 from common.data.forms import KEPT, Columns, read_example
+from common.data.keys import prompt_key, question_of, row_key
 from common.data.messages import RowError
 from common.data.readers import BATCH_ROWS, Record, read_records
 from common.data.report import Bad, BadFile, Report
@@ -203,15 +202,12 @@ def _write(
         if not batch or (len(batch) < BATCH_ROWS and not all_sides):
             continue
         try:
-            grew = shape.grow(made.row for made in batch) and bool(writers)
+            grew = (shape.grow(made.row for made in batch) and bool(writers)) or grew
         except RowError as error:
             raise DataError(f"{batch[0].file}: around line {batch[0].record.place}: {error}") from None
         pending[side] = []
-        if grew:
-            return True
         if not writers:
-            others = [made.row for other in pending if other is not batch for made in other]
-            shape.grow(others)
+            shape.grow(made.row for other in pending for made in other)  # those of the other side, still waiting
             writers += [TableWriter(partial, shape.schema()) for partial in partials[: len(pending)]]
         if writers[side].schema == shape.schema():
             _write_batch(writers[side], batch, report)
@@ -322,39 +318,6 @@ def data_set_name(path: Path) -> str:
     """A name for the data set in a file: the file's name, or its folder's where that is only a split."""
     stem = path.name.split(".")[0]
     return path.resolve().parent.name if stem in ("train", "test", "val", "validation", "data") else stem
-
-
-def prompt_key(messages: Any, salt: int = 0) -> int:
-    """A number of 64 bits that two equal prompts share; another one for each salt."""
-    if isinstance(messages, str):
-        text = messages
-    else:
-        text = "\x1e".join(f"{message['role']}\x1f{message['content']}{_calls(message)}" for message in messages)
-    data = text.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=salt.to_bytes(8, "big")).digest(), "big")
-
-
-def _calls(message: dict[str, Any]) -> str:
-    calls = message.get("tool_calls")
-    return "\x1f" + json.dumps(rows.loaded(calls), sort_keys=True) if calls else ""
-
-
-def row_key(algorithm: str, row: dict[str, Any]) -> int:
-    """A number of 64 bits that two rows share when they teach the same."""
-    if algorithm == "sft":
-        return hash((prompt_key(row["messages"]), str(rows.loaded_tools(row.get("tools")))))
-    if algorithm == "dpo":
-        return hash((prompt_key(row["prompt"]), prompt_key(row["chosen"]), prompt_key(row["rejected"])))
-    return prompt_key(row["prompt"])
-
-
-def question_of(row: dict[str, Any]) -> Any:
-    """The messages before the last answer: what must not stand in training and in validation."""
-    if "messages" not in row:
-        return row["prompt"]
-    messages = row["messages"]
-    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
-    return messages[:last]
 
 
 def _falls_to_validation(row: dict[str, Any], options: Options) -> bool:

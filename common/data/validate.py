@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from common.data import checks, rows
-from common.data.convert import Source, data_set_name, prompt_key, question_of, row_key
+from common.data.convert import Source, data_set_name
 from common.data.files import DataError, kind_of, replaced_when_complete
 from common.data.forms import read_example
+from common.data.keys import prompt_key, question_of, row_key
 from common.data.messages import RowError
 from common.data.readers import BATCH_ROWS, Record, read_records
 from common.data.report import Bad, BadFile, Report

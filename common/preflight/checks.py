@@ -9,14 +9,13 @@ from pathlib import Path
 from common.data.checks import structure
 from common.data.rows import loaded_tools
 from common.preflight import auto, data, reward
-from common.preflight.knobs import ROOT, Knobs
+from common.preflight.knobs import ROOT, SUPERVISED, Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
 from common.preflight.run_name import choose_run
 
 RL_SUFFIXES = (".parquet", ".jsonl", ".json")
 SUPERVISED_SUFFIXES = (".parquet",)
-SUPERVISED = ("sft", "dpo")  # learn from answers in the data and generate none
 
 
 def check(knobs: Knobs, machine: Machine) -> Path | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTO = "auto"
+SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
 # NAME="${NAME:-default}", or what a person may write in its place: NAME="value", NAME='value', NAME=value
 BLOCK_LINE = re.compile(

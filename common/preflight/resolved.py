@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from common.preflight.knobs import Knobs
+from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
@@ -36,7 +36,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
     # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
-    values["EPOCH_LIMIT"] = str(knobs.number("TOTAL_EPOCHS") + (knobs.algorithm not in ("sft", "dpo")))
+    values["EPOCH_LIMIT"] = str(knobs.number("TOTAL_EPOCHS") + (knobs.algorithm not in SUPERVISED))
     values["RUN_DIR"] = str(run_dir)
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")

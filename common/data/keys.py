@@ -1,0 +1,42 @@
+"""Numbers by which equal prompts and equal rows are known again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from common.data.rows import loaded, loaded_tools
+
+
+def prompt_key(messages: Any, salt: int = 0) -> int:
+    """A number of 64 bits that two equal prompts share; another one for each salt."""
+    if isinstance(messages, str):
+        text = messages
+    else:
+        text = "\x1e".join(f"{message['role']}\x1f{message['content']}{_calls(message)}" for message in messages)
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=salt.to_bytes(8, "big")).digest(), "big")
+
+
+def _calls(message: dict[str, Any]) -> str:
+    calls = message.get("tool_calls")
+    return "\x1f" + json.dumps(loaded(calls), sort_keys=True) if calls else ""
+
+
+def row_key(algorithm: str, row: dict[str, Any]) -> int:
+    """A number of 64 bits that two rows share when they teach the same."""
+    if algorithm == "sft":
+        return hash((prompt_key(row["messages"]), str(loaded_tools(row.get("tools")))))
+    if algorithm == "dpo":
+        return hash((prompt_key(row["prompt"]), prompt_key(row["chosen"]), prompt_key(row["rejected"])))
+    return prompt_key(row["prompt"])
+
+
+def question_of(row: dict[str, Any]) -> Any:
+    """The messages before the last answer: what must not stand in training and in validation."""
+    if "messages" not in row:
+        return row["prompt"]
+    messages = row["messages"]
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
+    return messages[:last]
