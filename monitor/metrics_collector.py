@@ -1,0 +1,274 @@
+"""Reads a run's metrics as they are written: each byte once, a half-written last line is waited for.
+
+`Tail` follows one file by offset, `RunMetrics` the metrics files of one run into `Columns`. Nothing here starts a
+thread: whoever shows a run calls `poll`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+import time
+from pathlib import Path
+
+from common.run_dir import LOG_FILE, metrics_files
+from monitor.columns import Columns
+from monitor.log_parser import LogParser
+
+CHUNK = 4 << 20  # bytes read at a time
+MAX_LINE = 32 << 20  # bytes; a longer line is no log line and is passed over
+GUARD = 64  # bytes before the offset that are compared when a file has changed, to notice that it was rewritten
+_ATTEMPT = re.compile(rb"^# attempt (\d+),", re.MULTILINE)
+EVENT_FILES = "*tfevents*"
+
+
+class Tail:
+    """The new whole lines of a growing file.
+
+    Args:
+        path: The file; it need not exist yet.
+        offset: Where to start, bytes.
+        flush_after: Seconds without growth after which a last line without a line end counts as whole; None: never.
+
+    Attributes:
+        restarts: How often the file was found truncated or replaced, and was read again from its start.
+        size: Its size when last looked at, bytes.
+        error: Why it cannot be read, "" when it can.
+    """
+
+    def __init__(self, path: Path, offset: int = 0, flush_after: float | None = None):
+        self.path = path
+        self.offset = offset
+        self.flush_after = flush_after
+        self.restarts = 0
+        self.size = 0
+        self.error = ""
+        self._file: tuple[int, int] | None = None  # device and inode
+        self._stamp = (-1, -1)  # size and time of change when last looked at
+        self._guard = b""  # the last bytes before the offset
+        self._rest = b""
+        self._skipping = offset > 0  # until the next line end
+        self._grown = time.monotonic()
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are there and not read yet."""
+        return max(0, self.size - self.offset)
+
+    def read(self, limit: int = CHUNK) -> bytes:
+        """Returns whole new lines, at most about `limit` bytes of them; b"" when there is nothing new."""
+        try:
+            found = os.stat(self.path)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(f"{self.path.name} is not a plain file")
+            self.error = ""
+            stamp = (found.st_size, found.st_mtime_ns)
+            if stamp == self._stamp and (found.st_dev, found.st_ino) == self._file and not self.pending:
+                return self._flush()
+            with open(self.path, "rb", buffering=0) as stream:
+                self._check(stream.fileno(), found)
+                self._stamp = stamp
+                stream.seek(self.offset)
+                new = stream.read(limit) or b""
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            return b""
+        return self._lines(new)
+
+    def _check(self, descriptor: int, found: os.stat_result) -> None:
+        """Starts again when the file is another one, is shorter than what was read, or was written anew."""
+        same = self._file in (None, (found.st_dev, found.st_ino)) and found.st_size >= self.offset
+        if same and self._guard:
+            same = os.pread(descriptor, len(self._guard), self.offset - len(self._guard)) == self._guard
+        if not same:
+            self.offset, self._rest, self._guard, self._skipping = 0, b"", b"", False
+            self.restarts += 1
+        self._file = (found.st_dev, found.st_ino)
+        self.size = found.st_size
+
+    def _lines(self, new: bytes) -> bytes:
+        if not new:
+            return b""
+        self.offset += len(new)
+        self._guard = (self._guard + new[-GUARD:])[-GUARD:]
+        self._grown = time.monotonic()
+        if self._skipping:
+            start = new.find(b"\n") + 1
+            if not start:
+                return b""
+            new, self._skipping = new[start:], False
+        end = new.rfind(b"\n") + 1
+        if not end:
+            self._rest += new
+            if len(self._rest) > MAX_LINE:
+                self._rest, self._skipping = b"", True
+            return b""
+        whole, self._rest = self._rest + new[:end], new[end:]
+        return whole
+
+    def _flush(self) -> bytes:
+        quiet = self.flush_after is not None and time.monotonic() - self._grown > self.flush_after
+        if not (quiet and self._rest):
+            return b""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+class _Source:
+    """One file of a run, what reads it, and the attempt that it belongs to."""
+
+    def __init__(self, path: Path, attempt: int, fixed: bool):
+        self.tail = Tail(path, flush_after=None if fixed else 5.0)
+        self.parser = LogParser()
+        self.attempt = attempt
+        self.fixed = fixed  # a metrics file belongs to one attempt; a console log says where one begins
+        self.restarts = 0
+
+
+class RunMetrics:
+    """The metrics of one run, kept up to date by `poll`.
+
+    Args:
+        path: A run directory, a folder with TensorBoard event files, or a plain log.
+
+    Attributes:
+        columns: The numbers; take `lock` to read several of them at one moment.
+        version: Grows with every change; equal versions mean equal numbers.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.lock = threading.RLock()
+        self.columns = Columns()
+        self.version = 0
+        self.used = time.monotonic()
+        self._sources: dict[Path, _Source] = {}
+        self._events: dict[Path, object] = {}
+        self._polling = threading.Lock()
+
+    @property
+    def total_steps(self) -> int | None:
+        """The number of steps that the log announces, None when it does not."""
+        totals = [source.parser.total_steps for source in self._sources.values()]
+        return max((total for total in totals if total), default=None)
+
+    @property
+    def errors(self) -> list[str]:
+        """What cannot be read, and why."""
+        found = [f"{s.tail.path.name}: {s.tail.error}" for s in self._sources.values() if s.tail.error]
+        return found + [f"{path.name}: {reader.error}" for path, reader in self._events.items() if reader.error]
+
+    def progress(self) -> float:
+        """The share of the bytes that is read, 0 to 1."""
+        size = sum(source.tail.size for source in self._sources.values())
+        done = sum(min(source.tail.offset, source.tail.size) for source in self._sources.values())
+        return done / size if size else 1.0
+
+    def poll(self, seconds: float = 1.0) -> bool:
+        """Reads what is new.
+
+        Args:
+            seconds: Stop after about this long; the next call goes on.
+
+        Returns:
+            Whether everything that is there has been read.
+        """
+        if not self._polling.acquire(blocking=False):
+            return False  # another page is at it
+        try:
+            end = time.monotonic() + seconds
+            self._find_sources()
+            done = all([self._read(source, end) for source in self._sources.values()])
+            return self._read_events(end) and done
+        finally:
+            self._polling.release()
+
+    def _find_sources(self) -> None:
+        if self.path.is_file():
+            self._add(self.path, 1, fixed=False)
+            return
+        for number, path in enumerate(metrics_files(self.path), 1):
+            match = re.search(r"\.(\d+)\.jsonl$", path.name)
+            self._add(path, int(match.group(1)) if match else number, fixed=True)
+        # The console is only read while the better source has nothing (a run that just began, a file that is gone).
+        if any(os.path.getsize(path) for path, source in self._sources.items() if source.fixed and path.is_file()):
+            self._drop_console()
+        elif (self.path / LOG_FILE).is_file():
+            self._add(self.path / LOG_FILE, 1, fixed=False)
+        if not self._sources:
+            self._find_events()
+
+    def _add(self, path: Path, attempt: int, fixed: bool) -> None:
+        if path not in self._sources:
+            self._sources[path] = _Source(path, attempt, fixed)
+
+    def _drop_console(self) -> None:
+        """Forgets the console's numbers once the metrics file has its first: they are the same steps."""
+        console = [path for path, source in self._sources.items() if not source.fixed]
+        for path in console:
+            del self._sources[path]
+        if console:
+            with self.lock:
+                self.columns = Columns()
+                self.version += 1
+
+    def _read(self, source: _Source, end: float) -> bool:
+        while True:
+            chunk = source.tail.read()
+            if source.tail.restarts != source.restarts:
+                source.restarts = source.tail.restarts
+                self._restart(source)
+            if chunk:
+                self._take(source, chunk)
+            elif not source.tail.pending or source.tail.error:
+                return True
+            if time.monotonic() > end:
+                return not source.tail.pending
+
+    def _restart(self, source: _Source) -> None:
+        with self.lock:
+            if source.fixed:
+                self.columns.drop(source.attempt)
+            else:
+                self.columns, source.attempt = Columns(), 1
+            source.parser = LogParser()
+            self.version += 1
+
+    def _take(self, source: _Source, chunk: bytes) -> None:
+        """Parses a chunk; a console log is cut where an attempt begins."""
+        parts = [(source.attempt, chunk)]
+        if not source.fixed and b"# attempt " in chunk:
+            marks = list(_ATTEMPT.finditer(chunk))
+            bounds = [0, *(mark.start() for mark in marks), len(chunk)]
+            attempts = [source.attempt, *(min(int(mark.group(1)[:9]), 10**6) for mark in marks)]
+            parts = [(attempts[i], chunk[bounds[i] : bounds[i + 1]]) for i in range(len(attempts))]
+        for attempt, part in parts:
+            records = source.parser.feed(part)
+            source.attempt = attempt
+            if records:
+                with self.lock:
+                    self.columns.add(records, attempt)
+                    self.version += 1
+
+    # ---- TensorBoard -------------------------------------------------------------------------------------
+
+    def _find_events(self) -> None:
+        from monitor.tensorboard_events import EventReader
+
+        for folder in (self.path, self.path / "tensorboard"):
+            for path in sorted(folder.glob(EVENT_FILES)):
+                if path not in self._events and path.is_file():
+                    self._events[path] = EventReader(path)
+
+    def _read_events(self, end: float) -> bool:
+        done = True
+        for reader in self._events.values():
+            records, finished = reader.read(end)
+            done = done and finished
+            if records:
+                with self.lock:
+                    self.columns.add(records)
+                    self.version += 1
+        return done
