@@ -12,6 +12,13 @@ SCRIPTS = sorted(ROOT.glob("*/train.sh"))
 ALGORITHMS = [script.parent.name for script in SCRIPTS]
 
 
+def pytest_collection_modifyitems(items):
+    """Real runs follow each other in one worker: two at a time would double the memory and the waiting."""
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            item.add_marker(pytest.mark.xdist_group("real runs"))
+
+
 def command_in(script_text: str) -> list[str]:
     """The arguments of the command that a dry run prints (or that command.sh holds)."""
     return shlex.split(script_text.split("\nexec ", 1)[1].replace("\\\n", " "))
