@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+
+from common.checkpoints.integrity import mark_complete
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +23,19 @@ class ExportOnLastSave(CheckpointCallback):
     """
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs) -> None:
-        """Export when this was the last step."""
-        if global_step < trainer.total_training_steps or async_save:
+        """Mark the checkpoint complete; export when this was the last step."""
+        if async_save:
             return
-        from common.export import export_checkpoint
+        mark_complete(Path(checkpoint_dir), attempt=int(os.environ.get("ATTEMPT", "1")))
+        if global_step < trainer.total_training_steps:
+            return
+        from common.checkpoints.layout import checkpoint_at
+        from common.checkpoints.merge import merge
 
         started = time.time()
         run_dir = Path(self.config.trainer.default_local_dir).parent
         try:
-            export_checkpoint(Path(checkpoint_dir), run_dir / "model")
+            merge(checkpoint_at(Path(checkpoint_dir)), run_dir / "model")
         except Exception:  # training is done and saved; the launcher exports again and reports
             logger.exception("the export of %s failed", checkpoint_dir)
         else:

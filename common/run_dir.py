@@ -117,28 +117,8 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def latest_checkpoint(run_dir: Path) -> tuple[int, Path] | None:
-    """Return step and folder of the newest complete checkpoint, or None.
+    """Return step and folder of the newest complete checkpoint, or None; one that is half-written does not count."""
+    from common.checkpoints.integrity import newest_complete
 
-    verl writes ``latest_checkpointed_iteration.txt`` after the checkpoint, so a half-written one is not named.
-    """
-    checkpoints = Path(run_dir) / "checkpoints"
-    tracker = checkpoints / "latest_checkpointed_iteration.txt"
-    if not tracker.is_file():
-        return None
-    text = tracker.read_text().strip()
-    folder = checkpoints / f"global_step_{text}"
-    return (int(text), folder) if text.isdigit() and folder.is_dir() else None
-
-
-def model_shards(checkpoint: Path) -> Path:
-    """The folder of a checkpoint that holds the policy: ``actor/`` for the RL trainers, itself for SFT."""
-    actor = checkpoint / "actor"
-    return actor if actor.is_dir() else checkpoint
-
-
-def checkpoint_world_size(checkpoint: Path) -> int | None:
-    """Number of processes that wrote a checkpoint; verl can load it with the same number only."""
-    config = model_shards(checkpoint) / "fsdp_config.json"
-    if not config.is_file():
-        return None
-    return json.loads(config.read_text())["world_size"]
+    checkpoint = newest_complete(Path(run_dir)).checkpoint
+    return (checkpoint.step, checkpoint.path) if checkpoint else None

@@ -8,6 +8,8 @@ The others concern SFT, whose trainer has no hook at these places:
 * verl/utils/checkpoint/checkpoint_handler.py:178 restores the data loader's position. At the end of an epoch that
   position is "no rows left", so a run resumed there trains nothing for a whole epoch, and with one epoch left ends
   with exit status 0. Such a state is left out: the loader starts the next epoch.
+* verl/utils/checkpoint/checkpoint_handler.py:92 writes a checkpoint in its final place. When all ranks are done, the
+  first one writes the marker that tells a complete checkpoint from a torn one (RL has a hook for it, common/callbacks).
 * verl/trainer/sft_trainer.py:214 builds its ``DistributedSampler`` without a seed, and nothing seeds LoRA's random
   start, so ``trainer.seed`` moves nothing. The launcher's ``SEED`` is given to both.
 """
@@ -77,6 +79,24 @@ def skip_loader_state_at_epoch_end() -> None:
     CheckpointHandler._load_dataloader_state = load_unless_epoch_end
 
 
+def mark_complete_checkpoints() -> None:
+    """Write the marker of ``common.checkpoints.integrity`` after each save; the original ends with a barrier."""
+    from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler
+
+    from common.checkpoints.integrity import mark_complete
+
+    original = CheckpointHandler.save_checkpoint
+    expect_source(original, "torch.distributed.barrier()", "checkpoints marked complete")
+
+    def save_and_mark(self: CheckpointHandler, step: int) -> None:
+        original(self, step)
+        if self.rank == 0:
+            folder = Path(self.default_local_dir) / f"global_step_{step}"
+            mark_complete(folder, attempt=int(os.environ.get("ATTEMPT", "1")))
+
+    CheckpointHandler.save_checkpoint = save_and_mark
+
+
 def seed_sft(seed: int) -> None:
     """Give the seed to the order of the SFT rows and to torch's generator.
 
@@ -101,4 +121,5 @@ def seed_sft(seed: int) -> None:
 log_probs_in_chunks()
 if os.environ.get("ALGORITHM") in ("sft", "dpo"):
     skip_loader_state_at_epoch_end()
+    mark_complete_checkpoints()
     seed_sft(int(os.environ.get("SEED", "0")))

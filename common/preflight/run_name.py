@@ -7,9 +7,11 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from common.checkpoints.integrity import newest_complete
+from common.checkpoints.layout import Checkpoint
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
-from common.run_dir import checkpoint_world_size, is_alive, latest_checkpoint, read_run
+from common.run_dir import is_alive, read_run
 
 OUTPUTS = ROOT / "outputs"
 NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -46,14 +48,16 @@ def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
         return f"this run is of {run['algorithm']}; choose another name"
     if knobs["RESUME"] == "never":
         return "this run exists and RESUME=never; choose another name"
-    found = latest_checkpoint(run_dir)
-    step = found[0] if found else 0
-    if found and (problem := _other_setting(knobs, run, found[1])):
+    choice = newest_complete(run_dir)
+    knobs.warnings += choice.skipped
+    step = choice.checkpoint.step if choice.checkpoint else 0
+    if choice.checkpoint and (problem := _other_setting(knobs, run, choice.checkpoint)):
         return problem
     total = knobs.number("TOTAL_STEPS")
     if total and step >= total and not (run_dir / "model" / "config.json").is_file():
         return (
-            f"this run has all {total} steps but no model yet; python -m common.export outputs/{run_dir.name} makes it"
+            f"this run has all {total} steps but no model yet; "
+            f"python -m common.checkpoints merge outputs/{run_dir.name} makes it"
         )
     if total and step >= total:
         return (
@@ -69,9 +73,9 @@ def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
     return None
 
 
-def _other_setting(knobs: Knobs, run: dict, checkpoint: Path) -> str | None:
+def _other_setting(knobs: Knobs, run: dict, checkpoint: Checkpoint) -> str | None:
     """Return what makes the checkpoint useless for the present knobs, or None."""
-    world = checkpoint_world_size(checkpoint)
+    world = checkpoint.world_size
     wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
     if world and wanted and world != wanted:
         return (

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from common.checkpoints.layout import checkpoint_at
+from common.checkpoints.merge import is_current
 from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import (
     LOG_FILE,
@@ -74,6 +76,7 @@ class Attempt:
             "WANDB_DIR": str(self.run_dir),
             "WANDB_RUN_ID": run_id,  # a resumed run goes on with its own curve
             "WANDB_RESUME": "allow",
+            "ATTEMPT": str(self.number),
             "TOKENIZERS_PARALLELISM": "false",
             "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
         }
@@ -229,11 +232,10 @@ class Attempt:
             with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(f"RuntimeError: the trainer ended with its last checkpoint at step {step} of {total}\n")
             return False
-        model = self.run_dir / "model" / "config.json"
-        if model.is_file() and model.stat().st_mtime >= (found[1].stat().st_mtime - 1):
+        if is_current(checkpoint_at(found[1]), self.run_dir / "model"):
             return True
         terminal.phase("Exporting the model")
-        command = [sys.executable, "-m", "common.export", str(self.run_dir)]
+        command = [sys.executable, "-m", "common.checkpoints", "merge", str(self.run_dir)]
         exporter = self._start(command)
         while exporter.poll() is None and self.stop_signal is None:
             time.sleep(POLL_SECONDS)

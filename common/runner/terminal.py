@@ -185,7 +185,7 @@ class Terminal:
         where = f"from the checkpoint of step {found[0]}" if found else "from the start (no checkpoint yet)"
         self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To go on {where}:\n  {resume}")
         if found:
-            export = f"{program('python')} -m common.export {_relative(self.run_dir)}"
+            export = f"{program('python')} -m common.checkpoints merge {_relative(self.run_dir)}"
             self.console.print(f"For its model as it is now:\n  {export}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -314,6 +315,9 @@ def existing(tmp_path, name="mine", step=None, **fields):
         checkpoint = folder / "checkpoints" / f"global_step_{step}" / "actor"
         checkpoint.mkdir(parents=True)
         (checkpoint / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+        for file in (checkpoint / "model_world_size_1_rank_0.pt", checkpoint.parent / "data.pt"):
+            with zipfile.ZipFile(file, "w") as archive:  # as torch.save writes
+                archive.writestr("data.pkl", b"")
         (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
     return folder
 
@@ -328,7 +332,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "knob", "words"),
     [
-        ({"step": DEMO_STEPS["grpo"]}, {}, "common.export outputs/mine"),
+        ({"step": DEMO_STEPS["grpo"]}, {}, "common.checkpoints merge outputs/mine"),
         ({"algorithm": "sft"}, {}, "is of sft"),
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),

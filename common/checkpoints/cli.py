@@ -1,0 +1,233 @@
+"""The command line of ``python -m common.checkpoints``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.checkpoints import integrity, prune
+from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
+from common.checkpoints.merge import DTYPES, is_current, merge
+from common.run_dir import is_alive, read_run
+
+EXAMPLES = """examples:
+  list outputs/grpo-demo-1120-142302
+  merge outputs/RUN                               its newest complete checkpoint to outputs/RUN/model
+  merge outputs/RUN/checkpoints/global_step_100 --to my-model --dtype float32
+  average outputs/RUN --last 3                    the mean of the newest three to outputs/RUN/model_average
+  average outputs/A outputs/B --weights 0.7 0.3 --to soup
+  prune outputs/RUN --keep 1 --keep-best val_score
+  verify outputs/RUN                              reads every byte
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 good, 1 something is wrong with a checkpoint, 2 cannot be done."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run_command(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was changed", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    made = argparse.ArgumentParser(
+        prog="python -m common.checkpoints",
+        description="Checkpoints of a run: list, merge, average, prune, verify.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _command(commands, "list", "every checkpoint: step, size, complete or not", list_command, "--json")
+
+    one = _command(commands, "merge", "a plain Hugging Face folder, proved by loading it", merge_command)
+    one.add_argument("--to", type=Path, help="where the model goes (default: RUN/model, or RUN/model_step_N)")
+    one.add_argument("--role", default="actor", choices=("actor", "critic"))
+    one.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="of the weights (default: bfloat16)")
+    one.add_argument("--no-proof", action="store_true", help="do not load the result and generate from it")
+
+    one = _command(commands, "average", "several models mixed into one", average_command, paths="+")
+    one.add_argument("--last", type=int, metavar="K", help="of one run: its newest K checkpoints (default: all)")
+    one.add_argument("--weights", type=float, nargs="+", help="one a model, in their order (default: uniform)")
+    one.add_argument("--to", type=Path, help="where the model goes (default: RUN/model_average)")
+    one.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="of the weights (default: bfloat16)")
+
+    one = _command(commands, "prune", "remove old checkpoints", prune_command)
+    one.add_argument("--keep", type=int, default=1, help="newest complete ones that stay (default: 1)")
+    one.add_argument("--keep-steps", type=int, nargs="+", default=[], metavar="N", help="steps that stay too")
+    one.add_argument("--keep-best", metavar="METRIC", help="the best one by a metric stays too, e.g. val_score")
+    one.add_argument("--incomplete", action="store_true", help="also those that were not written to their end")
+    one.add_argument("--yes", action="store_true", help="do not ask")
+
+    _command(commands, "verify", "read every byte and say what is torn or missing", verify_command, "--json")
+    return made
+
+
+def _command(commands: Any, name: str, help_text: str, run: Any, *flags: str, paths: str = "") -> Any:
+    one = commands.add_parser(name, help=help_text, description=help_text)
+    words = "a run directory, or a global_step_N folder"
+    if paths:
+        one.add_argument("paths", type=Path, nargs=paths, metavar="PATH", help=f"{words}, or a Hugging Face folder")
+    else:
+        one.add_argument("path", type=Path, metavar="RUN", help=words)
+    for flag in flags:
+        one.add_argument(flag, action="store_true", help="for programs")
+    one.set_defaults(run_command=run)
+    return one
+
+
+def found(path: Path) -> list[Checkpoint]:
+    """The checkpoints that a path names: those of a run, or the one that it is.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    path = path.expanduser()
+    one = checkpoint_at(path) if path.is_dir() else None
+    checkpoints = [one] if one else checkpoints_of(path)
+    if not checkpoints:
+        raise FileNotFoundError(f"{path}: no global_step_N folder in it; give a run directory, e.g. outputs/RUN")
+    return checkpoints
+
+
+def gibibytes(size: int) -> str:
+    """A size in words."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def list_command(arguments: argparse.Namespace) -> int:
+    """Print a table of the checkpoints."""
+    return _show(found(arguments.path), arguments.json, deep=False)
+
+
+def verify_command(arguments: argparse.Namespace) -> int:
+    """Read all files; exit status 1 when one is torn or missing."""
+    return _show(found(arguments.path), arguments.json, deep=True)
+
+
+def _show(checkpoints: list[Checkpoint], as_json: bool, deep: bool) -> int:
+    rows = [_row(checkpoint, deep) for checkpoint in checkpoints]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+    else:
+        _table(rows, deep)
+    return int(deep and any(row["problems"] for row in rows))
+
+
+def _row(checkpoint: Checkpoint, deep: bool) -> dict[str, Any]:
+    marker = integrity.read_marker(checkpoint) or {}
+    actor = checkpoint.roles.get("actor")
+    return {
+        "step": checkpoint.step,
+        "path": str(checkpoint.path),
+        "processes": checkpoint.world_size,
+        "layout": "SFT, DPO" if checkpoint.is_supervised else "RL" + (" with critic" * ("critic" in checkpoint.roles)),
+        "lora": bool(actor and (actor / "lora_train_meta.json").is_file()),
+        "bytes": checkpoint.bytes,
+        "written": marker.get("written"),
+        "merged": is_current(checkpoint, checkpoint.run_dir / "model"),
+        "problems": integrity.problems(checkpoint, deep),
+    }
+
+
+def _table(rows: list[dict[str, Any]], deep: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in ("step", "processes", "layout", "size", "written", "state"):
+        table.add_column(name, justify="right" if name in ("step", "processes", "size") else "left", overflow="fold")
+    for row in rows:
+        state = "NOT COMPLETE" if row["problems"] else "every byte read, whole" if deep else "complete"
+        state += ", merged in model/" if row["merged"] else ""
+        layout = row["layout"] + (", LoRA" if row["lora"] else "")
+        cells = (row["step"], row["processes"] or "?", layout, gibibytes(row["bytes"]), row["written"] or "", state)
+        table.add_row(*map(str, cells), style="red" if row["problems"] else "")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table, soft_wrap=False)
+    for row in rows:
+        for problem in row["problems"]:
+            console.print(f"step {row['step']}: {problem}", style="red", markup=False)
+
+
+def merge_command(arguments: argparse.Namespace) -> int:
+    """Merge one checkpoint: the one that is named, or the newest complete one of a run."""
+    checkpoints = found(arguments.path)
+    named = checkpoint_at(arguments.path)
+    choice = integrity.Choice(named) if named else integrity.newest_complete(arguments.path)
+    for reason in choice.skipped:
+        print(f"note: {reason}", file=sys.stderr)
+    if choice.checkpoint is None:
+        raise FileNotFoundError(f"{arguments.path}: none of its {len(checkpoints)} checkpoints is complete")
+    checkpoint = choice.checkpoint
+    suffix = "" if arguments.role == "actor" else f"_{arguments.role}"
+    name = f"model{suffix}_step_{checkpoint.step}" if named else f"model{suffix}"
+    target = arguments.to or checkpoint.run_dir / name
+    facts = merge(checkpoint, target, arguments.dtype, arguments.role, prove=not arguments.no_proof)
+    adapter = f", LoRA of rank {facts['lora_rank']} folded in" if facts["lora_rank"] else ""
+    print(f"{target}: step {facts['step']}, {facts['dtype']}, from {facts['world_size']} process(es){adapter}")
+    if "proof" in facts:
+        print(f"loaded again and generated: {facts['proof']!r}")
+    return 0
+
+
+def average_command(arguments: argparse.Namespace) -> int:
+    """Average the checkpoints of one run, or several models."""
+    from common.checkpoints.average import average
+
+    sources, target = [], arguments.to
+    for path in arguments.paths:
+        is_model = (path / "config.json").is_file()
+        checkpoints = [] if is_model else found(path)
+        named = checkpoint_at(path) is not None
+        whole = [checkpoint for checkpoint in checkpoints if named or not integrity.problems(checkpoint)]
+        alone = len(arguments.paths) == 1
+        sources += [path] if is_model else [c.path for c in whole[-(arguments.last or (0 if alone else 1)) :]]
+        target = target or (checkpoints[0].run_dir / "model_average" if alone and checkpoints else None)
+    if target is None:
+        raise ValueError("--to is missing: where shall the average of several runs go?")
+    facts = average(sources, target, arguments.weights, arguments.dtype)
+    for source, weight in zip(facts["averaged"], facts["weights"], strict=True):
+        print(f"  {weight:.3f}  {source}")
+    print(f"{target}: loaded again and generated: {facts['proof']!r}")
+    return 0
+
+
+def prune_command(arguments: argparse.Namespace) -> int:
+    """Remove old checkpoints after a question."""
+    checkpoints = found(arguments.path)
+    if is_alive(read_run(arguments.path)):
+        raise ValueError(f"{arguments.path}: this run is under way; stop it first")
+    stay = set(arguments.keep_steps)
+    if arguments.keep_best:
+        best = prune.best_step(arguments.path, arguments.keep_best, [checkpoint.step for checkpoint in checkpoints])
+        if best is None:
+            raise ValueError(f"--keep-best {arguments.keep_best}: not measured at any step that has a checkpoint")
+        stay.add(best)
+    doomed = prune.to_remove(arguments.path, arguments.keep, stay, arguments.incomplete)
+    if not doomed:
+        print("nothing to remove")
+        return 0
+    for checkpoint, reason in doomed:
+        print(f"{checkpoint.path}: {gibibytes(checkpoint.bytes)}, {reason}")
+    if not arguments.yes and not _confirmed(len(doomed)):
+        print("nothing was removed")
+        return 0
+    print(f"removed, {gibibytes(sum(prune.remove(checkpoint) for checkpoint, _ in doomed))} are free again")
+    return 0
+
+
+def _confirmed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError("nobody is there to be asked; add --yes to remove them")
+    print(f"Remove {count}? [y/N] ", end="", flush=True)
+    return input().strip().lower() in ("y", "yes")

@@ -1,0 +1,92 @@
+"""A LoRA adapter of PEFT folded into its base weights: W + alpha/r * B A (Hu et al., arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.run_dir import read_run
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "base_model.model."
+A, B = ".lora_A.default.weight", ".lora_B.default.weight"
+EMBEDDING_A, EMBEDDING_B = ".lora_embedding_A.default", ".lora_embedding_B.default"
+
+
+def has_adapter(state: dict[str, Any]) -> bool:
+    """Whether a state dictionary is that of a PEFT model."""
+    return any("lora_" in name for name in state)
+
+
+def scale_of(folder: Path, run_dir: Path, rank: int) -> float:
+    """The scale alpha / r of the adapter in a checkpoint.
+
+    Args:
+        folder: With verl's lora_train_meta.json.
+        run_dir: Its run, whose knobs are asked where verl wrote no alpha.
+        rank: r, as the weights have it.
+
+    Raises:
+        ValueError: If alpha stands nowhere.
+    """
+    meta = folder / "lora_train_meta.json"
+    alpha = json.loads(meta.read_text()).get("lora_alpha") if meta.is_file() else None
+    alpha = alpha or read_run(run_dir).get("knobs", {}).get("LORA_ALPHA")
+    if not alpha:
+        raise ValueError(f"{meta}: lora_alpha stands neither there nor in {run_dir}/run.json; write it into one")
+    return float(alpha) / rank
+
+
+def rank_of(state: dict[str, torch.Tensor]) -> int:
+    """The rank of the adapter in a PEFT state dictionary."""
+    name = next(name for name in state if name.endswith((A, EMBEDDING_A)))
+    return state[name].shape[0]
+
+
+def split_adapter(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Base weights under their plain names, and the adapter under the names that PEFT saves."""
+    base, adapter = {}, {}
+    for name, tensor in state.items():
+        if "lora_" in name:
+            adapter[name] = tensor
+        else:
+            base[name.removeprefix(PREFIX).replace(".base_layer.", ".")] = tensor
+    return base, adapter
+
+
+def fold(base: dict[str, torch.Tensor], adapter: dict[str, torch.Tensor], scale: float) -> None:
+    """Add an adapter to its base weights, in place and in float32.
+
+    Raises:
+        ValueError: If the adapter has a part of a kind that is not linear or embedding LoRA.
+    """
+    left = dict(adapter)
+    for name in adapter:
+        for down, up, transposed in ((A, B, False), (EMBEDDING_A, EMBEDDING_B, True)):
+            if not name.endswith(down):
+                continue
+            stem = name.removesuffix(down)
+            one, two = left.pop(name).float(), left.pop(stem + up).float()
+            target = stem.removeprefix(PREFIX) + ".weight"
+            delta = (two @ one).T if transposed else two @ one
+            base[target] = (base[target].float() + scale * delta).to(base[target].dtype)
+    if left:
+        raise ValueError(f"cannot fold {next(iter(left))}: only LoRA of linear layers and embeddings is known")
+
+
+def save_adapter(adapter: dict[str, torch.Tensor], folder: Path, rank: int, alpha: float, base_model: str) -> None:
+    """Write an adapter as a PEFT folder, which vLLM and PEFT load beside the base model."""
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    modules = sorted({name.split(".lora_")[0].rsplit(".", 1)[-1] for name in adapter})
+    folder.mkdir(parents=True)
+    alpha = int(alpha) if float(alpha).is_integer() else alpha
+    LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM", base_model_name_or_path=base_model
+    ).save_pretrained(folder)
+    named = {name.replace(".default", ""): tensor.contiguous() for name, tensor in adapter.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})

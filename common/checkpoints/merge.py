@@ -1,0 +1,226 @@
+"""A checkpoint as a plain Hugging Face folder, proved by loading it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.checkpoints.integrity import newest_complete
+from common.checkpoints.layout import Checkpoint, checkpoint_at
+from common.run_dir import read_run, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+SOURCE_FILE = "merged_from.json"
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) -> Path:
+    """Turn what a person may name into a Hugging Face folder; merge where that was not done yet.
+
+    Args:
+        path: A run directory (its newest complete checkpoint is meant), a ``global_step_N`` folder or its ``actor``,
+            or a folder that is a Hugging Face model already.
+        say: Is told when a merge begins, as it may take minutes.
+
+    Returns:
+        ``RUN/model`` for a run, ``RUN/model_step_N`` for a checkpoint that is named, or ``path`` itself.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or no complete checkpoint in it.
+        ValueError: If a checkpoint is damaged.
+    """
+    path = Path(path).expanduser().resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    checkpoint = checkpoint_at(path)
+    if checkpoint:
+        newest = newest_complete(checkpoint.run_dir).checkpoint
+        name = "model" if newest and newest.path == checkpoint.path else f"model_step_{checkpoint.step}"
+        return _merged_once(checkpoint, checkpoint.run_dir / name, say)
+    if (path / "config.json").is_file():
+        return path
+    choice = newest_complete(path)
+    if choice.checkpoint:
+        return _merged_once(choice.checkpoint, choice.checkpoint.run_dir / "model", say)
+    if (path / "model" / "config.json").is_file():  # the checkpoints were removed after training
+        return path / "model"
+    reasons = "; ".join(choice.skipped) or "neither a config.json nor a global_step_N folder is in it"
+    raise FileNotFoundError(f"{path}: no model and no complete checkpoint ({reasons})")
+
+
+def _merged_once(checkpoint: Checkpoint, target: Path, say: Callable[[str], None]) -> Path:
+    if not is_current(checkpoint, target):
+        say(f"Merging {checkpoint.path} into {target}")
+        merge(checkpoint, target)
+    return target
+
+
+def is_current(checkpoint: Checkpoint, target: Path) -> bool:
+    """Whether a folder is the merged model of this very checkpoint."""
+    try:
+        source = json.loads((target / SOURCE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return source.get("step") == checkpoint.step and source.get("written_at") == _written_at(checkpoint)
+
+
+def _written_at(checkpoint: Checkpoint) -> float:
+    return max((file.stat().st_mtime for file in checkpoint.roles["actor"].glob("model_*.pt")), default=0.0)
+
+
+def merge(
+    checkpoint: Checkpoint, target: Path, dtype: str = "bfloat16", role: str = "actor", prove: bool = True
+) -> dict[str, Any]:
+    """Write a model of a checkpoint as a Hugging Face folder; replaces ``target`` only when all went well.
+
+    Args:
+        checkpoint: Of SFT, DPO or RL, written by any number of ranks, full or LoRA (which is folded in; the adapter
+            also goes to ``target/lora_adapter``).
+        target: Where the model goes.
+        dtype: Of the weights that are written.
+        role: ``actor`` or ``critic``.
+        prove: Load the result and let it generate a few tokens; needs memory for the model.
+
+    Returns:
+        What was merged, as written to ``merged_from.json``.
+
+    Raises:
+        FileNotFoundError: If a shard is missing.
+        ValueError: If a shard is torn, or the result does not load or compute.
+    """
+    from common.checkpoints.proof import prove_folder
+
+    if role not in checkpoint.roles:
+        there = ", ".join(checkpoint.roles) or "no shards"
+        raise FileNotFoundError(f"{checkpoint.path}: has no {role}; it has {there}")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        facts = _write(checkpoint, partial, dtype, role)
+        if prove:
+            facts["proof"] = prove_folder(partial)
+        write_atomically(partial / SOURCE_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        replace_folder(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts
+
+
+def _write(checkpoint: Checkpoint, target: Path, dtype: str, role: str) -> dict[str, Any]:
+    from common.checkpoints.lora import rank_of, save_adapter, scale_of
+
+    source = checkpoint.roles[role]
+    state, adapter = full_state(checkpoint, role, dtype)
+    facts = {
+        "checkpoint": str(checkpoint.path),
+        "step": checkpoint.step,
+        "role": role,
+        "world_size": checkpoint.world_size,
+        "dtype": dtype,
+        "lora_rank": rank_of(adapter) if adapter else 0,
+        "written_at": _written_at(checkpoint),
+    }
+    if adapter:
+        rank = rank_of(adapter)
+        alpha = scale_of(source, checkpoint.run_dir, rank) * rank
+        base_model = read_run(checkpoint.run_dir).get("model", "")
+        save_adapter(adapter, target / "lora_adapter", rank, alpha, base_model)
+    save_model(state, source / "huggingface", target, dtype)
+    return facts
+
+
+def full_state(
+    checkpoint: Checkpoint, role: str = "actor", dtype: str = "float32"
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Whole weights of a checkpoint, an adapter folded in (in float32), and the adapter (empty without one).
+
+    Raises:
+        FileNotFoundError: If a shard is missing, or the base model of a checkpoint that holds an adapter alone.
+        ValueError: If a file is torn.
+    """
+    import torch
+
+    from common.checkpoints.lora import fold, has_adapter, rank_of, scale_of, split_adapter
+    from common.checkpoints.shards import load_full_state
+
+    folder = checkpoint.roles[role]
+    state = load_full_state(folder, getattr(torch, dtype))
+    if not has_adapter(state):
+        return state, {}
+    base, adapter = split_adapter(state)
+    if not base:  # save_lora_only
+        base = _base_state(read_run(checkpoint.run_dir).get("model", ""), folder / "huggingface")
+    fold(base, adapter, scale_of(folder, checkpoint.run_dir, rank_of(adapter)))
+    return base, adapter
+
+
+def _base_state(model: str, config_folder: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    if not model:
+        raise FileNotFoundError("the checkpoint holds only an adapter, and run.json names no base model")
+    return dict(auto_class(config_folder).from_pretrained(model, dtype=torch.float32).state_dict())
+
+
+def auto_class(folder: Path) -> Any:
+    """The transformers class that loads a model of this config: with a language-model, value or vision head."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForTokenClassification
+
+    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures", [""])[0]
+    if "ForTokenClassification" in architecture:
+        return AutoModelForTokenClassification
+    return AutoModelForImageTextToText if "ForConditionalGeneration" in architecture else AutoModelForCausalLM
+
+
+def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path, dtype: str) -> None:
+    """Write weights with the config, tokenizer and generation settings of another folder.
+
+    Args:
+        state: Name -> tensor under transformers' own names; is emptied to save memory.
+        config_folder: Has config.json and the tokenizer.
+        target: A folder that exists.
+        dtype: Of the weights that are written.
+
+    Raises:
+        ValueError: If weights are missing or left over, with their names.
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig
+    from verl.utils.transformers_compat import drop_tied_target_keys
+
+    config = AutoConfig.from_pretrained(config_folder)
+    kind = auto_class(config_folder)
+    with init_empty_weights():
+        model = kind.from_config(config, dtype=getattr(torch, dtype))
+    # Before anything is written: what transformers would fill with random numbers must not be missing.
+    drop_tied_target_keys(state, model, config)
+    names = {name for name, _ in model.named_parameters()}
+    missing, extra = sorted(names - set(state)), sorted(set(state) - set(model.state_dict()))
+    if missing or extra:
+        names, what = (missing, "missing") if missing else (extra, "unknown to the model")
+        raise ValueError(f"{config_folder.parent}: {len(names)} weights are {what}: {names[:3]}")
+    for name, tensor in state.items():
+        state[name] = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+    model.save_pretrained(target, state_dict=state)
+    written = json.loads((target / "config.json").read_text(encoding="utf-8")) | {"dtype": dtype}
+    write_atomically(target / "config.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    for file in config_folder.iterdir():  # tokenizer, chat template, generation settings, as they were
+        if file.is_file() and file.name != "config.json" and not file.name.startswith("model"):
+            shutil.copy2(file, target / file.name)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Move a folder to a path that may exist: the old one goes only after the new one is in place."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
