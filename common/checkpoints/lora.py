@@ -21,13 +21,13 @@ def has_adapter(state: dict[str, Any]) -> bool:
     return any("lora_" in name for name in state)
 
 
-def scale_of(folder: Path, run_dir: Path, rank: int) -> float:
-    """The scale alpha / r of the adapter in a checkpoint.
+def rank_and_alpha(folder: Path, run_dir: Path, state: dict[str, torch.Tensor]) -> tuple[int, float]:
+    """Return r and alpha of the adapter in a checkpoint; its scale is alpha / r.
 
     Args:
         folder: With verl's lora_train_meta.json.
         run_dir: Its run, whose knobs are asked where verl wrote no alpha.
-        rank: r, as the weights have it.
+        state: The weights, for r.
 
     Raises:
         ValueError: If alpha stands nowhere.
@@ -37,13 +37,8 @@ def scale_of(folder: Path, run_dir: Path, rank: int) -> float:
     alpha = alpha or read_run(run_dir).get("knobs", {}).get("LORA_ALPHA")
     if not alpha:
         raise ValueError(f"{meta}: lora_alpha stands neither there nor in {run_dir}/run.json; write it into one")
-    return float(alpha) / rank
-
-
-def rank_of(state: dict[str, torch.Tensor]) -> int:
-    """The rank of the adapter in a PEFT state dictionary."""
-    name = next(name for name in state if name.endswith((A, EMBEDDING_A)))
-    return state[name].shape[0]
+    first = next(name for name in state if name.endswith((A, EMBEDDING_A)) and ".experts." not in name)
+    return state[first].shape[0], float(alpha)
 
 
 def split_adapter(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -61,7 +56,7 @@ def fold(base: dict[str, torch.Tensor], adapter: dict[str, torch.Tensor], scale:
     """Add an adapter to its base weights, in place and in float32.
 
     Raises:
-        ValueError: If the adapter has a part of a kind that is not linear or embedding LoRA.
+        ValueError: If the adapter has a part that is not LoRA of a linear layer or an embedding.
     """
     left = dict(adapter)
     for name in adapter:
@@ -71,10 +66,34 @@ def fold(base: dict[str, torch.Tensor], adapter: dict[str, torch.Tensor], scale:
             stem = name.removesuffix(down)
             one, two = left.pop(name).float(), left.pop(stem + up).float()
             target = stem.removeprefix(PREFIX) + ".weight"
+            if target not in base:
+                raise ValueError(f"cannot fold {name}: {target} is not in the base model")
             delta = (two @ one).T if transposed else two @ one
             base[target] = (base[target].float() + scale * delta).to(base[target].dtype)
     if left:
         raise ValueError(f"cannot fold {next(iter(left))}: only LoRA of linear layers and embeddings is known")
+
+
+def is_plain(state: dict[str, torch.Tensor]) -> bool:
+    """Whether `fold` knows every part of an adapter; PEFT adapts the experts of a mixture in a way of its own."""
+    return not any(".experts." in name and "lora_" in name for name in state)
+
+
+def fold_with_peft(
+    state: dict[str, torch.Tensor], config_folder: Path, rank: int, alpha: float
+) -> dict[str, torch.Tensor]:
+    """Whole weights of a PEFT model, the adapter merged by PEFT itself; needs memory for the model once more."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig
+
+    from common.checkpoints.merge import auto_class
+
+    model = auto_class(config_folder).from_config(AutoConfig.from_pretrained(config_folder), dtype=torch.float32)
+    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    peft = get_peft_model(model, settings)
+    peft.load_state_dict(state)
+    return dict(peft.merge_and_unload().state_dict())
 
 
 def save_adapter(adapter: dict[str, torch.Tensor], folder: Path, rank: int, alpha: float, base_model: str) -> None:

@@ -113,22 +113,21 @@ def merge(
 
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str, role: str) -> dict[str, Any]:
-    from common.checkpoints.lora import rank_of, save_adapter, scale_of
+    from common.checkpoints.lora import is_plain, rank_and_alpha, save_adapter
 
     source = checkpoint.roles[role]
     state, adapter = full_state(checkpoint, role, dtype)
+    rank, alpha = rank_and_alpha(source, checkpoint.run_dir, adapter) if adapter else (0, 0.0)
     facts = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
         "role": role,
         "world_size": checkpoint.world_size,
         "dtype": dtype,
-        "lora_rank": rank_of(adapter) if adapter else 0,
+        "lora_rank": rank,
         "written_at": _written_at(checkpoint),
     }
-    if adapter:
-        rank = rank_of(adapter)
-        alpha = scale_of(source, checkpoint.run_dir, rank) * rank
+    if adapter and is_plain(adapter):
         base_model = read_run(checkpoint.run_dir).get("model", "")
         save_adapter(adapter, target / "lora_adapter", rank, alpha, base_model)
     save_model(state, source / "huggingface", target, dtype)
@@ -146,7 +145,7 @@ def full_state(
     """
     import torch
 
-    from common.checkpoints.lora import fold, has_adapter, rank_of, scale_of, split_adapter
+    from common.checkpoints.lora import fold, fold_with_peft, has_adapter, is_plain, rank_and_alpha, split_adapter
     from common.checkpoints.shards import load_full_state
 
     folder = checkpoint.roles[role]
@@ -156,7 +155,11 @@ def full_state(
     base, adapter = split_adapter(state)
     if not base:  # save_lora_only
         base = _base_state(read_run(checkpoint.run_dir).get("model", ""), folder / "huggingface")
-    fold(base, adapter, scale_of(folder, checkpoint.run_dir, rank_of(adapter)))
+    rank, alpha = rank_and_alpha(folder, checkpoint.run_dir, adapter)
+    if is_plain(adapter):
+        fold(base, adapter, alpha / rank)
+    else:
+        base = fold_with_peft(state, folder / "huggingface", rank, alpha)
     return base, adapter
 
 

@@ -82,6 +82,13 @@ def test_other_architectures_and_replica_groups(path, kind, ranks, replicas):
     assert torch.allclose(merged_logits(path.parent / "model"), logits(model), atol=1e-5, rtol=0)
 
 
+def test_an_adapter_on_the_experts_of_a_mixture(path):
+    model = with_adapter(small_model("moe"))
+    write_checkpoint(model, path, 2, lora_alpha=24)
+    merge(Checkpoint(path, 7), path.parent / "model", dtype="float32")
+    assert torch.allclose(merged_logits(path.parent / "model"), logits(model), atol=1e-5, rtol=0)
+
+
 def test_the_adapter_is_kept_beside_and_gives_the_same_on_the_base(path):
     from peft import PeftModel
 

@@ -1,0 +1,13 @@
+"""What a run will need before it is paid for: memory by part, checkpoint size, steps, a rough time.
+
+=============  ===================================================================
+module         what it holds
+=============  ===================================================================
+``weights``    every weight of a model, from its config.json alone
+``machine``    GPUs that one has, or plans for: ``8x80GB``
+``memory``     bytes on a GPU and on the host, part by part
+``fit``        the largest settings that fit: offload, tensor parallelism, tokens
+``duration``   a rough time a step
+``report``     the plan as a table and as JSON
+=============  ===================================================================
+"""

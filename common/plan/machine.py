@@ -1,0 +1,69 @@
+"""GPUs that one has, or plans for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+GIB = 2**30
+SPEC = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)G(?:i?B)?", re.IGNORECASE)
+# Dense bfloat16 TFLOP/s and TB/s of memory, from the makers' data sheets; planned by size the plainest card of that
+# size is meant, so that the time is not promised too short.
+CARDS = {
+    16: ("T4", 65, 0.3),  # float16: it has no bfloat16
+    24: ("A10", 125, 0.6),
+    32: ("V100", 125, 0.9),
+    40: ("A100 40GB", 312, 1.5),
+    48: ("A6000", 155, 0.77),
+    64: ("H20 class", 148, 4.0),
+    80: ("A100 80GB", 312, 2.0),
+    96: ("H20", 148, 4.0),
+    141: ("H200", 989, 4.8),
+    192: ("B200", 2250, 8.0),
+}
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """Some equal GPUs.
+
+    Args:
+        per_node: On one machine.
+        nodes: Machines.
+        memory: Of one, bytes.
+    """
+
+    per_node: int
+    nodes: int
+    memory: int
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.per_node * self.nodes
+
+    @property
+    def card(self) -> tuple[str, float, float]:
+        """A name, TFLOP/s and TB/s: of the nearest size that is not larger."""
+        size = self.memory / GIB
+        return CARDS[max((known for known in CARDS if known <= size + 1), default=16)]
+
+    def __str__(self) -> str:
+        nodes = f"{self.nodes} nodes of " if self.nodes > 1 else ""
+        return f"{nodes}{self.per_node} x {self.memory / GIB:.0f} GiB"
+
+
+def parse_gpus(text: str) -> Gpus:
+    """Read ``8x80GB`` (one node) or ``2x8x80GB`` (two nodes).
+
+    Raises:
+        ValueError: With the form that is read.
+    """
+    match = SPEC.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"--gpus {text}: write number x memory, e.g. 8x80GB, or nodes first: 2x8x80GB")
+    nodes, per_node, memory = int(match[1] or 1), int(match[2]), float(match[3])
+    if not nodes or not per_node or nodes * per_node > 4096:
+        raise ValueError(f"--gpus {text}: {nodes * per_node} GPUs")
+    # Data sheets say GB, nvidia-smi shows a little less than that many GiB: an 80GB card has 79.6 GiB, 24GB 23.7.
+    return Gpus(per_node, nodes, int(memory * 0.99 * GIB))
