@@ -161,9 +161,12 @@ class Columns:
         """The reward's spread from its mean, maximum and minimum, as common/metric_names.py explains."""
         columns = [self.series(name) for name in ("reward_mean", "reward_max", "reward_min")]
         steps = columns[0][0]
-        for own, _ in columns[1:]:
-            steps = np.intersect1d(steps, own)
-        mean, high, low = (values[np.isin(own, steps)] for own, values in columns)
+        if all(np.array_equal(own, steps) for own, _ in columns):
+            mean, high, low = (values for _, values in columns)
+        else:
+            for own, _ in columns[1:]:
+                steps = np.intersect1d(steps, own)
+            mean, high, low = (values[np.isin(own, steps)] for own, values in columns)
         product = (high - mean) * (mean - low)
         return steps, np.sqrt(np.where(product < 0, 0.0, product))
 

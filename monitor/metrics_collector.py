@@ -136,6 +136,8 @@ class RunMetrics:
     Attributes:
         columns: The numbers; take `lock` to read several of them at one moment.
         version: Grows with every change; equal versions mean equal numbers.
+        used: When a page last asked for it, `time.monotonic`.
+        loading: A thread reads it to its end.
     """
 
     def __init__(self, path: Path):
@@ -144,6 +146,7 @@ class RunMetrics:
         self.columns = Columns()
         self.version = 0
         self.used = time.monotonic()
+        self.loading = False
         self._sources: dict[Path, _Source] = {}
         self._events: dict[Path, object] = {}
         self._polling = threading.Lock()

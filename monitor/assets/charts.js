@@ -1,0 +1,78 @@
+// Draws a grid of live charts from props.value = [{key, title, latest, data, layout}, ...].
+// gr.Plot builds its chart anew at every update, which loses the zoom and makes the page jump; this keeps each chart
+// and hands it the new points (Plotly.react). Charts out of sight wait until they are scrolled to.
+const grid = element.querySelector(".charts");
+const cells = new Map();
+const touch = matchMedia("(pointer: coarse)").matches;
+const config = {
+  displaylogo: false, responsive: true, scrollZoom: false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+};
+const sight = new IntersectionObserver((entries) => entries.forEach((entry) => {
+  const cell = entry.target.cell;
+  cell.seen = entry.isIntersecting;
+  paint(cell);
+}), { rootMargin: "200px" });
+
+function make(key) {
+  const node = document.createElement("div");
+  node.className = "chart";
+  node.innerHTML = '<div class="chart-head"><span class="chart-title"></span><span class="chart-latest"></span></div>' +
+    '<div class="chart-legend"></div><div class="chart-plot"></div>';
+  const part = (name) => node.querySelector(".chart-" + name);
+  const cell = { node, title: part("title"), latest: part("latest"), legend: part("legend"), plot: part("plot"), seen: false };
+  node.cell = cell;
+  node.dataset.key = key;
+  sight.observe(node);
+  return cell;
+}
+
+function paint(cell) {
+  if (!cell.seen || !cell.next || !window.Plotly) return;
+  const chart = cell.next;
+  cell.next = null;
+  if (touch) chart.layout.dragmode = false;  // a finger scrolls the page
+  const options = { ...config, toImageButtonOptions: { filename: chart.key.replace(/[^\w.-]+/g, "_"), scale: 2 } };
+  window.Plotly.react(cell.plot, chart.data, chart.layout, options);
+}
+
+function draw() {
+  const charts = Array.isArray(props.value) ? props.value : [];
+  const wanted = new Set(charts.map((chart) => chart.key));
+  for (const [key, cell] of cells) {
+    if (wanted.has(key)) continue;
+    sight.unobserve(cell.node);
+    if (window.Plotly) window.Plotly.purge(cell.plot);
+    cell.node.remove();
+    cells.delete(key);
+  }
+  charts.forEach((chart, place) => {
+    const cell = cells.get(chart.key) || make(chart.key);
+    cells.set(chart.key, cell);
+    if (grid.children[place] !== cell.node) grid.insertBefore(cell.node, grid.children[place] || null);
+    cell.title.textContent = chart.title;
+    cell.title.title = chart.key;
+    cell.latest.textContent = chart.latest;
+    cell.legend.replaceChildren(...(chart.legend || []).map(([name, colour]) => {
+      const entry = document.createElement("span");
+      entry.textContent = name;
+      entry.style.setProperty("--dot", colour);
+      return entry;
+    }));
+    cell.next = chart;
+    paint(cell);
+  });
+}
+
+// The library is large: it comes once, and is kept by the browser.
+if (!window.Plotly && !window.plotlyComes) {
+  window.plotlyComes = new Promise((done) => {
+    const script = document.createElement("script");
+    script.src = new URL("../assets/plotly.min.js", document.baseURI);
+    script.onload = done;
+    document.head.append(script);
+  });
+}
+if (window.plotlyComes) window.plotlyComes.then(() => cells.forEach(paint));
+watch("value", draw);
+draw();

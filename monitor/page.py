@@ -1,0 +1,92 @@
+"""The page: the top bar, the tabs, and the poll that fills the open tab when there is something new."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+
+import gradio as gr
+
+from monitor.store import Monitor
+from monitor.tabs import ASSETS, Page, Tab, curves, runs
+from monitor.words import Words
+
+TABS = {"runs": runs, "curves": curves}
+OTHER = {"en": "zh", "zh": "en"}
+
+
+def build_page(monitor: Monitor, language: str, refresh: float) -> gr.Blocks:
+    """Builds the page in one language.
+
+    Args:
+        monitor: The log folder.
+        language: "en" or "zh".
+        refresh: Seconds between two polls.
+    """
+    w = Words(language)
+    with gr.Blocks(title=w("title"), analytics_enabled=False, fill_width=True) as blocks:
+        run = _top_bar(monitor, w)
+        tab = gr.Textbox("runs", visible="hidden", elem_id="open-tab")
+        tokens = [gr.Textbox(visible="hidden", elem_id=f"token-{name}") for name in TABS]
+        names = gr.Textbox(visible="hidden", elem_id="token-names")
+        built: dict[str, Tab] = {}
+        opened = {}
+        with gr.Tabs(selected="runs", elem_id="tabs") as tabs:
+            page = Page(monitor, w, run, tabs, tab)
+            for name, module in TABS.items():
+                with gr.Tab(w(f"{name}_tab"), id=name, elem_id=f"tab-{name}") as opened[name]:
+                    built[name] = module.build(page)
+        _wire(page, built, opened, tokens, names, refresh)
+    return blocks
+
+
+def _top_bar(monitor: Monitor, w: Words) -> gr.Dropdown:
+    with gr.Row(elem_classes="top-bar"):
+        root = escape(str(monitor.root))
+        gr.HTML(f'<div class="brand">{w("title")}<small>{root}</small></div>', min_width=180)
+        # Any value is taken, so that a page survives a restart of the server; `Monitor.row` looks it up.
+        run = gr.Dropdown(
+            [], show_label=False, container=False, scale=3, min_width=200, elem_id="run", allow_custom_value=True
+        )
+        other = OTHER[w.language]
+        link = f"this.href='../{other}/'+location.search"
+        gr.HTML(
+            f'<div class="language"><a href="../{other}/" onclick="{link}">{w("other_language")}</a></div>',
+            min_width=90,
+        )
+    return run
+
+
+def _wire(page: Page, built: dict[str, Tab], opened: dict, tokens: list, names: gr.Textbox, refresh: float) -> None:
+    """Connects the poll to the tabs."""
+    compared = getattr(page, "compared", None) or gr.State([])
+    poll = (ASSETS / "poll.js").read_text(encoding="utf-8").replace("TABS", json.dumps(list(TABS)))
+    poll = poll[poll.index("async") :]
+    asked = [page.tab, page.run, compared, names, *tokens]
+    told = [names, *tokens]
+    gr.Timer(refresh).tick(None, asked, told, js=poll)
+    for name, tab in opened.items():
+        chosen = tab.select(None, None, page.tab, js=f"() => '{name}'")
+        chosen.then(None, asked, told, js=poll)
+    page.run.change(None, asked, told, js=poll)
+    page.tab.change(None, asked, told, js=poll)
+    for token, tab in zip(tokens, built.values(), strict=True):
+        token.change(tab.fill, tab.inputs, tab.outputs, queue=False, show_progress="hidden", trigger_mode="always_last")
+
+    def choices(run: str | None):
+        """The runs to choose from, newest first. Inputs: top.run. Outputs: top.run."""
+        found = list(page.monitor.rows())
+        return gr.Dropdown(found, value=run if run in found else (found[0] if found else None))
+
+    def begin(run: str | None, tab: str | None):
+        """Opens what the address names. Inputs: top.run, tab. Outputs: top.run, tabs, tab."""
+        found = list(page.monitor.rows())
+        run = run if run in found else (found[0] if found else None)
+        tab = tab if tab in TABS else "runs"
+        return gr.Dropdown(found, value=run), gr.Tabs(selected=tab), tab
+
+    names.change(choices, page.run, page.run, queue=False, show_progress="hidden")
+    address = "() => { const at = new URLSearchParams(window.address); return [at.get('run'), at.get('tab')]; }"
+    gr.on(None, begin, [page.run, page.tab], [page.run, page.tabs, page.tab], queue=False, js=address).then(
+        None, asked, told, js=poll
+    )

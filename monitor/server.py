@@ -1,0 +1,138 @@
+"""The web server: the page in two languages, the poll, downloads, and a password when one is set."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import secrets
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monitor.exports import csv_lines, png
+from monitor.news import token
+from monitor.page import build_page
+from monitor.store import Monitor
+from monitor.tabs import ASSETS
+from monitor.words import LANGUAGES, Words
+
+
+class Password:
+    """Asks every request for a name and a password (HTTP Basic), whatever it is for.
+
+    Args:
+        app: What is behind it.
+        pair: "user:password".
+    """
+
+    def __init__(self, app: ASGIApp, pair: str):
+        self.app = app
+        self._expected = b"Basic " + base64.b64encode(pair.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a request through, or answers 401."""
+        given = dict(scope.get("headers") or []).get(b"authorization", b"")
+        if scope["type"] == "lifespan" or secrets.compare_digest(given, self._expected):
+            await self.app(scope, receive, send)
+            return
+        headers = {"WWW-Authenticate": 'Basic realm="Training monitor", charset="UTF-8"'}
+        await Response("password needed", 401, headers)(scope, receive, send)
+
+
+def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: str | None = None) -> FastAPI:
+    """Builds the whole application.
+
+    Args:
+        log_dir: Folder with the runs; need not exist yet.
+        language: Of the page that / leads to.
+        refresh: Seconds between two polls of an open page.
+        auth: "user:password", None for no password.
+    """
+    monitor = Monitor(log_dir)
+    app = FastAPI(title="Training monitor", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.monitor = monitor
+    _routes(app, monitor, language)
+    for one in LANGUAGES:
+        blocks = build_page(monitor, one, refresh)
+        app = gr.mount_gradio_app(
+            app,
+            blocks,
+            path=f"/{one}",
+            css_paths=ASSETS / "page.css",
+            head=_head(Words(one)),
+            theme=_theme(),
+            show_error=True,
+            footer_links=[],
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+        )
+        # Gradio's queue, which no event of the page uses, looks for work 1,000 times a second: 2 percent of a core.
+        blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = 0.25
+    if auth:
+        app.add_middleware(Password, pair=auth)
+    return app
+
+
+def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
+    @app.get("/")
+    def root(request: Request) -> RedirectResponse:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{language}/{query}")
+
+    @app.get("/news")
+    async def news(tab: str, run: str = "", compared: Annotated[list[str], Query()] = ()) -> JSONResponse:
+        """What `poll.js` asks: a token for the open tab that changes when there is something new."""
+        names, changed = await run_in_threadpool(token, monitor, tab, run, compared)
+        return JSONResponse({"names": names, "token": changed})
+
+    @app.get("/assets/plotly.min.js")
+    def plotly() -> FileResponse:
+        folder = Path(importlib.util.find_spec("plotly").submodule_search_locations[0])  # found, not imported
+        headers = {"Cache-Control": "max-age=604800"}
+        return FileResponse(folder / "package_data" / "plotly.min.js", media_type="text/javascript", headers=headers)
+
+    @app.get("/csv")
+    def csv(run: str, metric: Annotated[list[str], Query()] = ()) -> StreamingResponse:
+        metrics = monitor.metrics(run, 60.0)
+        if metrics is None:
+            raise HTTPException(404, "no such run")
+        return StreamingResponse(csv_lines(metrics, metric), media_type="text/csv", headers=_attachment(run, "csv"))
+
+    @app.get("/png")
+    def picture(run: str, metric: Annotated[list[str], Query()] = (), language: str = "en") -> Response:
+        metrics = monitor.metrics(run, 60.0)
+        drawn = png(metrics, run, metric, Words("zh" if language == "zh" else "en")) if metrics else None
+        if drawn is None:
+            raise HTTPException(404, "no such run, or it has no metrics")
+        return Response(drawn, media_type="image/png", headers=_attachment(run, "png"))
+
+
+def _attachment(run: str, ending: str) -> dict[str, str]:
+    return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(run.replace('/', '_'), safe='')}.{ending}"}
+
+
+def _head(w: Words) -> str:
+    lost = w("connection_lost").replace('"', "&quot;")
+    # window.address: what the link asked for, before the poll writes the address anew
+    ready = f"addEventListener('DOMContentLoaded', () => document.body.dataset.lost = \"{lost}\")"
+    return f"<script>window.address = location.search; {ready}</script>"
+
+
+def _theme() -> gr.themes.Base:
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "sans-serif"]
+    return gr.themes.Base(
+        primary_hue="blue",
+        neutral_hue="gray",
+        spacing_size="sm",
+        radius_size="md",
+        text_size="md",
+        font=fonts,
+        font_mono=["ui-monospace", "SFMono-Regular", "Consolas", "monospace"],
+    )
