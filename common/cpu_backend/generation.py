@@ -122,3 +122,11 @@ def pad_left(
     ids = [[pad_token_id] * (length - len(sequence)) + list(sequence) for sequence in sequences]
     mask = [[0] * (length - len(sequence)) + [1] * len(sequence) for sequence in sequences]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def cache_bytes_per_token(model: torch.nn.Module) -> int:
+    """Bytes that the keys and values of one token take, over all layers."""
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * head_size * next(model.parameters()).element_size()

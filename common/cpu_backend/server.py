@@ -18,7 +18,7 @@ from verl.utils.tokenizer import normalize_token_ids
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
-from common.cpu_backend.generation import Request, generate
+from common.cpu_backend.generation import Request, cache_bytes_per_token, generate
 from common.cpu_backend.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -249,13 +249,9 @@ class HFServer:
 
     def _memory_limit(self) -> int:
         """Tokens whose keys and values fit in the share ``gpu_memory_utilization`` of the free memory."""
-        text = self.model.config.get_text_config()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        bytes_per_token = 2 * text.num_hidden_layers * heads * head_size * next(self.model.parameters()).element_size()
         on_cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info()[0] if on_cuda else psutil.virtual_memory().available
-        return int(free * self.config.gpu_memory_utilization / bytes_per_token)
+        return int(free * self.config.gpu_memory_utilization / cache_bytes_per_token(self.model))
 
     # ---- control -----------------------------------------------------------------------------------------
 

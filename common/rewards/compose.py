@@ -147,7 +147,7 @@ def by_data_source(
         ValueError: If the data source has no route, or its reward cannot use the row.
     """
     refuse(kwargs, "by_data_source", "it has routes and params; the parameters of a reward go into params")
-    name = _route(data_source, tuple((routes or {}).items()))
+    name = route(data_source, tuple((routes or {}).items()))
     part = _reward(name)(data_source, solution_str, ground_truth, extra_info, **_params(params, REWARDS).get(name, {}))
     details = part if isinstance(part, Mapping) else {"score": part}
     score = float(details["score"])
@@ -159,7 +159,16 @@ def by_data_source(
 
 
 @lru_cache(maxsize=4096)
-def _route(data_source: str, extra: tuple[tuple[str, str], ...]) -> str:
+def route(data_source: str, extra: tuple[tuple[str, str], ...] = ()) -> str:
+    """Returns the name of the reward for a data source.
+
+    Args:
+        data_source: Column `data_source` of a row.
+        extra: Pairs of pattern and reward that go before `ROUTES`.
+
+    Raises:
+        ValueError: If there is none.
+    """
     for pattern, name in (*extra, *ROUTES.items()):
         if isinstance(data_source, str) and fnmatchcase(data_source, pattern):
             return name

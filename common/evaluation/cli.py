@@ -1,0 +1,183 @@
+"""The command line of ``./test.sh``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.evaluation.settings import TEMPLATES, THINKING, EvaluationError, Settings
+
+EXAMPLES = """examples:
+  ./test.sh --model_path demo                                    # chat at the terminal
+  ./test.sh --model_path outputs/RUN --batch --greedy            # the run's validation file into an Excel file
+  ./test.sh --model_path outputs/RUN --batch --input_file questions.json --output_file results.xlsx
+  ./test.sh --model_path outputs/RUN --compare demo --batch --input_file questions.json --output_file both.xlsx
+  ./test.sh --model_path outputs/RUN --batch --input_file math.parquet --reward math --n 8 --output_file math.xlsx
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options; names may be written with _ or -."""
+    parser = argparse.ArgumentParser(
+        prog="./test.sh",
+        description="Talk to a model, or ask it a file of questions and score the answers. See docs/evaluation.md.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model_path", default="", metavar="PATH", help="run, checkpoint, Hugging Face folder or id, adapter, or demo")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--single", action="store_true", help="chat at the terminal (the default)")
+    mode.add_argument("--batch", action="store_true", help="answer the questions of --input_file")
+    _add_files(parser.add_argument_group("files and scores (--batch)"))
+    _add_sampling(parser.add_argument_group("answers"))
+    _add_backends(parser.add_argument_group("where to generate"))
+    return parser
+
+
+def _add_files(group: Any) -> None:
+    add = group.add_argument
+    add("--input_file", type=Path, metavar="FILE", help="JSON, JSONL, CSV, parquet or xlsx; default: the run's own")
+    add("--output_file", type=Path, metavar="FILE", help=".xlsx, .json, .jsonl or .csv; default: under the run")
+    add("--prompt_column", metavar="NAME", help="column with the question; found out by default")
+    add("--answer_column", metavar="NAME", help="column with the reference answer; found out by default")
+    add("--limit", type=int, metavar="N", help="only the first N rows")
+    add("--reward", default="auto", metavar="R", help="auto | none | gsm8k | math | exact | ... | FILE.py:NAME")
+    add("--reward_kwargs", type=_json_object, default={}, metavar="JSON", help="parameters of the reward")
+    add("--compare", nargs="+", default=[], metavar="PATH", help="models that --model_path is compared with")
+    add("--fresh", action="store_true", help="do not go on from what an interrupted evaluation left")
+
+
+def _add_sampling(group: Any) -> None:
+    add = group.add_argument
+    add("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
+    add("--greedy", action="store_true", help="the most likely token always, as verl validates; --temperature 0")
+    add("--top_p", type=float, default=1.0, help="smallest set of tokens with this probability (default 1)")
+    add("--top_k", type=int, default=-1, help="this many most likely tokens; -1: all (default)")
+    add("--max_new_tokens", type=int, default=512, help="longest answer, tokens (default 512)")
+    add("--n", type=int, default=1, help="answers to each prompt: pass@k, majority vote (default 1)")
+    add("--seed", type=int, default=0, help="the same seed gives the same answers (default 0)")
+    add("--stop", action="append", default=[], metavar="TEXT", help="ends an answer; may be given several times")
+    add("--system", default="", metavar="TEXT", help="system prompt where a row has none")
+    add("--template", default="auto", choices=TEMPLATES, help="auto: the tokenizer's own; default: bare text")
+    add("--thinking", default="auto", choices=THINKING, help="enable_thinking of the chat template")
+
+
+def _add_backends(group: Any) -> None:
+    add = group.add_argument
+    engines = group.add_mutually_exclusive_group()
+    engines.add_argument("--use_vllm", action="store_true", help="vLLM's offline engine")
+    engines.add_argument("--use_sglang", action="store_true", help="SGLang's offline engine")
+    engines.add_argument("--server", default="", metavar="URL", help="an OpenAI-compatible server; key: OPENAI_API_KEY")
+    add("--server_model", default="", metavar="NAME", help="its name of the model; default: the first it lists")
+    add("--concurrency", type=int, default=32, help="requests to the server at once (default 32)")
+    add("--device", default="auto", help="auto | cpu | cuda | cuda:1 (transformers)")
+    add("--gpus", type=int, help="GPUs to use, default all; without a GPU: processes")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights")
+    add("--batch_tokens", type=int, help="tokens of a batch, answers included; default: what memory allows")
+    add("--gpu_memory_utilization", type=float, default=0.9, help="share of a GPU for vLLM or SGLang (default 0.9)")
+    add("--trust_remote_code", action="store_true", help="run code that lies in the model's folder")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("expected an object, e.g. '{\"boxed\": true}'")
+    return value
+
+
+def _with_underscores(argv: Sequence[str]) -> list[str]:
+    """Options as they are declared, however the user wrote them."""
+    made = []
+    for text in argv:
+        name, equals, value = text.partition("=")
+        made.append(name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else text)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry; returns the exit status: 0 all went well, 2 something to put right, 130 stopped."""
+    parser = build_parser()
+    arguments = parser.parse_args(_with_underscores(sys.argv[1:] if argv is None else argv))
+    try:
+        return run(arguments)
+    except EvaluationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. Finished answers are kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the options say."""
+    if not arguments.model_path and not arguments.server:
+        raise EvaluationError("--model_path is missing; give a run (outputs/NAME), a model folder or id, or demo")
+    settings = Settings(
+        temperature=0.0 if arguments.greedy else arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        max_new_tokens=arguments.max_new_tokens,
+        n=arguments.n,
+        seed=arguments.seed,
+        stop=tuple(arguments.stop),
+        system=arguments.system,
+        template=arguments.template,
+        thinking=arguments.thinking,
+    ).check()
+    backend = _backend(arguments)
+    if not arguments.batch:
+        for name in ("input_file", "output_file", "compare"):
+            if getattr(arguments, name):
+                raise EvaluationError(f"--{name} is for --batch; add --batch, or leave it out to chat")
+        from common.evaluation.chat import run_chat
+
+        return run_chat(arguments.model_path, settings, backend)
+    from rich.console import Console
+
+    from common.data.forms import Columns
+    from common.evaluation.batch import BatchOptions, run_batch
+
+    if arguments.limit is not None and arguments.limit < 1:
+        raise EvaluationError(f"--limit {arguments.limit}: must be at least 1")
+    options = BatchOptions(
+        arguments.model_path,
+        arguments.compare,
+        arguments.input_file,
+        arguments.output_file,
+        Columns(arguments.prompt_column, arguments.answer_column),
+        arguments.limit,
+        arguments.reward,
+        arguments.reward_kwargs,
+        arguments.fresh,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160  # a log is no window
+    return run_batch(options, settings, backend, console)
+
+
+def _backend(arguments: argparse.Namespace) -> Any:
+    from common.evaluation.backends import Backend
+
+    kind = "vllm" if arguments.use_vllm else "sglang" if arguments.use_sglang else "transformers"
+    return Backend(
+        "server" if arguments.server else kind,
+        arguments.device,
+        arguments.gpus,
+        arguments.dtype,
+        arguments.batch_tokens,
+        arguments.gpu_memory_utilization,
+        arguments.server,
+        arguments.server_model,
+        arguments.concurrency,
+        arguments.trust_remote_code,
+    ).check()

@@ -1,0 +1,152 @@
+"""What ``--model_path`` may be: a run, a checkpoint, a Hugging Face folder or id, a LoRA adapter, or ``demo``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.demo_model import DEMO_MODEL_DIR
+from common.evaluation.settings import EvaluationError
+from common.rewards.worker import ROOT
+from common.run_dir import latest_checkpoint, model_shards, read_run
+
+OUTPUTS = ROOT / "outputs"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+STEP = re.compile(r"global_step_\d+")
+MERGED = "merged"  # folder in a checkpoint that holds it as a Hugging Face model
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that can be loaded.
+
+    Args:
+        path: Hugging Face folder or id; of an adapter, the base model's.
+        name: Short name for tables.
+        given: What the user wrote.
+        adapter: Folder of a LoRA adapter that goes on top, or None.
+        run_dir: Run of the kit that it comes from, or None.
+        checkpoint: Checkpoint that has to be merged into ``path`` first, or None.
+    """
+
+    path: str
+    name: str
+    given: str
+    adapter: Path | None = None
+    run_dir: Path | None = None
+    checkpoint: Path | None = None
+
+    def prepare(self) -> ModelSource:
+        """Merge the checkpoint, if it is one and that was not done before."""
+        if self.checkpoint is not None and not (Path(self.path) / "config.json").is_file():
+            from common.export import export_checkpoint
+
+            try:
+                export_checkpoint(self.checkpoint, Path(self.path))
+            except OSError as error:
+                raise EvaluationError(f"--model_path {self.given}: cannot be merged: {error}") from error
+        return self
+
+    def identity(self) -> list[Any]:
+        """What tells it from another model at the same place: names, sizes and times of its files."""
+        folders = [Path(self.path), *([self.adapter] if self.adapter else [])]
+        files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
+        return [self.path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]]
+
+
+def find_model(given: str) -> ModelSource:
+    """Find the model that a user means.
+
+    Raises:
+        EvaluationError: If there is none there, with what is.
+    """
+    if given == "demo":
+        return ModelSource(str(DEMO_MODEL_DIR), "demo", given)
+    path = Path(given).expanduser()
+    if not path.exists() and (OUTPUTS / given).is_dir() and given not in ("", ".", ".."):
+        path = OUTPUTS / given
+    if path.is_dir():
+        return _folder(path.resolve(), given)
+    if path.exists():
+        raise EvaluationError(f"--model_path {given}: is a file; give the folder it lies in")
+    is_path = given.startswith((".", "~", "/", "outputs/")) or path.parent.is_dir() and "/" in given
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not is_path:
+        return ModelSource(given, given, given)
+    raise EvaluationError(f"--model_path {given}: no such folder or run{_similar(given)}")
+
+
+def _folder(path: Path, given: str) -> ModelSource:
+    if (path / "run.json").is_file():
+        return _run(path, given)
+    if path.name == "checkpoints" and (path.parent / "run.json").is_file():
+        return _newest(path.parent, given)
+    for folder in (path, path.parent):
+        if STEP.fullmatch(folder.name) and any(model_shards(folder).glob("model_world_size_*.pt")):
+            return _checkpoint(folder, given)
+    run_dir = path.parent if (path.parent / "run.json").is_file() else None
+    name = path.parent.name if run_dir else path.name
+    if (path / "adapter_config.json").is_file():
+        return _adapter(path, name, given)
+    if (path / "config.json").is_file():
+        if not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
+            raise EvaluationError(f"--model_path {given}: has a config.json and no weights (*.safetensors) in {path}")
+        return ModelSource(str(path), name, given, run_dir=run_dir)
+    raise EvaluationError(
+        f"--model_path {given}: is no model: neither run.json (a run of the kit) nor config.json (a Hugging Face "
+        f"model) nor adapter_config.json (a LoRA adapter) is in {path}"
+    )
+
+
+def _run(run_dir: Path, given: str) -> ModelSource:
+    finished = read_run(run_dir).get("state") == "finished"
+    if finished and (run_dir / "model" / "config.json").is_file():
+        return ModelSource(str(run_dir / "model"), run_dir.name, given, run_dir=run_dir)
+    return _newest(run_dir, given)
+
+
+def _newest(run_dir: Path, given: str) -> ModelSource:
+    found = latest_checkpoint(run_dir)
+    if found is None:
+        state = read_run(run_dir).get("state", "unknown")
+        raise EvaluationError(
+            f"--model_path {given}: the run has no complete checkpoint (its state is {state}); "
+            f"wait for one, or set SAVE_FREQ lower, and see {run_dir}/train.log"
+        )
+    return _checkpoint(found[1], given)
+
+
+def _checkpoint(checkpoint: Path, given: str) -> ModelSource:
+    run_dir = checkpoint.parent.parent
+    known = (run_dir / "run.json").is_file()
+    name = f"{run_dir.name} {checkpoint.name.removeprefix('global_')}" if known else checkpoint.name
+    return ModelSource(str(checkpoint / MERGED), name, given, None, run_dir if known else None, checkpoint)
+
+
+def _adapter(path: Path, name: str, given: str) -> ModelSource:
+    try:
+        base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except ValueError as error:
+        raise EvaluationError(f"--model_path {given}: adapter_config.json is not JSON: {error}") from error
+    if not base:
+        raise EvaluationError(
+            f"--model_path {given}: adapter_config.json does not say which model it belongs to; "
+            "write its folder or id into base_model_name_or_path"
+        )
+    if base.startswith(("/", ".", "~")) and not Path(base).expanduser().is_dir():
+        raise EvaluationError(
+            f"--model_path {given}: its base model {base} is not there; correct base_model_name_or_path in "
+            f"{path}/adapter_config.json"
+        )
+    return ModelSource(base, name, given, adapter=path)
+
+
+def _similar(given: str) -> str:
+    runs = sorted(path.parent.name for path in OUTPUTS.glob("*/run.json"))
+    close = difflib.get_close_matches(Path(given).name, runs, n=3, cutoff=0.5) or runs[-3:]
+    if not close:
+        return "; give a run, a checkpoint, a Hugging Face folder or id (Qwen/Qwen3-4B), a LoRA adapter, or demo"
+    return f"; runs in {OUTPUTS} are {', '.join(close)}" + (" ..." if len(runs) > len(close) else "")
