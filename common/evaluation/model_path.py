@@ -5,19 +5,20 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.checkpoints.integrity import newest_complete
+from common.checkpoints.layout import Checkpoint, checkpoint_at
 from common.demo_model import DEMO_MODEL_DIR
 from common.evaluation.settings import EvaluationError
 from common.rewards.worker import ROOT
-from common.run_dir import latest_checkpoint, model_shards, read_run
+from common.run_dir import read_run
 
 OUTPUTS = ROOT / "outputs"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-STEP = re.compile(r"global_step_\d+")
-MERGED = "merged"  # folder in a checkpoint that holds it as a Hugging Face model
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ class ModelSource:
     """A model that can be loaded.
 
     Args:
-        path: Hugging Face folder or id; of an adapter, the base model's.
+        path: Hugging Face folder or id; of an adapter, the base model's; of a checkpoint, itself until ``prepare``.
         name: Short name for tables.
         given: What the user wrote.
         adapter: Folder of a LoRA adapter that goes on top, or None.
         run_dir: Run of the kit that it comes from, or None.
-        checkpoint: Checkpoint that has to be merged into ``path`` first, or None.
+        to_merge: ``path`` is a run or a checkpoint, to be merged first.
     """
 
     path: str
@@ -38,18 +39,25 @@ class ModelSource:
     given: str
     adapter: Path | None = None
     run_dir: Path | None = None
-    checkpoint: Path | None = None
+    to_merge: bool = False
 
-    def prepare(self) -> ModelSource:
-        """Merge the checkpoint, if it is one and that was not done before."""
-        if self.checkpoint is not None and not (Path(self.path) / "config.json").is_file():
-            from common.export import export_checkpoint
+    def prepare(self, say: Callable[[str], None]) -> ModelSource:
+        """Return the model as a Hugging Face folder; a checkpoint is merged, unless that was done before.
 
-            try:
-                export_checkpoint(self.checkpoint, Path(self.path))
-            except OSError as error:
-                raise EvaluationError(f"--model_path {self.given}: cannot be merged: {error}") from error
-        return self
+        Args:
+            say: Is told when a merge begins.
+
+        Raises:
+            EvaluationError: If it cannot be merged.
+        """
+        if not self.to_merge:
+            return self
+        from common.checkpoints import hugging_face_folder
+
+        try:
+            return replace(self, path=str(hugging_face_folder(self.path, say)), to_merge=False)
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"--model_path {self.given}: {error}") from error
 
     def identity(self) -> list[Any]:
         """What tells it from another model at the same place: names, sizes and times of its files."""
@@ -80,13 +88,13 @@ def find_model(given: str) -> ModelSource:
 
 
 def _folder(path: Path, given: str) -> ModelSource:
+    checkpoint = checkpoint_at(path)
+    if checkpoint:
+        return _checkpoint(checkpoint, given)
+    if path.name == "checkpoints" and (path.parent / "run.json").is_file():
+        path = path.parent
     if (path / "run.json").is_file():
         return _run(path, given)
-    if path.name == "checkpoints" and (path.parent / "run.json").is_file():
-        return _newest(path.parent, given)
-    for folder in (path, path.parent):
-        if STEP.fullmatch(folder.name) and any(model_shards(folder).glob("model_world_size_*.pt")):
-            return _checkpoint(folder, given)
     run_dir = path.parent if (path.parent / "run.json").is_file() else None
     name = path.parent.name if run_dir else path.name
     if (path / "adapter_config.json").is_file():
@@ -102,28 +110,21 @@ def _folder(path: Path, given: str) -> ModelSource:
 
 
 def _run(run_dir: Path, given: str) -> ModelSource:
-    finished = read_run(run_dir).get("state") == "finished"
-    if finished and (run_dir / "model" / "config.json").is_file():
-        return ModelSource(str(run_dir / "model"), run_dir.name, given, run_dir=run_dir)
-    return _newest(run_dir, given)
-
-
-def _newest(run_dir: Path, given: str) -> ModelSource:
-    found = latest_checkpoint(run_dir)
-    if found is None:
-        state = read_run(run_dir).get("state", "unknown")
+    choice = newest_complete(run_dir)
+    if choice.checkpoint is None and not (run_dir / "model" / "config.json").is_file():
+        facts = "; ".join([f"it is {read_run(run_dir).get('state', 'unknown')}", *choice.skipped])
         raise EvaluationError(
-            f"--model_path {given}: the run has no complete checkpoint (its state is {state}); "
-            f"wait for one, or set SAVE_FREQ lower, and see {run_dir}/train.log"
+            f"--model_path {given}: the run has no complete checkpoint ({facts}); "
+            f"wait for one, or set SAVE_FREQ lower; {run_dir}/train.log shows how far it is"
         )
-    return _checkpoint(found[1], given)
+    return ModelSource(str(run_dir), run_dir.name, given, run_dir=run_dir, to_merge=True)
 
 
-def _checkpoint(checkpoint: Path, given: str) -> ModelSource:
-    run_dir = checkpoint.parent.parent
-    known = (run_dir / "run.json").is_file()
-    name = f"{run_dir.name} {checkpoint.name.removeprefix('global_')}" if known else checkpoint.name
-    return ModelSource(str(checkpoint / MERGED), name, given, None, run_dir if known else None, checkpoint)
+def _checkpoint(checkpoint: Checkpoint, given: str) -> ModelSource:
+    known = (checkpoint.run_dir / "run.json").is_file()
+    name = f"{checkpoint.run_dir.name} step {checkpoint.step}" if known else checkpoint.path.name
+    run_dir = checkpoint.run_dir if known else None
+    return ModelSource(str(checkpoint.path), name, given, run_dir=run_dir, to_merge=True)
 
 
 def _adapter(path: Path, name: str, given: str) -> ModelSource:

@@ -74,9 +74,12 @@ def get_ready(source: ModelSource, name: str, job: Job) -> Candidate:
     """
     if job.backend.kind == "server":
         return Candidate(source, name)
+    from transformers.utils import logging
+
     from common.evaluation.transformers_engine import load_tokenizer
 
-    source = source.prepare()
+    logging.disable_progress_bar()  # the evaluation has one of its own
+    source = source.prepare(job.console.print)
     tokenizer = load_tokenizer(source, job.backend.trust_remote_code)
     context = context_length(source, job.backend.trust_remote_code)
     return Candidate(source, name, tokenizer, Prompter(tokenizer, job.settings, source.given), context)

@@ -184,9 +184,7 @@ def load(source: ModelSource, device: str, dtype: str, trust_remote_code: bool) 
     """
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # the evaluation has one of its own
     if dtype == "auto" and device == "cpu":
         dtype = "float32"
     kind = dtype if dtype == "auto" else getattr(torch, dtype)
