@@ -116,6 +116,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("rejected_reward", ("rewards/rejected", "train/rewards/rejected"), "Reward of rejected", "4 preference"),
     Metric("chosen_logp", ("logps/chosen", "train/logps/chosen"), "Log-prob of chosen", "4 preference"),
     Metric("rejected_logp", ("logps/rejected", "train/logps/rejected"), "Log-prob of rejected", "4 preference"),
+    Metric("tool_calls", ("tools/calls/mean",), "Tool calls per answer", "3 policy", zero_steps=20, number=".2f",
+           below="No tool was called in 20 steps: the model must know the form of a call before RL, so teach it with "
+                 "SFT, and check that TOOL_FORMAT is the model's and that TOOLS_PATH has what the task needs."),
+    Metric("tool_failures", ("tools/failures",), "Tool calls that failed", "3 policy", high=0.5, number=".3f",
+           above="Most calls fail: look for 'Error executing tool' in train.log, mend the tool in TOOLS_PATH, or raise "
+                 "TOOL_TIMEOUT."),
+    Metric("turns", ("num_turns/mean",), "Turns per answer", "", number=".2f"),
     Metric("grad_norm", ("actor/grad_norm", "train/grad_norm", "grad_norm"), "Gradient norm", "5 optimisation",
            zero_steps=PATIENCE, finite=True,
            below="The weights do not move: check that LEARNING_RATE is above 0, that the data has tokens to train on, "

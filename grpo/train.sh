@@ -3,6 +3,7 @@
 #
 #   ./grpo/train.sh                                        # the built-in demo, on any machine, in minutes
 #   MODEL_PATH=/models/my-sft TRAIN_DATA=gsm8k.parquet ./grpo/train.sh
+#   VARIANT=dapo ./grpo/train.sh                           # another method of the family, see grpo/variants
 #   ./grpo/train.sh algorithm.norm_adv_by_std_in_grpo=false # any key of verl; wins over all else
 #   DRY_RUN=1 ./grpo/train.sh                              # check everything, print the command, start nothing
 #
@@ -33,13 +34,25 @@ TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training 
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
 LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
 LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
+LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
+LORA_ADAPTER_PATH="${LORA_ADAPTER_PATH:-}"           # folder of an adapter to start from; empty: a new one
 SEED="${SEED:-1}"                                    # order of the data and sampling of the answers
 # ---- Algorithm ----
+VARIANT="${VARIANT:-grpo}"                           # grpo | dapo | dr_grpo | rloo | ...: a file in grpo/variants
+ALGORITHM_PATH="${ALGORITHM_PATH:-}"                 # Python file with an advantage estimator or policy loss of your own
+ADV_ESTIMATOR="${ADV_ESTIMATOR:-auto}"               # how rewards become advantages; auto: as the method has it
+POLICY_LOSS="${POLICY_LOSS:-auto}"                   # how advantages become a loss; auto: as the method has it
 ROLLOUT_N="${ROLLOUT_N:-8}"                          # answers per prompt (the group), at least 2
 TEMPERATURE="${TEMPERATURE:-1.0}"                    # of sampling in training; validation is greedy
-KL_LOSS_COEF="${KL_LOSS_COEF:-0.001}"                # pull towards the starting model; 0.001-0.04
-CLIP_RATIO_LOW="${CLIP_RATIO_LOW:-0.2}"              # PPO clip, downwards
-CLIP_RATIO_HIGH="${CLIP_RATIO_HIGH:-0.2}"            # PPO clip, upwards; 0.28 explores more (DAPO)
+KL_LOSS_COEF="${KL_LOSS_COEF:-auto}"                 # pull towards the starting model; 0.001-0.04, 0: none
+CLIP_RATIO_LOW="${CLIP_RATIO_LOW:-auto}"             # how far an update may go down, as a share of the probability
+CLIP_RATIO_HIGH="${CLIP_RATIO_HIGH:-auto}"           # and up; larger explores more
+OVERLONG_BUFFER="${OVERLONG_BUFFER:-auto}"           # tokens before the length limit in which an answer loses reward (dapo)
+TOOLS_PATH="${TOOLS_PATH:-}"                         # Python file with tools the model may call; empty: none
+TOOL_FORMAT="${TOOL_FORMAT:-hermes}"                 # how the model writes a call, see the README
+TOOL_TIMEOUT="${TOOL_TIMEOUT:-10}"                   # seconds for one call
+MAX_TURNS="${MAX_TURNS:-5}"                          # answers of the model in one conversation; all but the last may call
+MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a tool's answer; longer ones lose their middle
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
@@ -64,7 +77,7 @@ set +a
 prepare_run grpo "$@"
 
 run_training "${PYTHON}" -m verl.trainer.main_ppo \
-  --config-path="${PWD}/grpo" --config-name=config +hardware="${DEVICE}" \
+  --config-path="${PWD}/grpo" --config-name=config +hardware="${DEVICE}" +variants="${VARIANT}" \
   data.train_files="${TRAIN_DATA}" \
   data.val_files="${VAL_DATA}" \
   data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
@@ -76,11 +89,16 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   +actor_rollout_ref.model.override_config.attn_implementation="${ATTENTION}" \
   actor_rollout_ref.model.lora_rank="${LORA_RANK}" \
   actor_rollout_ref.model.lora_alpha="${LORA_ALPHA}" \
+  actor_rollout_ref.model.target_modules="${LORA_TARGETS}" \
+  actor_rollout_ref.model.lora_adapter_path="${LORA_ADAPTER_PATH}" \
   actor_rollout_ref.actor.ppo_mini_batch_size="${MINI_BATCH_SIZE}" \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   actor_rollout_ref.actor.optim.lr="${LEARNING_RATE}" \
   actor_rollout_ref.actor.optim.lr_scheduler_type="${LR_SCHEDULER}" \
   actor_rollout_ref.actor.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  algorithm.adv_estimator="${ADV_ESTIMATOR}" \
+  actor_rollout_ref.actor.policy_loss.loss_mode="${POLICY_LOSS}" \
+  actor_rollout_ref.actor.use_kl_loss="${USE_KL_LOSS}" \
   actor_rollout_ref.actor.kl_loss_coef="${KL_LOSS_COEF}" \
   actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO_LOW}" \
   actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO_HIGH}" \
@@ -89,10 +107,16 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
   actor_rollout_ref.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH))" \
+  actor_rollout_ref.rollout.agent.default_agent_loop="${AGENT_LOOP}" \
+  actor_rollout_ref.rollout.multi_turn.function_tool_path="${TOOLS_PATH}" \
+  actor_rollout_ref.rollout.multi_turn.format="${TOOL_FORMAT}" \
+  actor_rollout_ref.rollout.multi_turn.max_assistant_turns="${MAX_TURNS}" \
+  actor_rollout_ref.rollout.multi_turn.max_tool_response_length="${MAX_TOOL_RESPONSE_LENGTH}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
+  +reward.reward_kwargs.overlong_buffer_cfg.len="${OVERLONG_BUFFER}" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \
   trainer.total_epochs="${EPOCH_LIMIT}" \

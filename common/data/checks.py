@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from common.data import self_play
+
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -14,7 +16,7 @@ def structure(algorithm: str, row: dict[str, Any]) -> str | None:
         return _sft_structure(row)
     if algorithm == "dpo":
         return _preference_structure(row)
-    return _rl_structure(row)
+    return _self_play_structure(row) if algorithm == "gspo" else _rl_structure(row)
 
 
 def quality(algorithm: str, row: dict[str, Any]) -> str | None:
@@ -22,7 +24,8 @@ def quality(algorithm: str, row: dict[str, Any]) -> str | None:
     if algorithm == "sft":
         return _turns(row["messages"], "messages") or _ends_with_user(row["messages"])
     problem = _turns(row["prompt"], "prompt")
-    if problem or algorithm != "dpo":
+    pair = algorithm == "dpo" or (algorithm == "gspo" and self_play.is_pair(row))
+    if problem or not pair:
         return problem
     if row["chosen"] == row["rejected"]:
         return "chosen, rejected: are the same"
@@ -44,6 +47,13 @@ def _sft_structure(row: dict[str, Any]) -> str | None:
     if all(message["role"] != "assistant" for message in row["messages"]):
         return "messages: has no assistant turn, so there is nothing to learn"
     return None
+
+
+def _self_play_structure(row: dict[str, Any]) -> str | None:
+    problem = self_play.neither(row)
+    if problem is None and self_play.is_pair(row):
+        problem = _preference_structure(row)
+    return problem or (_rl_structure(row) if self_play.is_prompt(row) else None)
 
 
 def _rl_structure(row: dict[str, Any]) -> str | None:

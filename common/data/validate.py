@@ -14,6 +14,7 @@ from common.data.keys import prompt_key, question_of, row_key
 from common.data.messages import RowError
 from common.data.readers import BATCH_ROWS, Record, read_records
 from common.data.report import Bad, BadFile, Report
+from common.data.self_play import is_prompt
 
 
 @dataclass
@@ -91,7 +92,8 @@ def row_of(record: Record, source: Source, algorithm: str) -> tuple[dict[str, An
 def problem_of(algorithm: str, row: dict[str, Any]) -> str | None:
     """What makes a row useless for an algorithm, or None."""
     problem = checks.structure(algorithm, row) or checks.quality(algorithm, row)
-    if problem is None and algorithm in ("grpo", "gspo") and row["reward_model"].get("style") != "model":
+    scored = algorithm == "grpo" or (algorithm == "gspo" and is_prompt(row))
+    if problem is None and scored and row["reward_model"].get("style") != "model":
         problem = checks.missing_truth(row)
     return problem
 

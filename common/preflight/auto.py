@@ -9,13 +9,20 @@ from pathlib import Path
 
 from common.preflight.knobs import Knobs
 from common.preflight.machine import GIB, Machine, has_package
+from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"grpo": 20, "sft": 192, "dpo": 64}
+DEMO_STEPS = {"gspo": 8, "grpo": 20, "sft": 192, "dpo": 64}
 EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
 # Usual learning rates: large models full and with LoRA, then models below SMALL_MODEL.
-LEARNING_RATES = {"sft": ("1e-5", "1e-4", "1e-3", "2e-3"), "dpo": ("5e-7", "5e-6", "3e-4", "1e-3")}
+# Self-play takes smaller steps, as there are rounds of them.
+LEARNING_RATES = {
+    "sft": ("1e-5", "1e-4", "1e-3", "2e-3"),
+    "dpo": ("5e-7", "5e-6", "3e-4", "1e-3"),
+    "gspo": ("1e-6", "1e-5", "3e-5", "3e-4"),
+}
+PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "5e-5", "3e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
 LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32)}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
@@ -52,7 +59,10 @@ def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:
     rates = LEARNING_RATES.get(knobs.algorithm, RL_LEARNING_RATES)
     rate = rates[2 * small + bool(rank)]
     kind = f"LoRA rank {rank}" if rank else "full fine-tuning"
-    knobs.resolve("LEARNING_RATE", rate, f"{model.size if model else 'unknown size'} parameters, {kind}")
+    size = f"{model.size if model else 'unknown size'} parameters, {kind}"
+    knobs.resolve("LEARNING_RATE", rate, size)
+    preference = PREFERENCE_LEARNING_RATES[2 * small + bool(rank)]
+    knobs.resolve("PREFERENCE_LEARNING_RATE", preference, size)
 
 
 def share_that_fits(lengths: list[int], limit: int) -> float:
@@ -71,6 +81,8 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Mac
     knobs.resolve("BATCH_SIZE", size, f"{rows:,} rows give {rows // size} steps an epoch")
     batch = knobs.number("BATCH_SIZE")
     if "MINI_BATCH_SIZE" in knobs:
+        if method_knobs(knobs)[0].get("MINI_BATCH_SIZE") == "BATCH_SIZE":
+            knobs.resolve("MINI_BATCH_SIZE", batch, f"{method_knobs(knobs)[1]}: one update per step")
         parts = 4 if batch >= 64 and batch % 4 == 0 else 1
         knobs.resolve("MINI_BATCH_SIZE", batch // parts, f"{parts} update{'s' if parts > 1 else ''} per step")
     longest = longest_group(knobs)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from common.data.checks import structure
 from common.data.rows import loaded_tools
-from common.preflight import auto, data, reward
-from common.preflight.knobs import ROOT, SUPERVISED, Knobs
+from common.preflight import auto, data, extensions, method, reward, self_play
+from common.preflight.extensions import find_path
+from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
 from common.preflight.run_name import choose_run
@@ -25,12 +26,18 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     model = check_model(knobs)
     train = check_data(knobs, "TRAIN_DATA")
     validation = check_data(knobs, "VAL_DATA")
+    (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
     rows = sum(file.rows for file in train)
-    lengths, answers = measure(knobs, model, train + validation)
+    tools = extensions.read_tools(knobs, model)
+    lengths, answers = measure(knobs, model, train + validation, tools)
     auto.resolve_lengths(knobs, model, lengths, answers)
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
         rows = int(rows * auto.share_that_fits(lengths, knobs.number("MAX_PROMPT_LENGTH")))
+    extensions.check_adapter(knobs)
     auto.resolve_optimisation(knobs, model)
+    own = extensions.read_algorithm(knobs)
+    method.resolve_method(knobs)
+    method.check_method(knobs, own)
     if rows:
         auto.resolve_batch(knobs, model, rows, machine)
         auto.resolve_schedule(knobs, model, rows)
@@ -40,6 +47,7 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     auto.resolve_memory(knobs, model, machine)
     check_parallel(knobs)
     check_context(knobs, model)
+    self_play.check_self_play(knobs, rows, pairs)
     check_reward(knobs, train)
     check_wandb(knobs)
     run_dir = choose_run(knobs, model)
@@ -98,16 +106,6 @@ def check_model(knobs: Knobs) -> ModelInfo | None:
     return model
 
 
-def find_path(text: str) -> Path | None:
-    """Return the absolute path of an existing file or folder: as given from where the user is, else from here."""
-    path = Path(text).expanduser()
-    for base in (Path(os.environ.get("CALLER_DIR", ".")), ROOT):
-        candidate = base / path
-        if candidate.exists():
-            return candidate.resolve()
-    return None
-
-
 def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
     """Find and read the files of a data knob; sets the knob to their absolute paths."""
     suffixes = SUPERVISED_SUFFIXES if knobs.algorithm in SUPERVISED else RL_SUFFIXES
@@ -159,7 +157,9 @@ def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
     )
 
 
-def measure(knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile]) -> tuple[list[int], list[int]]:
+def measure(
+    knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile], tools: list[dict] | None = None
+) -> tuple[list[int], list[int]]:
     """Token lengths of the sampled rows under the model's chat template; empty when they cannot be measured.
 
     Returns:
@@ -170,7 +170,8 @@ def measure(knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile]) -
     rows = [row for file in files for row in file.sample]
     column = "messages" if knobs.algorithm == "sft" else "prompt"
     try:
-        lengths = token_lengths(model, _talks(rows, column), answer_next=knobs.algorithm != "sft")
+        talks = ((talk, tools or own) for talk, own in _talks(rows, column))
+        lengths = token_lengths(model, talks, answer_next=knobs.algorithm != "sft")
         answers = []
         if knobs.algorithm == "dpo":
             sides = [token_lengths(model, _talks(rows, column, side), False) for side in ("chosen", "rejected")]
@@ -306,7 +307,8 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         return
     knobs.values["REWARD_FUNC_PATH"] = str(path)
     rows = [row for file in files for row in file.sample[: reward.ROWS]]
-    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, reward.reward_kwargs(knobs.arguments))
+    needed = method.group_metric(knobs)
+    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, reward.reward_kwargs(knobs.arguments), needed)
     if problem:
         knobs.errors.append(problem)
 

@@ -47,6 +47,8 @@ def _count(auto: bool = True, low: int = 1) -> Rule:
 
 
 SWITCH = ("true", "false")
+# verl/experimental/agent_loop/tool_parser.py
+TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
     "MAX_PROMPT_LENGTH": _count(),
     "MAX_RESPONSE_LENGTH": _count(),
@@ -62,11 +64,21 @@ RULES: dict[str, Rule] = {
     "LORA_RANK": _count(auto=False, low=0),
     "LORA_ALPHA": _count(),
     "SEED": _count(auto=False, low=0),
-    "ROLLOUT_N": _count(auto=False, low=2),
+    "VARIANT": Rule("choice", choices=tuple(sorted(path.stem for path in ROOT.glob("*/variants/*.yaml")))),
+    "ROLLOUT_N": _count(auto=False),
     "TEMPERATURE": Rule("float", low=0, above=True),
-    "KL_LOSS_COEF": Rule("float", low=0),
-    "CLIP_RATIO_LOW": Rule("float", low=0, high=1, above=True),
-    "CLIP_RATIO_HIGH": Rule("float", low=0, above=True),
+    "KL_LOSS_COEF": Rule("float", low=0, auto=True),
+    "CLIP_RATIO_LOW": Rule("float", low=0, high=1, auto=True, above=True),
+    "CLIP_RATIO_HIGH": Rule("float", low=0, auto=True, above=True),
+    "OVERLONG_BUFFER": _count(),
+    "SELF_PLAY_ROUNDS": _count(auto=False),
+    "HARVEST_PAIRS": Rule("choice", choices=SWITCH),
+    "PAIR_MARGIN": Rule("float", low=0),
+    "PREFERENCE_LEARNING_RATE": Rule("float", low=0, auto=True, above=True),
+    "TOOL_FORMAT": Rule("choice", choices=TOOL_FORMATS),
+    "TOOL_TIMEOUT": Rule("float", low=0, above=True),
+    "MAX_TURNS": _count(auto=False),
+    "MAX_TOOL_RESPONSE_LENGTH": _count(auto=False),
     "LOSS_TYPE": Rule("choice", choices=("sigmoid", "hinge", "ipo", "robust", "sppo", "simpo", "orpo")),
     "BETA": Rule("float", low=0, above=True),
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
@@ -185,6 +197,8 @@ def check_value(name: str, value: str) -> str | None:
     or_auto = " or auto" if rule.auto else ""
     if rule.kind == "choice":
         ok, expected = value in rule.choices, " | ".join(rule.choices)
+        near = difflib.get_close_matches(value, rule.choices, n=1)
+        or_auto += f"; did you mean {near[0]}?" if near else ""
     else:
         ok, expected = _number_ok(rule, value), _number_words(rule)
     return None if ok else f"{name}={value}: must be {expected}{or_auto}"
@@ -212,7 +226,7 @@ def _number_words(rule: Rule) -> str:
 def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
     """Return a warning for each environment variable that looks like a knob with a slip in it."""
     warnings = []
-    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR"}
+    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR"}
     for name in environment:
         if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
+OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
 CPU_MODULES = ("process_group", "platform", "engine", "rollout")
 
@@ -31,8 +32,13 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     for name in TEXT_KNOBS:
         if name in values:
             values[name] = hydra_quote(values[name])
-    if "REFERENCE_MODEL_PATH" in values:
-        values["REFERENCE_MODEL_PATH"] = hydra_quote(values["REFERENCE_MODEL_PATH"] or "null")
+    for name in OPTIONAL_TEXT_KNOBS:
+        if name in values:
+            values[name] = hydra_quote(values[name] or "null")
+    if "LORA_TARGETS" in values and values["LORA_TARGETS"] != "all-linear":
+        values["LORA_TARGETS"] = hydra_list([part.strip() for part in values["LORA_TARGETS"].split(",")])
+    if "TOOLS_PATH" in values:
+        values["AGENT_LOOP"] = agent_loop(knobs)
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
     # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
@@ -40,10 +46,20 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RUN_DIR"] = str(run_dir)
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
+    if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
+        values["USE_KL_LOSS"] = str(float(values["KL_LOSS_COEF"]) > 0).lower()
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] == "flash_attention_2").lower()
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values.update(process_environment(knobs))
     path.write_bytes(b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
+
+
+def agent_loop(knobs: Knobs) -> str:
+    """The verl agent loop that writes the answers: one turn or several, ReMax's with a greedy answer among them."""
+    greedy = knobs["ADV_ESTIMATOR"] == "remax"
+    if knobs["TOOLS_PATH"]:
+        return "remax_tool_agent" if greedy else "kit_tool_agent"
+    return "remax_agent" if greedy else "single_turn_agent"
 
 
 def process_environment(knobs: Knobs) -> dict[str, str]:
@@ -59,5 +75,11 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
         modules = ["common.cpu_backend.rollout"] + modules
+    if knobs.values.get("TOOLS_PATH"):
+        modules += ["common.tools.loop", "common.tools.metrics"]
+    if knobs.values.get("ADV_ESTIMATOR") == "remax":
+        modules.append("common.algorithms.remax")
+    if knobs.values.get("ALGORITHM_PATH"):
+        modules.append("common.algorithms.user")
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

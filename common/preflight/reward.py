@@ -15,7 +15,11 @@ LIMIT_S = 60.0  # seconds for one call; a reward may ask another model
 
 
 def check_reward(
-    path: Path, name: str, rows: list[dict[str, Any]], parameters: dict[str, Any] | None = None
+    path: Path,
+    name: str,
+    rows: list[dict[str, Any]],
+    parameters: dict[str, Any] | None = None,
+    needed: str | None = None,
 ) -> str | None:
     """Return what is wrong with a reward function, or None.
 
@@ -26,6 +30,7 @@ def check_reward(
         name: Function in it; called as verl calls it, by keyword, in a thread or as a coroutine.
         rows: Rows of prompt data.
         parameters: What `reward_kwargs` holds.
+        needed: A key that a dictionary must have.
     """
     trial = Trial(Target(path, name, parameters or {}), limit_s=LIMIT_S)
     cases = [case for number, row in enumerate(rows[:ROWS], 1) for case in _cases(number, row)]
@@ -38,7 +43,7 @@ def check_reward(
     finally:
         worker.stop()
     problems = [_problem(path, outcome) for outcome in trial.outcomes]
-    return next(filter(None, problems), None) or _keys(path, trial.outcomes)
+    return next(filter(None, problems), None) or _keys(path, trial.outcomes, needed)
 
 
 def reward_kwargs(overrides: list[str]) -> dict[str, Any]:
@@ -70,9 +75,14 @@ def _problem(path: Path, outcome: Outcome) -> str | None:
     return f"{label} {outcome.problem or outcome.late}" if outcome.problem or outcome.late else None
 
 
-def _keys(path: Path, outcomes: list[Outcome]) -> str | None:
+def _keys(path: Path, outcomes: list[Outcome], needed: str | None) -> str | None:
     for outcome in outcomes:
         first = outcomes[0]
+        if needed and first.keys is not None and needed not in first.keys:
+            return (
+                f"REWARD_FUNC_PATH={path}: the dictionary has no {needed!r}, by which the variant chooses groups; add "
+                "it (1.0 for a right answer), or set algorithm.filter_groups.metric=reward"
+            )
         if outcome.keys != first.keys:
             answers = [one.case.answer[:40] for one in (first, outcome)]
             return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from datetime import datetime
@@ -13,7 +14,7 @@ from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
 from common.run_dir import is_alive, read_run
 
-OUTPUTS = ROOT / "outputs"
+OUTPUTS = Path(os.environ.get("OUTPUTS_DIR") or ROOT / "outputs")  # a stage of self-play is a run inside a run
 NAME = re.compile(r"\w[\w.-]{0,99}")
 
 

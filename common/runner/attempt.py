@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -47,6 +48,8 @@ COMMAND_VARIABLES = (
     "VERL_USE_EXTERNAL_MODULES",
     "OMP_WAIT_POLICY",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+    "ALGORITHM_PATH",
+    "TOOL_TIMEOUT",
 )
 
 
@@ -86,7 +89,7 @@ class Attempt:
         self._open()
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
         terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
-        terminal.phase(f"Starting {self.knobs_words()} in outputs/{self.run_dir.name} (log: {LOG_FILE})")
+        terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size())
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
@@ -101,12 +104,7 @@ class Attempt:
     def knobs_words(self) -> str:
         """The run in a few words."""
         where = "the CPU" if self.knobs["DEVICE"] == "cpu" else f"{self.knobs['N_GPUS']} GPU(s)"
-        return f"{self.environment['ALGORITHM']} of the model {self.model_name()} on {where}"
-
-    def model_name(self) -> str:
-        """The model as a person would call it."""
-        path = Path(self.knobs["MODEL_PATH"])
-        return "demo" if path == DEMO_MODEL_DIR else path.name
+        return f"{self.environment['ALGORITHM']} of the model {model_name(self.knobs)} on {where}"
 
     def _log_size(self) -> int:
         path = self.run_dir / LOG_FILE
@@ -116,35 +114,15 @@ class Attempt:
 
     def _open(self) -> None:
         """Make the run directory, or go on in it: command.sh, the log's heading, run.json."""
-        before = read_run(self.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(self.run_dir / "command.sh", self.script())
         (self.run_dir / "command.sh").chmod(0o755)
         with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
-            log.write(f"# attempt {self.number}, {_now()}: {shlex.join(self.command)}\n")
+            log.write(f"# attempt {self.number}, {now()}: {shlex.join(self.command)}\n")
         # The file of this attempt must be there even when it fails early: the next attempt counts the files.
         self.metrics.touch()
-        update_run(
-            self.run_dir,
-            id=self.environment["WANDB_RUN_ID"],
-            name=self.run_dir.name,
-            algorithm=self.environment["ALGORITHM"],
-            model=self.knobs["MODEL_PATH"],
-            model_name=self.model_name(),
-            data={"train": self.knobs["TRAIN_DATA"].split(","), "validation": self.knobs["VAL_DATA"].split(",")},
-            state="running",
-            reason=None,
-            attempt=self.number,
-            pid=os.getpid(),
-            pid_started=psutil.Process().create_time(),
-            host=os.uname().nodename,
-            started=before.get("started") or _now(),
-            ended=None,
-            exit_status=None,
-            versions={name: _version(name) for name in ("verl", "torch", "transformers", "ray")},
-            git_commit=_git_commit(),
-            knobs=self.knobs,
-        )
+        facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
+        update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], **facts)
 
     def script(self) -> str:
         """The command as a script that does the same again, into the metrics file of this attempt."""
@@ -206,21 +184,23 @@ class Attempt:
 
     def _close(self, status: int, terminal: Terminal) -> int:
         """Export, draw, write the last state, say how it ended."""
+        stage = os.environ.get("STAGE")  # of self-play, which says itself how to go on
         resume = f"EXPERIMENT_NAME={self.run_dir.name} ./{self.environment['ALGORITHM']}/train.sh"
         exported = self.stop_signal is None and status == 0 and self._finish_model(terminal)
         if exported:
             state, reason = "finished", None
         elif self.stop_signal is not None:
             status, state, reason = 128 + self.stop_signal, "stopped", signal.Signals(self.stop_signal).name
-            terminal.stopped(resume)
+            if not stage:
+                terminal.stopped(resume)
         else:
             status = status if status > 0 else 1
             state, reason = "failed", terminal.failed(status)
-        update_run(self.run_dir, state=state, reason=reason, ended=_now(), exit_status=status)
+        update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
         self._draw(terminal)
         if state == "finished":
-            terminal.summary()
-        elif state == "failed" and latest_checkpoint(self.run_dir):
+            terminal.summary(show_files=not stage)
+        elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
             terminal.stopped(resume)
         return status
 
@@ -251,7 +231,37 @@ class Attempt:
             terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {error}")
 
 
-def _now() -> str:
+def model_name(knobs: Mapping[str, str]) -> str:
+    """The model as a person would call it."""
+    path = Path(knobs["MODEL_PATH"])
+    return "demo" if path == DEMO_MODEL_DIR else path.name
+
+
+def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
+    """What run.json says of a run that this process starts now."""
+    return {
+        "name": run_dir.name,
+        "algorithm": algorithm,
+        "model": knobs["MODEL_PATH"],
+        "model_name": model_name(knobs),
+        "data": {"train": knobs["TRAIN_DATA"].split(","), "validation": knobs["VAL_DATA"].split(",")},
+        "state": "running",
+        "reason": None,
+        "attempt": attempt,
+        "pid": os.getpid(),
+        "pid_started": psutil.Process().create_time(),
+        "host": os.uname().nodename,
+        "started": read_run(run_dir).get("started") or now(),
+        "ended": None,
+        "exit_status": None,
+        "versions": {name: _version(name) for name in ("verl", "torch", "transformers", "ray")},
+        "git_commit": _git_commit(),
+        "knobs": dict(knobs),
+    }
+
+
+def now() -> str:
+    """The time as run.json has it."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 

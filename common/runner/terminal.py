@@ -145,8 +145,8 @@ class Terminal:
         if self.status:
             self.status.stop()
 
-    def summary(self) -> None:
-        """Print what a finished run has reached and what to do next."""
+    def summary(self, show_files: bool = True) -> None:
+        """Print what a finished run has reached and, with ``show_files``, what to do next."""
         seconds = format_duration(time.monotonic() - self.started)
         steps = f"{self.total_steps} steps, " if self.total_steps else ""
         self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} ({steps}run {self.run_dir.name})")
@@ -161,6 +161,8 @@ class Terminal:
             self.console.print(
                 f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
             )
+        if not show_files:
+            return
         folder = _relative(self.run_dir)
         self.console.print(f"  {'model':<19} {folder}/model")
         self.console.print(f"  {'curves':<19} {folder}/charts/metrics.png")

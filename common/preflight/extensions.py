@@ -1,0 +1,123 @@
+"""Files of the user's that extend a run: an algorithm, tools, an adapter to start from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from common.preflight.knobs import ROOT, Knobs
+from common.preflight.model import ModelInfo, token_lengths
+
+ASK = [{"role": "user", "content": "2 + 2?"}]
+
+
+def find_path(text: str) -> Path | None:
+    """Return the absolute path of an existing file or folder: as given from where the user is, else from here."""
+    path = Path(text).expanduser()
+    for base in (Path(os.environ.get("CALLER_DIR", ".")), ROOT):
+        candidate = base / path
+        if candidate.exists():
+            return candidate.resolve()
+    return None
+
+
+def find_file(knobs: Knobs, name: str) -> Path | None:
+    """The file of a knob that may be empty; sets the knob to its absolute path, or says that there is none."""
+    if not knobs.values.get(name):
+        return None
+    path = find_path(knobs[name])
+    if path is None or not path.is_file():
+        knobs.errors.append(f"{name}={knobs[name]}: no such file")
+        return None
+    knobs.values[name] = str(path)
+    return path
+
+
+def read_algorithm(knobs: Knobs) -> dict[str, list[str]]:
+    """What the file of ``ALGORITHM_PATH`` registers; it becomes the choice where the knobs are ``auto``."""
+    nothing: dict[str, list[str]] = {"estimators": [], "losses": []}
+    path = find_file(knobs, "ALGORITHM_PATH")
+    if path is None:
+        return nothing
+    from common.algorithms.check import registered
+
+    try:
+        found = registered(path)
+    except ValueError as error:
+        knobs.errors.append(f"ALGORITHM_PATH={path}: {error}")
+        return nothing
+    if not any(found.values()):
+        knobs.errors.append(
+            f"ALGORITHM_PATH={path}: registers nothing; put @register_adv_est(name) or @register_policy_loss(name) of "
+            "verl.trainer.ppo.core_algos above a function"
+        )
+    for knob, kind in (("ADV_ESTIMATOR", "estimators"), ("POLICY_LOSS", "losses")):
+        if len(found[kind]) == 1:
+            knobs.resolve(knob, found[kind][0], f"registered by {path.name}")
+        elif len(found[kind]) > 1 and knobs.is_auto(knob):
+            knobs.errors.append(
+                f"{knob}=auto: {path.name} registers {', '.join(found[kind])}; set {knob} to one of them"
+            )
+    return found
+
+
+def read_tools(knobs: Knobs, model: ModelInfo | None) -> list[dict[str, Any]] | None:
+    """Descriptions of the tools of ``TOOLS_PATH``, when the model's chat template can show them."""
+    path = find_file(knobs, "TOOLS_PATH")
+    if path is None:
+        return None
+    from common.tools.check import descriptions
+
+    try:
+        tools = descriptions(path)
+    except ValueError as error:
+        knobs.errors.append(f"TOOLS_PATH={path}: {error}")
+        return None
+    if not tools:
+        knobs.errors.append(
+            f"TOOLS_PATH={path}: has no tool; put @function_tool of verl.tools.function_tool above a function with "
+            "type hints and a docstring that describes its arguments"
+        )
+    elif model and model.chat_template and not _shows_tools(model, tools):
+        knobs.errors.append(
+            f"TOOLS_PATH={path}: the chat template of {knobs['MODEL_PATH']} does not show tools to the model; use a "
+            "model with tool support, or add it to its chat_template"
+        )
+    if knobs.number("MAX_TURNS") == 1:
+        knobs.errors.append("MAX_TURNS=1: leaves no answer after a call; set 2 or more")
+    return tools or None
+
+
+def _shows_tools(model: ModelInfo, tools: list[dict[str, Any]]) -> bool:
+    try:
+        with_tools, without = token_lengths(model, [(ASK, tools), (ASK, None)], answer_next=True)
+    except ValueError:  # said elsewhere
+        return True
+    return with_tools > without
+
+
+def check_adapter(knobs: Knobs) -> None:
+    """An adapter to start from against the LoRA knobs."""
+    text = knobs.values.get("LORA_ADAPTER_PATH")
+    if not text:
+        return
+    folder = find_path(text)
+    config = folder / "adapter_config.json" if folder else None
+    if config is None or not config.is_file():
+        knobs.errors.append(f"LORA_ADAPTER_PATH={text}: no folder with an adapter_config.json")
+        return
+    knobs.values["LORA_ADAPTER_PATH"] = str(folder)
+    adapter = json.loads(config.read_text(encoding="utf-8"))
+    rank = adapter.get("r")
+    if knobs.number("LORA_RANK") != rank:
+        knobs.errors.append(
+            f"LORA_RANK={knobs['LORA_RANK']}: the adapter in {text} has rank {rank}; set LORA_RANK={rank}"
+        )
+    alpha = adapter.get("lora_alpha")
+    knobs.resolve("LORA_ALPHA", alpha, "of the adapter")
+    if knobs["LORA_ALPHA"] != str(alpha):
+        knobs.errors.append(
+            f"LORA_ALPHA={knobs['LORA_ALPHA']}: the adapter in {text} was trained with {alpha}; set LORA_ALPHA=auto"
+        )

@@ -1,0 +1,67 @@
+"""Self-play of GSPO: which rows are prompts and which are pairs, and whether the rounds have what to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.data.readers import read_records
+from common.data.rows import loaded
+from common.data.self_play import is_pair, is_prompt
+from common.preflight.data import DataFile
+from common.preflight.knobs import Knobs
+
+STAGES_A_ROUND = 2
+
+
+def split_prompts(knobs: Knobs, files: list[DataFile]) -> tuple[list[DataFile], int]:
+    """Files with the rows only that the model answers itself, and the number of pairs.
+
+    For other algorithms than gspo all rows are prompts.
+    """
+    if "SELF_PLAY_ROUNDS" not in knobs:
+        return files, 0
+    pairs = 0
+    prompts = []
+    for file in files:
+        rows = 0
+        for record in read_records(file.path):
+            row = {name: loaded(value) for name, value in (record.row or {}).items() if name in ("chosen", "rejected")}
+            row["self_play"] = (record.row or {}).get("self_play")
+            pairs += is_pair(row)
+            rows += is_prompt(row)
+        prompts.append(replace(file, rows=rows, sample=[row for row in file.sample if is_prompt(row)]))
+    return prompts, pairs
+
+
+def check_self_play(knobs: Knobs, prompts: int, pairs: int) -> None:
+    """Rounds need prompts to answer and pairs to learn from; says what each round will do."""
+    if "SELF_PLAY_ROUNDS" not in knobs:
+        return
+    rounds, harvest = knobs.number("SELF_PLAY_ROUNDS"), knobs["HARVEST_PAIRS"] == "true"
+    knobs.values["SELF_PLAY"] = str(rounds > 1 or harvest or pairs > 0).lower()
+    if not prompts and pairs:
+        knobs.errors.append(
+            f"TRAIN_DATA={knobs['TRAIN_DATA']}: all {pairs:,} rows are pairs and none is a prompt to answer; use "
+            "dpo/train.sh, or add prompts"
+        )
+    if rounds > 1 and not harvest and not pairs:
+        knobs.errors.append(
+            f"SELF_PLAY_ROUNDS={rounds}: there is no pair to learn from between the rounds; set HARVEST_PAIRS=true, "
+            "add rows with chosen and rejected, or set SELF_PLAY_ROUNDS=1"
+        )
+    if harvest and knobs.number("ROLLOUT_N") == 1:
+        knobs.errors.append(
+            "HARVEST_PAIRS=true: takes the best and the worst of several answers; set ROLLOUT_N=2 or more"
+        )
+    if harvest and knobs["TOOLS_PATH"]:
+        knobs.errors.append(
+            "HARVEST_PAIRS=true: answers with tool calls are conversations and make no pairs; set HARVEST_PAIRS=false"
+        )
+    if knobs["SELF_PLAY"] == "true":
+        source = " and ".join(
+            ([f"{pairs:,} pairs of the data"] if pairs else []) + (["those of its answers"] if harvest else [])
+        )
+        knobs.warnings.append(
+            f"{rounds} round{'s' if rounds > 1 else ''} of {STAGES_A_ROUND} stages: {knobs['TOTAL_STEPS']} RL steps on "
+            f"{prompts:,} prompts, then preferences from {source}"
+        )

@@ -1,0 +1,81 @@
+"""One curve of all stages: their metrics one after the other, and their logs in one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.metric_names import friendly
+from common.run_dir import LOG_FILE, metrics_files, metrics_path, read_metrics, write_atomically
+from common.runner.follow import MetricsTail
+
+MEASURES = ("val_score", "val_accuracy")
+
+
+class JoinedCurve:
+    """``metrics.jsonl`` and ``train.log`` of a run with stages; a stage's steps are counted on from the one before.
+
+    Args:
+        run_dir: Of the whole run.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir
+        self.metrics = metrics_path(run_dir, 1)
+        self.offset = 0
+
+    def rebuild(self, folders: list[Path]) -> None:
+        """Write the metrics of all stages anew, attempts of each joined.
+
+        Args:
+            folders: Of the stages in their order; those that do not exist yet are passed over.
+        """
+        lines, self.offset = [], 0
+        for folder in folders:
+            records = read_metrics(folder) if folder.is_dir() else []
+            lines += [self._line(record) for record in records]
+            self.offset += max((record["step"] for record in records), default=0)
+        write_atomically(self.metrics, "".join(lines))
+
+    def _line(self, record: dict[str, Any]) -> str:
+        return json.dumps({"step": self.offset + record["step"], "data": record["data"]}, ensure_ascii=False) + "\n"
+
+    def begin(self, folder: Path) -> None:
+        """Follow the attempt of a stage that has just been started; steps of its earlier attempts count once."""
+        attempts = metrics_files(folder) if folder.is_dir() else []
+        earlier = max((record["step"] for record in read_metrics(folder)), default=0) if attempts else 0
+        self.offset -= earlier
+        self.last = 0
+        self.tail = MetricsTail(metrics_path(folder, len(attempts) + 1))
+        self.log = folder / LOG_FILE
+        self.log_offset = self.log.stat().st_size if self.log.is_file() else 0
+
+    def follow(self) -> None:
+        """Append what is new."""
+        records = self.tail.records()
+        if records:
+            with self.metrics.open("a", encoding="utf-8") as stream:
+                stream.writelines(self._line(record) for record in records)
+            self.last = max(self.last, *(record["step"] for record in records))
+        if self.log.is_file():
+            with self.log.open("rb") as source, (self.run_dir / LOG_FILE).open("ab") as target:
+                source.seek(self.log_offset)
+                new = source.read()
+                target.write(new)
+                self.log_offset += len(new)
+
+    def end(self) -> None:
+        """Take in the rest and count on."""
+        self.follow()
+        self.offset += self.last
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    """First and last validation of a stage; empty when it has none."""
+    found = [friendly(record["data"]) for record in read_metrics(folder)] if folder.is_dir() else []
+    for name in MEASURES:
+        values = [values[name] for values in found if name in values]
+        if values:
+            return {"measure": name, "first": values[0], "last": values[-1]}
+    return {}

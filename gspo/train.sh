@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# GSPO: sample a group of answers to each prompt, score them, push whole answers up or down; in rounds of self-play, the
+# best and the worst answers then teach as preference pairs.
+#
+#   ./gspo/train.sh                                        # the built-in demo, on any machine, in minutes
+#   MODEL_PATH=/models/my-sft TRAIN_DATA=gsm8k.parquet ./gspo/train.sh
+#   SELF_PLAY_ROUNDS=1 HARVEST_PAIRS=false ./gspo/train.sh # plain GSPO where the data has no pairs
+#   ./gspo/train.sh algorithm.norm_adv_by_std_in_grpo=false # any key of verl; wins over all else, in the RL stages
+#   DRY_RUN=1 ./gspo/train.sh                              # check everything, print the command, start nothing
+#
+# Needs ./setup_env.sh. Each knob below can be set here or in the environment; auto is chosen and explained at
+# the start. What to set them to: gspo/README.md (中文: gspo/README_zh.md).
+set -euo pipefail
+# shellcheck source=common/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common/launch.sh"
+set -a
+# ================================ edit here ================================
+# ---- Model and data ----
+MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
+TRAIN_DATA="${TRAIN_DATA:-gspo/data/train.parquet}"  # parquet or jsonl; several files: a.parquet,b.parquet
+VAL_DATA="${VAL_DATA:-gspo/data/val.parquet}"        # the same, not seen in training
+REWARD_FUNC_PATH="${REWARD_FUNC_PATH:-gspo/reward_func.py}" # Python file that scores an answer
+REWARD_FUNC_NAME="${REWARD_FUNC_NAME:-compute_score}" # the function in it
+MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts are left out and counted
+MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
+# ---- Batch ----
+BATCH_SIZE="${BATCH_SIZE:-auto}"                     # prompts per step; each gets ROLLOUT_N answers
+MINI_BATCH_SIZE="${MINI_BATCH_SIZE:-auto}"           # prompts per optimiser update; divides BATCH_SIZE
+TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
+# ---- Optimisation ----
+LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-6 for full fine-tuning, 1e-5 for LoRA
+LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | cosine
+WARMUP_RATIO="${WARMUP_RATIO:-0.0}"                  # share of the steps in which the learning rate climbs
+TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
+TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
+LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
+LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
+LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
+LORA_ADAPTER_PATH="${LORA_ADAPTER_PATH:-}"           # folder of an adapter to start from; empty: a new one
+SEED="${SEED:-1}"                                    # order of the data and sampling of the answers
+# ---- Algorithm ----
+SELF_PLAY_ROUNDS="${SELF_PLAY_ROUNDS:-2}"            # rounds of an RL stage and a preference stage
+HARVEST_PAIRS="${HARVEST_PAIRS:-true}"               # true: a round's best and worst answers become preference pairs
+PAIR_MARGIN="${PAIR_MARGIN:-0.5}"                    # least difference of their scores
+PREFERENCE_LEARNING_RATE="${PREFERENCE_LEARNING_RATE:-auto}" # peak, in the preference stages
+LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | hinge | ipo | robust | sppo | simpo | orpo
+BETA="${BETA:-0.1}"                                  # pull towards the reference; simpo wants about 2
+ALGORITHM_PATH="${ALGORITHM_PATH:-}"                 # Python file with an advantage estimator or policy loss of your own
+ADV_ESTIMATOR="${ADV_ESTIMATOR:-auto}"               # how rewards become advantages; auto: as the method has it
+POLICY_LOSS="${POLICY_LOSS:-auto}"                   # how advantages become a loss; auto: as the method has it
+ROLLOUT_N="${ROLLOUT_N:-8}"                          # answers per prompt (the group), at least 2
+TEMPERATURE="${TEMPERATURE:-1.0}"                    # of sampling in training; validation is greedy
+KL_LOSS_COEF="${KL_LOSS_COEF:-auto}"                 # pull towards the starting model; 0.001-0.04, 0: none
+CLIP_RATIO_LOW="${CLIP_RATIO_LOW:-auto}"             # how far an update may go down, as a share of the probability
+CLIP_RATIO_HIGH="${CLIP_RATIO_HIGH:-auto}"           # and up; larger explores more
+TOOLS_PATH="${TOOLS_PATH:-}"                         # Python file with tools the model may call; empty: none
+TOOL_FORMAT="${TOOL_FORMAT:-hermes}"                 # how the model writes a call, see the README
+TOOL_TIMEOUT="${TOOL_TIMEOUT:-10}"                   # seconds for one call
+MAX_TURNS="${MAX_TURNS:-5}"                          # answers of the model in one conversation; all but the last may call
+MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a tool's answer; longer ones lose their middle
+# ---- Hardware ----
+DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
+N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
+NNODES="${NNODES:-1}"                                # nodes; several are not there yet
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa
+OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
+ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
+TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
+GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
+# ---- Output ----
+EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
+SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
+KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep
+TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
+RESUME="${RESUME:-auto}"                             # auto | never
+USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
+WANDB_PROJECT="${WANDB_PROJECT:-verl_gspo}"          # Weights & Biases project
+WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
+WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
+# ======================= nothing to edit below this line =======================
+set +a
+prepare_run gspo "$@"
+
+# With rounds, this script and dpo/train.sh are run stage by stage; the RL stage is the command below.
+if [[ "${SELF_PLAY}" == true && "${DRY_RUN:-0}" != 1 ]]; then exec "${PYTHON}" -m gspo.rounds "$@"; fi
+
+run_training "${PYTHON}" -m verl.trainer.main_ppo \
+  --config-path="${PWD}/grpo" --config-name=config +hardware="${DEVICE}" \
+  data.train_files="${TRAIN_DATA}" \
+  data.val_files="${VAL_DATA}" \
+  data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
+  data.max_response_length="${MAX_RESPONSE_LENGTH}" \
+  data.train_batch_size="${BATCH_SIZE}" \
+  data.seed="${SEED}" \
+  actor_rollout_ref.model.path="${MODEL_PATH}" \
+  actor_rollout_ref.model.use_remove_padding="${REMOVE_PADDING}" \
+  +actor_rollout_ref.model.override_config.attn_implementation="${ATTENTION}" \
+  actor_rollout_ref.model.lora_rank="${LORA_RANK}" \
+  actor_rollout_ref.model.lora_alpha="${LORA_ALPHA}" \
+  actor_rollout_ref.model.target_modules="${LORA_TARGETS}" \
+  actor_rollout_ref.model.lora_adapter_path="${LORA_ADAPTER_PATH}" \
+  actor_rollout_ref.actor.ppo_mini_batch_size="${MINI_BATCH_SIZE}" \
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
+  actor_rollout_ref.actor.optim.lr="${LEARNING_RATE}" \
+  actor_rollout_ref.actor.optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  actor_rollout_ref.actor.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  algorithm.adv_estimator="${ADV_ESTIMATOR}" \
+  actor_rollout_ref.actor.policy_loss.loss_mode="${POLICY_LOSS}" \
+  actor_rollout_ref.actor.use_kl_loss="${USE_KL_LOSS}" \
+  actor_rollout_ref.actor.kl_loss_coef="${KL_LOSS_COEF}" \
+  actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO_LOW}" \
+  actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO_HIGH}" \
+  actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
+  actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
+  actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
+  actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
+  actor_rollout_ref.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH))" \
+  actor_rollout_ref.rollout.agent.default_agent_loop="${AGENT_LOOP}" \
+  actor_rollout_ref.rollout.multi_turn.function_tool_path="${TOOLS_PATH}" \
+  actor_rollout_ref.rollout.multi_turn.format="${TOOL_FORMAT}" \
+  actor_rollout_ref.rollout.multi_turn.max_assistant_turns="${MAX_TURNS}" \
+  actor_rollout_ref.rollout.multi_turn.max_tool_response_length="${MAX_TOOL_RESPONSE_LENGTH}" \
+  actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
+  actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
+  reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
+  reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
+  trainer.n_gpus_per_node="${N_GPUS}" \
+  trainer.nnodes="${NNODES}" \
+  trainer.total_epochs="${EPOCH_LIMIT}" \
+  trainer.total_training_steps="${TOTAL_STEPS}" \
+  trainer.save_freq="${SAVE_FREQ}" \
+  trainer.max_actor_ckpt_to_keep="${KEEP_CHECKPOINTS}" \
+  trainer.test_freq="${TEST_FREQ}" \
+  trainer.project_name="${WANDB_PROJECT}" \
+  trainer.experiment_name="${WANDB_RUN_NAME}" \
+  trainer.logger="${LOGGERS}" \
+  "$@"

@@ -1,0 +1,147 @@
+"""The preflight of methods, tools, adapters and self-play: each bad input gets one message with the knob to change."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from common.preflight.knobs import check_value
+from common.preflight.method import known_estimators, known_losses
+from common.preflight.resolved import agent_loop, process_environment
+from tests.conftest import ROOT
+from tests.unit.test_preflight import check, only_error, rl_row, write  # noqa: F401
+
+TEMPLATE_WITHOUT_TOOLS = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+PAIR = {"chosen": [{"role": "assistant", "content": "2"}], "rejected": [{"role": "assistant", "content": "3"}]}
+
+
+def test_the_gspo_demo_passes(check):  # noqa: F811
+    knobs = check("gspo")
+    assert knobs.errors == [] and knobs["SELF_PLAY"] == "true" and knobs["POLICY_LOSS"] == "gspo"
+    assert any("2 rounds of 2 stages" in warning and "256 pairs" in warning for warning in knobs.warnings)
+    assert (knobs["CLIP_RATIO_LOW"], knobs["CLIP_RATIO_HIGH"]) == ("3e-4", "4e-4")
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "gspo"])
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"ROLLOUT_N": "1", "HARVEST_PAIRS": "false"}, "ROLLOUT_N=1: ADV_ESTIMATOR=grpo compares the answers"),
+        ({"CLIP_RATIO_LOW": "0.3", "CLIP_RATIO_HIGH": "0.2"}, "the bounds are the wrong way round"),
+        ({"ADV_ESTIMATOR": "rlo"}, "ADV_ESTIMATOR=rlo: not registered; did you mean rloo? known: grpo"),
+        ({"POLICY_LOSS": "vanila"}, "did you mean vanilla? known: vanilla"),
+        ({"ALGORITHM_PATH": "gone.py"}, "ALGORITHM_PATH=gone.py: no such file"),
+        ({"TOOLS_PATH": "gone.py", "HARVEST_PAIRS": "false"}, "TOOLS_PATH=gone.py: no such file"),
+        ({"LORA_ADAPTER_PATH": "gone"}, "no folder with an adapter_config.json"),
+    ],
+)
+def test_bad_methods(check, algorithm, knobs, words):  # noqa: F811
+    assert words in only_error(check(algorithm, **knobs))
+
+
+def test_a_variant_with_a_slip_names_the_nearest():
+    assert check_value("VARIANT", "dappo").endswith("did you mean dapo?")
+    assert check_value("VARIANT", "dr_grpo") is None
+
+
+def test_variants_where_the_rules_differ(check):  # noqa: F811
+    assert check(VARIANT="cispo").errors == []  # no lower bound: 1.0 against 0.2
+    assert check(VARIANT="reinforce_pp", ROLLOUT_N="1").errors == []
+    assert "OVERLONG_BUFFER=4: only VARIANT=dapo" in only_error(check(OVERLONG_BUFFER="4"))
+    knobs = check(VARIANT="dapo", OVERLONG_BUFFER="6", CLIP_RATIO_HIGH="0.25")
+    assert (knobs["OVERLONG_BUFFER"], knobs["CLIP_RATIO_HIGH"], knobs["KL_LOSS_COEF"]) == ("6", "0.25", "0")
+
+
+def test_dapo_wants_acc_of_a_reward_that_returns_a_dictionary(check, tmp_path):  # noqa: F811
+    reward = tmp_path / "r.py"
+    reward.write_text("def compute_score(data_source, solution_str, ground_truth, **kw): return {'score': 1.0}\n")
+    assert "acc" in only_error(check(VARIANT="dapo", REWARD_FUNC_PATH=str(reward)))
+    assert check(VARIANT="grpo", REWARD_FUNC_PATH=str(reward)).errors == []
+    reward.write_text("def compute_score(data_source, solution_str, ground_truth, **kw): return 1.0\n")
+    assert check(VARIANT="dapo", REWARD_FUNC_PATH=str(reward)).errors == []
+
+
+def test_names_that_verl_knows():
+    assert {"grpo", "rloo", "remax", "gpg", "opo"} <= set(known_estimators()) and "gae" not in known_estimators()
+    assert {"vanilla", "gspo", "cispo", "geo_mean"} <= set(known_losses())
+
+
+# ---- files of the user's ------------------------------------------------------------------------------------------
+
+
+def test_an_algorithm_of_ones_own_is_chosen(check):  # noqa: F811
+    knobs = check(ALGORITHM_PATH=str(ROOT / "grpo" / "my_algorithm.py"))
+    assert knobs.errors == []
+    assert (knobs["ADV_ESTIMATOR"], knobs["POLICY_LOSS"]) == ("best_of_group", "soft_clip")
+    assert process_environment(knobs)["VERL_USE_EXTERNAL_MODULES"].endswith("common.algorithms.user")
+
+
+def test_an_algorithm_file_that_does_not_do(check, tmp_path):  # noqa: F811
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1 / 0\n")
+    assert "ZeroDivisionError" in only_error(check(ALGORITHM_PATH=str(path)))
+    path.write_text("x = 1\n")
+    assert "registers nothing" in only_error(check(ALGORITHM_PATH=str(path)))
+
+
+def test_tools_turn_the_agent_loop_on_and_count_in_the_prompt(check):  # noqa: F811
+    plain = check()
+    knobs = check(TOOLS_PATH=str(ROOT / "grpo" / "tools" / "calculator.py"))
+    assert knobs.errors == []
+    assert (agent_loop(plain), agent_loop(knobs)) == ("single_turn_agent", "kit_tool_agent")
+    assert knobs.number("MAX_PROMPT_LENGTH") > plain.number("MAX_PROMPT_LENGTH") + 100
+    assert "common.tools.loop" in process_environment(knobs)["VERL_USE_EXTERNAL_MODULES"]
+
+
+def test_tools_that_do_not_do(check, tmp_path):  # noqa: F811
+    path = tmp_path / "tools.py"
+    path.write_text("def f(x): return x\n")
+    assert "has no tool" in only_error(check(TOOLS_PATH=str(path)))
+    path = str(ROOT / "grpo" / "tools" / "calculator.py")
+    assert "leaves no answer after a call" in only_error(check(TOOLS_PATH=path, MAX_TURNS="1"))
+    assert "make no pairs" in only_error(check("gspo", TOOLS_PATH=path))
+
+
+def test_a_template_without_tools(check, tmp_path):  # noqa: F811
+    from shutil import copytree
+
+    from common.demo_model import DEMO_MODEL_DIR
+
+    model = copytree(DEMO_MODEL_DIR, tmp_path / "model")
+    (model / "chat_template.jinja").write_text(TEMPLATE_WITHOUT_TOOLS)
+    path = str(ROOT / "grpo" / "tools" / "calculator.py")
+    assert "does not show tools" in only_error(check(TOOLS_PATH=path, MODEL_PATH=str(model)))
+
+
+def test_an_adapter_to_start_from(check, tmp_path):  # noqa: F811
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 24}))
+    folder = str(tmp_path)
+    assert "set LORA_RANK=8" in only_error(check(LORA_ADAPTER_PATH=folder))
+    knobs = check(LORA_ADAPTER_PATH=folder, LORA_RANK="8")
+    assert knobs.errors == [] and knobs["LORA_ALPHA"] == "24"
+    assert "set LORA_ALPHA=auto" in only_error(check(LORA_ADAPTER_PATH=folder, LORA_RANK="8", LORA_ALPHA="8"))
+
+
+# ---- self-play ----------------------------------------------------------------------------------------------------
+
+
+def test_rounds_without_pairs(check, tmp_path):  # noqa: F811
+    path = str(write(tmp_path / "t.parquet", [rl_row() for _ in range(64)]))
+    data = {"TRAIN_DATA": path, "VAL_DATA": path}
+    assert "there is no pair to learn from" in only_error(check("gspo", HARVEST_PAIRS="false", **data))
+    plain = check("gspo", HARVEST_PAIRS="false", SELF_PLAY_ROUNDS="1", **data)
+    assert plain.errors == [] and plain["SELF_PLAY"] == "false"
+
+
+def test_pairs_without_prompts(check, tmp_path):  # noqa: F811
+    path = str(write(tmp_path / "t.parquet", [{"prompt": rl_row()["prompt"], **PAIR} for _ in range(64)]))
+    knobs = check("gspo", TRAIN_DATA=path)
+    assert any("none is a prompt to answer" in error and "dpo/train.sh" in error for error in knobs.errors)
+
+
+def test_a_row_that_is_neither_is_named(check, tmp_path):  # noqa: F811
+    path = tmp_path / "t.jsonl"
+    bad = rl_row(self_play=False)
+    path.write_text("".join(json.dumps(row) + "\n" for row in [rl_row(), bad]))
+    assert "row 2: self_play" in only_error(check("gspo", TRAIN_DATA=str(path)))
