@@ -75,7 +75,10 @@ def run_batch(options: BatchOptions, settings: Settings, backend: Backend, conso
     _try_rewards(questions, rewards)
     digest = f"{file_digest(file)} {options.columns}"
     job = Job(questions, rewards, settings, backend, digest, output.parent, console, options.fresh)
-    candidates = [get_ready(source, name, job) for source, name in zip(sources, _names(sources), strict=True)]
+    candidates = [
+        get_ready(source, name, settings, backend, console.print)
+        for source, name in zip(sources, _names(sources), strict=True)
+    ]
     models, partials = [], []
     with contextlib.ExitStack() as stack:
         for candidate in candidates:

@@ -59,11 +59,12 @@ class Sheet:
         self.columns, self.row, self.cut = columns, 0, 0
         top = {"valign": "top", "font_size": 10}
         self.wrapped: Format = book.add_format({**top, "text_wrap": True})
-        self.number: Format = book.add_format({**top, "num_format": "General"})
+        self.number: Format = book.add_format({**top, "align": "center"})
         self.named: Format = book.add_format({**top, "align": "left"})  # numbers that are names
         header = book.add_format({**top, "bold": True, "text_wrap": True, "bg_color": "#D9E1F2", "bottom": 1})
         self.good, self.bad = book.add_format(GREEN), book.add_format(RED)
-        self.widths = [WIDE if column.wide else _narrow(column.name) for column in columns]
+        self.sheet.set_row(0, 2 * LINE_HEIGHT)
+        self.widths = [_width(column) for column in columns]
         for index, (column, size) in enumerate(zip(columns, self.widths, strict=True)):
             self.sheet.set_column(index, index, size)
             self.sheet.write_string(0, index, cell_text(column.name)[0], header)
@@ -145,8 +146,12 @@ def _texts(model: Any, row: int, n: int) -> str:
     return answers[0] if len(answers) == 1 else "\n\n".join(f"{i}: {text}" for i, text in enumerate(answers, 1))
 
 
-def _narrow(name: str) -> int:
-    return min(max(len(name) + 4, NARROW[0]), NARROW[1])
+def _width(column: Column) -> int:
+    """Characters; a heading of two words may take two lines."""
+    if column.wide:
+        return WIDE
+    longest = max(map(width, column.name.split(" "))) if column.kind != TEXT else width(column.name)
+    return min(max(longest + 4, NARROW[0]), NARROW[1])
 
 
 def _lines(text: str, size: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,23 +66,32 @@ class Candidate:
     context: int | None = None
 
 
-def get_ready(source: ModelSource, name: str, job: Job) -> Candidate:
+def get_ready(
+    source: ModelSource, name: str, settings: Settings, backend: Backend, say: Callable[[str], None]
+) -> Candidate:
     """Load the tokenizer and see that prompts can be made.
+
+    Args:
+        source: The model.
+        name: In tables.
+        settings: For the prompts.
+        backend: A server has its own tokenizer and template.
+        say: Is told when a checkpoint has to be merged first.
 
     Raises:
         EvaluationError: If the model cannot be used.
     """
-    if job.backend.kind == "server":
+    if backend.kind == "server":
         return Candidate(source, name)
     from transformers.utils import logging
 
     from common.evaluation.transformers_engine import load_tokenizer
 
     logging.disable_progress_bar()  # the evaluation has one of its own
-    source = source.prepare(job.console.print)
-    tokenizer = load_tokenizer(source, job.backend.trust_remote_code)
-    context = context_length(source, job.backend.trust_remote_code)
-    return Candidate(source, name, tokenizer, Prompter(tokenizer, job.settings, source.given), context)
+    source = source.prepare(say)
+    tokenizer = load_tokenizer(source, backend.trust_remote_code)
+    context = context_length(source, backend.trust_remote_code)
+    return Candidate(source, name, tokenizer, Prompter(tokenizer, settings, source.given), context)
 
 
 def run_model(candidate: Candidate, job: Job) -> tuple[ModelResults, Partial]:

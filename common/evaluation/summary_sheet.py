@@ -16,6 +16,7 @@ CHART_GROUPS = 20  # bars; the table holds all
 BINS = 10  # of the lengths
 CHART_ROWS = 16  # that the charts cover
 COLOURS = ("#4472C4", "#A5A5A5", "#ED7D31", "#70AD47", "#FFC000", "#7030A0")
+FAINT_LINES = {"visible": True, "line": {"color": "#E0E0E0"}}
 
 
 def write_summary(book: Workbook, report: Report, notes: list[str]) -> None:
@@ -37,12 +38,14 @@ def write_summary(book: Workbook, report: Report, notes: list[str]) -> None:
 class _Summary:
     def __init__(self, book: Workbook, report: Report):
         self.book, self.report, self.row = book, report, 0
+        self.bars_from = 0  # column of the lengths of the error bars
         self.sheet: Worksheet = book.add_worksheet("Summary")
         self.sheet.hide_gridlines(2)
         print_on_one_width(self.sheet)
         self.sheet.set_column(0, 0, 30)
         self.sheet.set_column(1, 1, 22)
-        self.sheet.set_column(2, 16, 12)
+        self.sheet.set_column(2, 20, 12)
+        self.sheet.set_column(11, 11, 20)
         plain = {"font_size": 10, "valign": "top"}
         self.styles = {
             "title": book.add_format({"bold": True, "font_size": 16}),
@@ -56,6 +59,8 @@ class _Summary:
             "number": book.add_format({**plain, "num_format": "#,##0"}),
             "decimal": book.add_format({**plain, "num_format": "#,##0.0"}),
             "score": book.add_format({**plain, "num_format": "0.0000"}),
+            "faint": book.add_format({**plain, "num_format": "0.0000", "font_color": "#BFBFBF"}),
+            "tiny": book.add_format({**plain, "num_format": "0.0E+00"}),
             "points": book.add_format({**plain, "num_format": "+0.0%;-0.0%;0.0%"}),
             "signed": book.add_format({**plain, "num_format": "+0.0000;-0.0000;0"}),
             "p": book.add_format({**plain, "num_format": "0.0000"}),
@@ -117,6 +122,10 @@ class _Summary:
                 values += [(score.pass_at.get(k), percent) for k in ks]
                 values += [(score.majority, percent)] if report.n > 1 else []
             values += [(score.length, "decimal"), (score.cut, "percent")]
+            if score.accuracy is not None:  # the chart's error bars; Excel wants distances in cells
+                bars = score.high - score.accuracy, score.accuracy - score.low
+                values += [(None, "text"), *((bar, "faint") for bar in bars)]
+                self.bars_from = len(values) - 2
             for index, (value, style) in enumerate(values):
                 self.put(index, value, style)
             self.row += 1
@@ -126,7 +135,7 @@ class _Summary:
         summary = self.report.summaries[model]
         found = [("all", summary.overall)]
         for column, groups in summary.groups.items():
-            if len(groups) > 1 or groups[0].name != "(none)":
+            if len(groups) > 1:  # one alone is the same as all
                 found += [(f"{column}: {group.name}", group) for group in groups]
         return found
 
@@ -142,7 +151,8 @@ class _Summary:
         for one in self.report.comparisons:
             counts = (one.pairs, one.better, one.worse, one.pairs - len(one.changes))
             values = [(one.model, "text"), (one.other, "text"), *((count, "number") for count in counts)]
-            values += [(one.difference, points), (one.low, points), (one.high, points), (one.p_value, "p")]
+            values += [(one.difference, points), (one.low, points), (one.high, points)]
+            values.append((one.p_value, "p" if one.p_value >= 1e-4 else "tiny"))
             for index, (value, style) in enumerate([*values, (one.test, "text"), (one.verdict, "strong")]):
                 self.put(index, value, style)
             self.row += 1
@@ -198,16 +208,14 @@ class _Summary:
         for index, model in enumerate(self.report.models):
             first = start + index * groups
             last = first + shown - 1
-            some = [group for _, group in self._groups(index)][:shown]
-            plus = [(g.high or 0) - (g.accuracy or 0) for g in some]
-            minus = [(g.accuracy or 0) - (g.low or 0) for g in some]
-            bars = {"type": "custom", "plus_values": plus, "minus_values": minus, "line": {"color": "#404040"}}
+            plus, minus = (["Summary", first, self.bars_from + i, last, self.bars_from + i] for i in (0, 1))
+            bars = {"type": "custom", "plus_values": _area(*plus), "minus_values": _area(*minus)}
             chart.add_series(
                 {
                     "name": cell_text(model.name)[0],
                     "categories": ["Summary", start, 1, start + shown - 1, 1],
                     "values": ["Summary", first, 6, last, 6],
-                    "y_error_bars": bars,
+                    "y_error_bars": {**bars, "line": {"color": "#404040"}},
                     "fill": {"color": COLOURS[index % len(COLOURS)]},
                     "data_labels": {"value": True, "num_format": "0%", "position": "inside_base"}
                     if self.report.binary
@@ -218,7 +226,7 @@ class _Summary:
         what = "Accuracy" if self.report.binary else "Mean value"
         chart.set_title({"name": f"{what}, with 95% confidence interval", "name_font": {"size": 12}})
         if self.report.binary:
-            chart.set_y_axis({"min": 0, "max": 1, "num_format": "0%", "major_gridlines": {"visible": True}})
+            chart.set_y_axis({"min": 0, "max": 1, "num_format": "0%", "major_gridlines": FAINT_LINES})
         chart.set_legend({"position": "bottom"} if len(self.report.models) > 1 else {"none": True})
         return chart
 
@@ -234,9 +242,16 @@ class _Summary:
                     "gap": 20,
                 }
             )
+        chart.set_y_axis({"major_gridlines": FAINT_LINES})
         chart.set_title({"name": "Response length, tokens", "name_font": {"size": 12}})
         chart.set_legend({"position": "bottom"} if len(self.report.models) > 1 else {"none": True})
         return chart
+
+
+def _area(sheet: str, row: int, column: int, last_row: int, last_column: int) -> str:
+    from xlsxwriter.utility import xl_range_abs
+
+    return f"={sheet}!{xl_range_abs(row, column, last_row, last_column)}"
 
 
 def print_on_one_width(sheet: Worksheet) -> None:
