@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.preflight.knobs import ROOT, read_block
+from common.preflight.self_play import STAGES
 
-RL, PREFERENCE = "rl", "preference"
+RL, PREFERENCE = STAGES
 # Knobs of dpo/train.sh that mean the same in a preference stage; its others are chosen anew.
 SHARED = (
     *("MAX_PROMPT_LENGTH", "MAX_RESPONSE_LENGTH", "LORA_RANK", "LORA_ALPHA", "LOSS_TYPE", "BETA", "DEVICE", "N_GPUS"),
@@ -51,7 +52,7 @@ class Stage:
 
 def stages_of(rounds: int) -> list[Stage]:
     """All stages of a run in their order."""
-    return [Stage(number, kind) for number in range(1, rounds + 1) for kind in (RL, PREFERENCE)]
+    return [Stage(number, kind) for number in range(1, rounds + 1) for kind in STAGES]
 
 
 def stage_environment(

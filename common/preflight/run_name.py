@@ -12,6 +12,7 @@ from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
+from common.preflight.self_play import stage_names
 from common.run_dir import is_alive, read_run
 
 OUTPUTS = Path(os.environ.get("OUTPUTS_DIR") or ROOT / "outputs")  # a stage of self-play is a run inside a run
@@ -49,6 +50,10 @@ def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
         return f"this run is of {run['algorithm']}; choose another name"
     if knobs["RESUME"] == "never":
         return "this run exists and RESUME=never; choose another name"
+    if ("stages" in run) != (knobs.values.get("SELF_PLAY") == "true"):
+        return "this run is of the other kind, one with rounds and one without do not mix; choose another name"
+    if "stages" in run:
+        return _problem_with_rounds(knobs, run, run_dir.name)
     choice = newest_complete(run_dir)
     knobs.warnings += choice.skipped
     step = choice.checkpoint.step if choice.checkpoint else 0
@@ -71,6 +76,23 @@ def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
         f"resuming {run_dir.name} ({run.get('state')}) from "
         + (f"the checkpoint of step {step}" if step else "the start, as it has no checkpoint yet")
     )
+    return None
+
+
+def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> str | None:
+    """Return why a run of self-play cannot go on, or None; it goes on at the stage that was cut."""
+    done = [stage["name"] for stage in run["stages"]]
+    for knob in ("MODEL_PATH", "LORA_RANK"):
+        before = run.get("knobs", {}).get(knob)
+        if before != knobs[knob]:
+            return f"it was started with {knob}={before}, now {knob}={knobs[knob]}; choose another name"
+    names = stage_names(knobs.number("SELF_PLAY_ROUNDS"))
+    left = [stage for stage in names if stage not in done]
+    if not left:
+        return (
+            f"this run has finished all {len(names)} stages; raise SELF_PLAY_ROUNDS to train on, or choose another name"
+        )
+    knobs.warnings.append(f"resuming {name} ({run.get('state')}) at {left[0]}")
     return None
 
 

@@ -10,7 +10,12 @@ from common.data.self_play import is_pair, is_prompt
 from common.preflight.data import DataFile
 from common.preflight.knobs import Knobs
 
-STAGES_A_ROUND = 2
+STAGES = ("rl", "preference")  # of a round, in this order
+
+
+def stage_names(rounds: int) -> list[str]:
+    """Names of all stages of a run in their order; they are folders of its run directory too."""
+    return [f"round-{number}/{stage}" for number in range(1, rounds + 1) for stage in STAGES]
 
 
 def split_prompts(knobs: Knobs, files: list[DataFile]) -> tuple[list[DataFile], int]:
@@ -62,6 +67,6 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int) -> None:
             ([f"{pairs:,} pairs of the data"] if pairs else []) + (["those of its answers"] if harvest else [])
         )
         knobs.warnings.append(
-            f"{rounds} round{'s' if rounds > 1 else ''} of {STAGES_A_ROUND} stages: {knobs['TOTAL_STEPS']} RL steps on "
+            f"{rounds} round{'s' if rounds > 1 else ''} of {len(STAGES)} stages: {knobs['TOTAL_STEPS']} RL steps on "
             f"{prompts:,} prompts, then preferences from {source}"
         )

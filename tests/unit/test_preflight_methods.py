@@ -145,3 +145,20 @@ def test_a_row_that_is_neither_is_named(check, tmp_path):  # noqa: F811
     bad = rl_row(self_play=False)
     path.write_text("".join(json.dumps(row) + "\n" for row in [rl_row(), bad]))
     assert "row 2: self_play" in only_error(check("gspo", TRAIN_DATA=str(path)))
+
+
+def test_a_run_with_rounds_goes_on_where_it_was_cut(check, tmp_path):  # noqa: F811
+    from common.run_dir import update_run
+
+    run_dir = tmp_path / "outputs" / "mine"
+    run_dir.mkdir(parents=True)
+    model = check("gspo")["MODEL_PATH"]
+    done = [{"name": "round-1/rl"}, {"name": "round-1/preference"}]
+    before = {"algorithm": "gspo", "state": "stopped", "stages": done, "knobs": {"MODEL_PATH": model, "LORA_RANK": "0"}}
+    update_run(run_dir, **before)
+    knobs = check("gspo", EXPERIMENT_NAME="mine")
+    assert knobs.errors == [] and any("at round-2/rl" in warning for warning in knobs.warnings)
+    assert "finished all 2 stages" in only_error(check("gspo", EXPERIMENT_NAME="mine", SELF_PLAY_ROUNDS="1"))
+    assert "LORA_RANK=0, now LORA_RANK=8" in only_error(check("gspo", EXPERIMENT_NAME="mine", LORA_RANK="8"))
+    update_run(run_dir, algorithm="grpo")
+    assert "this run is of grpo" in only_error(check("gspo", EXPERIMENT_NAME="mine"))

@@ -12,6 +12,7 @@ from common.data.self_play import is_pair, is_prompt
 from common.demo_model import DEMO_MODEL_DIR
 from common.metric_names import friendly
 from common.preflight.knobs import read_block
+from common.preflight.self_play import stage_names
 from common.run_dir import read_metrics
 from gspo.curve import JoinedCurve, scores
 from gspo.data import make_data
@@ -150,6 +151,7 @@ def test_pairs_are_the_best_and_the_worst_of_a_group(tmp_path, tokenizer):
 
 
 def test_stages_of_a_run():
+    assert stage_names(2) == [stage.name for stage in stages_of(2)]
     assert [stage.name for stage in stages_of(2)] == [
         "round-1/rl",
         "round-1/preference",

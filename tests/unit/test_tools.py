@@ -180,3 +180,108 @@ def test_a_run_without_calls_warns_after_20_steps():
     assert "TOOLS_PATH" in warning.message
     failing = [friendly({"tools/calls/mean": 1.0, "tools/failures": 0.9}) for _ in range(3)]
     assert [w.name for w in check_health(failing)] == ["tool_failures"]
+
+
+# ---- the loop, with verl's own code and a model that says what it is told to say -----------------------------------
+
+
+class Scripted:
+    """A rollout server that gives prepared answers and notes the prompts."""
+
+    def __init__(self, tokenizer, answers):
+        self.tokenizer, self.answers, self.prompts = tokenizer, list(answers), []
+
+    async def generate(self, prompt_ids, **options):
+        from verl.workers.rollout.replica import TokenOutput
+
+        self.prompts.append(self.tokenizer.decode(prompt_ids))
+        ids = self.tokenizer(self.answers.pop(0) + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={"global_steps": 1})
+
+
+@pytest.fixture
+def answer_with():
+    """Run the kit's tool loop on one prompt; returns verl's output, the prompts seen and the answer as text."""
+    from omegaconf import OmegaConf
+    from transformers import AutoTokenizer
+    from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+    from verl.tools.function_tool import load_function_tools_from_path
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from common.demo_model import DEMO_MODEL_DIR
+    from common.tools.loop import KitToolAgentLoop
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
+
+    def run(path, answers, **turns):
+        limits = {"max_user_turns": None, "max_assistant_turns": 5, "max_parallel_calls": 1, "format": "hermes"}
+        limits |= {
+            "max_tool_response_length": 64,
+            "tool_response_truncate_side": "middle",
+            "function_tool_path": str(path),
+        }
+        rollout = {
+            "multi_turn": {**limits, **turns},
+            "prompt_length": 2048,
+            "response_length": 1024,
+            "full_determinism": False,
+        }
+        config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}})
+        server = Scripted(tokenizer, answers)
+        options = dict(
+            trainer_config=DictConfigWrap(config),
+            server_manager=server,
+            tokenizer=tokenizer,
+            processor=None,
+            dataset_cls=RLHFDataset,
+            data_config=DictConfigWrap(config.data),
+            hf_model_type="qwen2",
+            tools=ToolListWrap(load_function_tools_from_path(str(path))),
+        )
+
+        async def answer():  # the loop takes hold of the running event loop when it is made
+            loop = KitToolAgentLoop(**options)
+            return await loop.run({"temperature": 1.0}, raw_prompt=[{"role": "user", "content": "What is 37 * 84?"}])
+
+        output = asyncio.run(answer())
+        return output, server.prompts, tokenizer.decode(output.response_ids)
+
+    return run
+
+
+def tool_call(name, **arguments):
+    import json
+
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def test_the_model_gets_the_result_and_only_its_own_tokens_are_trained_on(answer_with):
+    answers = [tool_call("calculator", expression="37 * 84"), "#### 3108"]
+    output, prompts, text = answer_with(TOOLS / "calculator.py", answers)
+    assert '"name": "calculator"' in prompts[0] and prompts[1].endswith(
+        "<|im_start|>tool\n3108<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert text.rstrip().endswith("#### 3108<|im_end|>")
+    assert (output.extra_fields["tool_calls"], output.extra_fields["tool_failures"]) == (1, 0)
+    assert output.num_turns == 4 and len(output.response_mask) == len(output.response_ids) == len(
+        output.response_logprobs
+    )
+    generated = sum(logprob == -0.5 for logprob in output.response_logprobs)
+    assert 0 < sum(output.response_mask) == generated < len(output.response_mask)
+
+
+def test_what_a_bad_call_gets_back(answer_with, naughty):
+    answers = [tool_call("raises", text="x"), tool_call("nobody"), tool_call("megabyte", text="x"), "done"]
+    output, prompts, _ = answer_with(naughty, answers)
+    assert "Error executing tool 'raises': KeyError: 'x'" in prompts[1]
+    assert "Unknown function 'nobody'" in prompts[2]
+    assert "...(truncated)..." in prompts[3] and len(prompts[3]) < len(prompts[2]) + 300
+    assert (output.extra_fields["tool_calls"], output.extra_fields["tool_failures"]) == (3, 2)
+
+
+def test_turns_are_limited_and_an_answer_without_a_call_ends(answer_with):
+    calls = [tool_call("calculator", expression="1 + 1")] * 4
+    output, prompts, _ = answer_with(TOOLS / "calculator.py", calls, max_assistant_turns=3)
+    assert len(prompts) == 3 and output.extra_fields["tool_calls"] == 2
+    output, prompts, _ = answer_with(TOOLS / "calculator.py", ["#### 3108"])
+    assert len(prompts) == 1 and output.extra_fields["tool_calls"] == 0
