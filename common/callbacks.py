@@ -1,42 +1,197 @@
-"""Hooks that verl's RL trainers call (``trainer.checkpoint_callback_class``)."""
+"""What the kit does in verl's RL trainers (``trainer.checkpoint_callback_class``).
+
+verl tells a callback of saved checkpoints only. Two methods of its trainer are wrapped when the callback is made, which
+is in the trainer's own process, so that it also hears of each step and of each validation (verl 0.9.1,
+trainer/ppo/v1/trainer_base.py: `step`, `_validate`; its own `on_step_end` and `on_validate_end` get no figures).
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from common.checkpoints.integrity import mark_complete
+from common.checkpoints.layout import checkpoint_at, checkpoints_of
+from common.checkpoints.prune import remove, to_remove
+from common.metric_names import BY_NAME, friendly
+from common.run_dir import STOP_FILE, read_metrics, write_atomically
+from common.validations import Validations
+from common.verl_source import expect_source
 
 logger = logging.getLogger(__name__)
 
+KL_FILE = "kl_coef.json"  # in a checkpoint: the coefficient of an adapting KL, which verl does not save
 
-class ExportOnLastSave(CheckpointCallback):
-    """Write the policy as a plain Hugging Face folder after the last step.
 
-    It runs in the trainer's own process, which has verl loaded already, so the model is there a moment after the
-    last checkpoint. A failure does not lose the run: the launcher tries again and shows the error.
+class RunCallback(CheckpointCallback):
+    """Early stopping, the stop on NaN, pruning of checkpoints, figures of the reward, and the export at the end.
+
+    Args:
+        config: verl's; ``trainer.early_stop_patience`` and ``trainer.keep_checkpoints`` are the kit's own keys.
     """
 
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.checkpoints = Path(config.trainer.default_local_dir)
+        self.run_dir = self.checkpoints.parent
+        self.keep = int(config.trainer.keep_checkpoints)
+        self.validations = Validations(int(config.trainer.early_stop_patience))
+        self.started = False
+        self.saved_step = 0
+        tell_of_steps_and_validations()
+
+    # ---- what the trainer tells ----------------------------------------------------------------------------
+
+    def on_start(self, trainer: Any) -> None:
+        """Take up what an earlier attempt knew."""
+        if self.started:
+            return
+        self.started = True
+        self.saved_step = trainer.global_steps  # the step that was resumed has a checkpoint
+        earlier = ((record["step"], friendly(record["data"])) for record in read_metrics(self.run_dir))
+        for step, values in earlier:
+            if step <= trainer.global_steps and "val_score" in values:
+                self.validations.scores[step] = values["val_score"]
+        coefficient = self.checkpoints / f"global_step_{trainer.global_steps}" / KL_FILE
+        if coefficient.is_file() and hasattr(trainer, "kl_ctrl_in_reward"):
+            trainer.kl_ctrl_in_reward.value = float(json.loads(coefficient.read_text()))
+
+    def on_step(self, trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
+        """Add the figures of the reward; end the run before it saves weights that NaN may have spoilt.
+
+        Raises:
+            FloatingPointError: If a loss, a gradient or the like is NaN or infinite.
+        """
+        metrics.update(reward_figures(batch))
+        problem = not_finite(metrics)
+        if problem:
+            trainer.logger.log(data=metrics, step=trainer.global_steps)
+            raise FloatingPointError(f"{problem} at step {trainer.global_steps}: training has blown up")
+
+    def on_validate(self, trainer: Any, metrics: dict[str, Any]) -> None:
+        """Note the score; stop when it has not improved for long enough."""
+        step, values = trainer.global_steps, friendly(metrics)
+        if "val_score" not in values:
+            return
+        self.validations.add(step, values["val_score"])
+        self._prune()
+        reason = self.validations.reason_to_stop()
+        if reason and step < trainer.total_training_steps:
+            self._stop(trainer, reason)
+
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs) -> None:
-        """Mark the checkpoint complete; export when this was the last step."""
+        """Mark the checkpoint complete, remove old ones; export the model when this was the last step."""
+        self.saved_step = global_step
+        if hasattr(trainer, "kl_ctrl_in_reward"):
+            write_atomically(Path(checkpoint_dir) / KL_FILE, json.dumps(float(trainer.kl_ctrl_in_reward.value)))
         if async_save:
             return
         mark_complete(Path(checkpoint_dir), attempt=int(os.environ.get("ATTEMPT", "1")))
-        if global_step < trainer.total_training_steps:
-            return
-        from common.checkpoints.layout import checkpoint_at
+        self._prune()
+        if global_step >= trainer.total_training_steps:
+            self._export(Path(checkpoint_dir))
+
+    # ---- what it does --------------------------------------------------------------------------------------
+
+    def _stop(self, trainer: Any, reason: str) -> None:
+        """Make this the last step: the trainer's loop ends by itself after it."""
+        step = trainer.global_steps
+        print(f"Stopping early at step {step}: {reason}")
+        trainer.total_training_steps = step
+        if self.saved_step == step:
+            self._export(self.checkpoints / f"global_step_{step}")
+        else:
+            trainer.checkpoint_manager.sleep_replicas()  # the rollout engine's memory is free for the save
+            trainer._save_checkpoint()
+        write_atomically(self.run_dir / STOP_FILE, json.dumps({"step": step, "reason": reason}))
+
+    def _prune(self) -> None:
+        """Remove all complete checkpoints but the newest ones and the best by validation."""
+        best = self.validations.best_of([checkpoint.step for checkpoint in checkpoints_of(self.run_dir)])
+        for checkpoint, _ in to_remove(self.run_dir, self.keep, keep_steps=[best]):
+            remove(checkpoint)
+
+    def _export(self, checkpoint: Path) -> None:
+        """Write the policy as a plain Hugging Face folder.
+
+        The trainer's process has verl loaded already, so the model is there a moment after the checkpoint. A failure
+        does not lose the run: the launcher exports again and shows the error.
+        """
         from common.checkpoints.merge import merge
 
-        started = time.time()
-        run_dir = Path(self.config.trainer.default_local_dir).parent
+        started, target = time.time(), self.run_dir / "model"
         try:
-            merge(checkpoint_at(Path(checkpoint_dir)), run_dir / "model")
-        except Exception:  # training is done and saved; the launcher exports again and reports
-            logger.exception("the export of %s failed", checkpoint_dir)
+            merge(checkpoint_at(checkpoint), target)
+        except Exception:
+            logger.exception("the export of %s failed", checkpoint)
         else:
-            print(f"Exported {run_dir / 'model'} in {time.time() - started:.1f} s")
+            print(f"Exported {target} in {time.time() - started:.1f} s")
+
+
+def not_finite(metrics: dict[str, Any]) -> str | None:
+    """The first metric of the table that must be finite and is not, in words, or None."""
+    for name, value in friendly(metrics).items():
+        if BY_NAME[name].finite and not math.isfinite(value):
+            return f"{BY_NAME[name].label} is {value}"
+    return None
+
+
+def reward_figures(batch: Any) -> dict[str, float]:
+    """Means of what the reward function returned beside the score, which verl logs in validation only.
+
+    Args:
+        batch: verl's ``KVBatchMeta`` of a step.
+
+    Returns:
+        ``reward/<key>/mean`` for each key whose values are numbers; padding is left out.
+    """
+    import transfer_queue as tq
+
+    keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+    fields = list(data["extra_fields"]) if "extra_fields" in data else []
+    return mean_figures(entry.get("reward_extra_info") or {} for entry in fields if isinstance(entry, dict))
+
+
+def mean_figures(infos: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """``reward/<key>/mean`` of dictionaries of numbers; the score itself is in verl's metrics already."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for info in infos:
+        for key, value in info.items():
+            if key != "score" and isinstance(value, (int, float)) and math.isfinite(value):
+                values[key].append(float(value))
+    return {f"reward/{key}/mean": sum(numbers) / len(numbers) for key, numbers in values.items()}
+
+
+def tell_of_steps_and_validations() -> None:
+    """Wrap the two methods of verl's trainer; once in a process."""
+    step, validate = PPOTrainer.step, PPOTrainer._validate
+    if hasattr(step, "__wrapped__"):
+        return
+    expect_source(PPOTrainer.fit, "batch = self.step(metrics, self.timing_raw)", "early stopping")
+    expect_source(PPOTrainer.fit, "val_metrics: dict = self._validate()", "early stopping")
+
+    def step_and_tell(self: PPOTrainer, metrics: dict, timing_raw: dict) -> Any:
+        self.checkpoint_callback.on_start(self)
+        batch = step(self, metrics, timing_raw)
+        self.checkpoint_callback.on_step(self, batch, metrics)
+        return batch
+
+    def validate_and_tell(self: PPOTrainer) -> dict[str, float]:
+        self.checkpoint_callback.on_start(self)
+        metrics = validate(self)
+        self.checkpoint_callback.on_validate(self, metrics)
+        return metrics
+
+    step_and_tell.__wrapped__, validate_and_tell.__wrapped__ = step, validate
+    PPOTrainer.step, PPOTrainer._validate = step_and_tell, validate_and_tell

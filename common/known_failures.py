@@ -141,7 +141,7 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "A worker process was killed from outside, nearly always because the machine ran out of main memory (RAM).",
           _RAM[1], anywhere=True),
     # torch's sampler (also as a CUDA assertion); verl/workers/engine/*/transformer_impl.py
-    Known(r"contains either `?inf`?, `?nan`?|grad_norm is not finite",
+    Known(r"contains either `?inf`?, `?nan`?|grad_norm is not finite|FloatingPointError: .* blown up",
           "Training produced NaN: the weights have blown up.",
           "Resume an earlier checkpoint with a lower LEARNING_RATE, and look for empty or broken rows in TRAIN_DATA.",
           anywhere=True),

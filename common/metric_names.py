@@ -103,7 +103,9 @@ METRICS: tuple[Metric, ...] = (
                  "updates are wrong: try another ROLLOUT_ENGINE or version of it, do not quantise its weights, and "
                  "set TEMPERATURE=1.0."),
     Metric("advantage_mean", ("critic/advantages/mean",), "Advantage (mean)", "3 policy"),
+    Metric("advantage_max", ("critic/advantages/max",), "Advantage (largest)", "3 policy"),
     Metric("explained_variance", ("critic/vf_explained_var",), "Critic explained variance", "3 policy", number=".3f"),
+    Metric("kl_coef", ("actor/reward_kl_penalty_coeff", "actor/kl_coef"), "KL coefficient", "3 policy"),
     Metric("dropped_groups", ("training/filter_groups/evicted_samples",), "Groups dropped (all answers alike)",
            "3 policy", number=".0f"),
     Metric("reward_accuracy", ("rewards/accuracies", "train/rewards/accuracies"), "Chosen beats rejected",
@@ -137,6 +139,14 @@ METRICS: tuple[Metric, ...] = (
            "6 length", high=0.5, number=".3f",
            above="Most answers are cut before they end, so their reward is mostly noise: raise MAX_RESPONSE_LENGTH, "
                  "or reward shorter answers in REWARD_FUNC_PATH."),
+    Metric("api_failed", ("reward/api_failed/mean",), "API: answers without a score", "8 reward API", high=0.05,
+           number=".3f",
+           above="The reward API often gives no score, and default_score counts instead: python -m ppo.api_reward try "
+                 "shows what it says; lower its concurrency, or raise timeout_s and attempts."),
+    Metric("api_latency", ("reward/api_latency/mean",), "API: time of a call", "8 reward API", unit="s", number=".2f"),
+    Metric("api_cached", ("reward/api_cached/mean",), "API: found in the cache", "8 reward API", number=".3f"),
+    Metric("api_retries", ("reward/api_retries/mean",), "API: retries per answer", "8 reward API", number=".3f"),
+    Metric("api_cost", ("reward/api_cost/mean",), "API: cost of an answer", "8 reward API"),
     Metric("step_tokens", ("perf/total_num_tokens", "train/global_tokens"), "Tokens per step", "", number=".0f"),
     Metric("step_time", ("perf/time_per_step", "timing_s/step", "step_time"), "Step time", "7 speed", unit="s",
            number=".1f"),

@@ -1,4 +1,4 @@
-"""Draws a run's curves: charts/metrics.png, one panel per metric of the table that the run has.
+"""Draws a run's curves: charts/metrics.png, one panel per metric of the table that the run has; of PPO also ppo.png.
 
 Usage: python -m common.plots outputs/my-run
 
@@ -29,12 +29,17 @@ _COLOURS = {
     "5 optimisation": "#a87a1f",
     "6 length": "#2f8a96",
     "7 speed": "#6b7280",
+    "8 reward API": "#9a3f68",
 }
 # measured now and then: drawn as points, never smoothed
 _POINTS = {"val_score", "val_loss", "val_accuracy", "val_margin"}
 _COLUMNS, _DPI = 4, 100
 _WIDTH, _HEAD, _ROW, _FOOT = 14.0, 1.05, 2.35, 0.5  # inches, so 1400 pixels wide
 _LEGEND = "faint: every step     strong: smoothed     points: validation     dashed: limit of the healthy range"
+_PPO = (  # panels of ppo.png: what tells whether policy and critic get on
+    "reward_mean", "val_score", "policy_loss", "value_loss", "advantage_max", "explained_variance", "entropy",
+    "kl_divergence", "kl_coef",
+)  # fmt: skip
 _MAX_POINTS = 2000  # more than this per panel cannot be seen
 
 
@@ -56,7 +61,7 @@ def plot_run(run_dir: Path) -> list[Path]:
 
 
 def plot_records(records: list[dict], title: str, out_dir: Path) -> list[Path]:
-    """Writes metrics.png for the given records.
+    """Writes metrics.png for the given records, and ppo.png when there is a critic in them.
 
     Args:
         records: {"step": int, "data": {verl key: value}} in order of step; several with one step are joined.
@@ -69,11 +74,20 @@ def plot_records(records: list[dict], title: str, out_dir: Path) -> list[Path]:
     panels = collect(records)
     if not panels:
         return []
+    written = [_draw(panels, title, out_dir / "metrics.png")]
+    if "value_loss" in panels:
+        chosen = {name: panels[name] for name in _PPO if name in panels}
+        written.append(_draw(chosen, title, out_dir / "ppo.png", columns=3))
+    return written
+
+
+def _draw(panels: dict[str, Series], title: str, path: Path, columns: int = _COLUMNS) -> Path:
+    """Writes one picture of some panels."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(panels))
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     height = _HEAD + rows * _ROW + _FOOT
     with matplotlib.rc_context(_style()):
@@ -90,7 +104,7 @@ def plot_records(records: list[dict], title: str, out_dir: Path) -> list[Path]:
             axes.set_xlim(first, last)
             if index >= len(panels) - columns:
                 axes.set_xlabel("step")
-        return [_save(figure, out_dir / "metrics.png")]
+        return _save(figure, path)
 
 
 def collect(records: list[dict]) -> dict[str, Series]:

@@ -17,6 +17,7 @@ import psutil
 
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
+STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
 STATES = ("running", "finished", "failed", "stopped")
 _METRICS_NAME = re.compile(r"metrics(?:\.(\d+))?\.jsonl")
 
@@ -122,3 +123,9 @@ def latest_checkpoint(run_dir: Path) -> tuple[int, Path] | None:
 
     checkpoint = newest_complete(Path(run_dir)).checkpoint
     return (checkpoint.step, checkpoint.path) if checkpoint else None
+
+
+def read_early_stop(run_dir: Path) -> dict[str, Any] | None:
+    """Step and reason when the trainer ended itself before its last step, or None."""
+    path = Path(run_dir) / STOP_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -3,6 +3,9 @@
 * verl/utils/torch_functional.py:196 takes the log-probabilities of a packed batch token by token in a Python loop
   where flash-attn is missing; that is half of the time of a training step. Chunks of tokens give the same numbers.
 
+* verl/utils/model.py:645 loads the critic with flash-attention whatever the configuration says, so PPO cannot start
+  where flash-attn is missing. The attention that the configuration names is used.
+
 The others concern SFT, whose trainer has no hook at these places:
 
 * verl/utils/checkpoint/checkpoint_handler.py:178 restores the data loader's position. At the end of an epoch that
@@ -19,6 +22,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,6 +64,30 @@ def chunked_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     picked = flat.gather(-1, labels.reshape(-1, 1)).squeeze(-1)
     sums = [torch.logsumexp(chunk, dim=-1) for chunk in flat.split(rows)]
     return (picked - torch.cat(sums)).view(labels.shape)
+
+
+def critic_with_configured_attention() -> None:
+    """Load the critic with the attention of its own configuration (``ATTENTION``) instead of flash-attention."""
+    from verl.utils import model as verl_model
+
+    original = verl_model.load_valuehead_model
+    expect_source(original, 'attn_implementation="flash_attention_2"', "critic without flash-attn")
+
+    def load(local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool) -> torch.nn.Module:
+        attention = model_config._attn_implementation
+        if attention == "flash_attention_2":
+            return original(local_path, torch_dtype, model_config, trust_remote_code)
+        from transformers import AutoModelForTokenClassification
+
+        return AutoModelForTokenClassification.from_pretrained(
+            local_path,
+            dtype=torch_dtype,
+            config=model_config,
+            attn_implementation=attention,
+            trust_remote_code=trust_remote_code,
+        )
+
+    verl_model.load_valuehead_model = load
 
 
 def skip_loader_state_at_epoch_end() -> None:
@@ -119,6 +147,8 @@ def seed_sft(seed: int) -> None:
 
 
 log_probs_in_chunks()
+if os.environ.get("ALGORITHM") == "ppo":
+    critic_with_configured_attention()
 if os.environ.get("ALGORITHM") in ("sft", "dpo"):
     skip_loader_state_at_epoch_end()
     mark_complete_checkpoints()

@@ -32,6 +32,7 @@ LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | cosine
 WARMUP_RATIO="${WARMUP_RATIO:-0.0}"                  # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
+EARLY_STOP_PATIENCE="${EARLY_STOP_PATIENCE:-0}"      # stop after so many validations without a better score; 0: never
 LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
 LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
 LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
@@ -65,7 +66,7 @@ GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memo
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
-KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep
+KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
 RESUME="${RESUME:-auto}"                             # auto | never
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
@@ -122,7 +123,8 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   trainer.total_epochs="${EPOCH_LIMIT}" \
   trainer.total_training_steps="${TOTAL_STEPS}" \
   trainer.save_freq="${SAVE_FREQ}" \
-  trainer.max_actor_ckpt_to_keep="${KEEP_CHECKPOINTS}" \
+  +trainer.keep_checkpoints="${KEEP_CHECKPOINTS}" \
+  +trainer.early_stop_patience="${EARLY_STOP_PATIENCE}" \
   trainer.test_freq="${TEST_FREQ}" \
   trainer.project_name="${WANDB_PROJECT}" \
   trainer.experiment_name="${WANDB_RUN_NAME}" \

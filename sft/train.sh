@@ -39,7 +39,7 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimis
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
-KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep
+KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
 RESUME="${RESUME:-auto}"                             # auto | never
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in

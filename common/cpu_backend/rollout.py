@@ -52,7 +52,14 @@ class HFReplica(RolloutReplica):
         env_vars = {name: "1" for name in platform.ray_noset_envvars()}
         if platform.device_name != "cpu":
             env_vars[platform.visible_devices_envvar()] = ",".join(accelerators)
-        kind = "reward_" if self.is_reward_model else "teacher_" if self.is_teacher_model else ""
+        scheduling = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        if self.is_reward_model:
+            from common.cpu_backend.reward_model import launch
+
+            server, self._server_address = await launch(self, scheduling, env_vars, platform.device_name)
+            self.servers, self._server_handle = [server], server
+            return
+        kind = "teacher_" if self.is_teacher_model else ""
         server = (
             ray.remote(HFServer)
             .options(
@@ -60,7 +67,7 @@ class HFReplica(RolloutReplica):
                 num_cpus=0,
                 max_concurrency=self.max_concurrency,
                 runtime_env={"env_vars": env_vars},
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node_id, soft=False),
+                scheduling_strategy=scheduling,
             )
             .remote(
                 config=self.config,

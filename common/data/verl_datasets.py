@@ -30,7 +30,13 @@ class SFTDataset(MultiTurnSFTDataset):
 
 
 class PromptDataset(RLHFDataset):
-    """Prompts with tool calls in them."""
+    """Prompts with tool calls in them; reward functions find the messages in ``extra_info["prompt"]``."""
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """A row of verl's, its messages also where a reward function sees them."""
+        row = super().__getitem__(item)
+        row["extra_info"] = {"prompt": row["raw_prompt"], **row["extra_info"]}
+        return row
 
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
         return loaded(super()._build_messages(example, key))

@@ -3,3 +3,4 @@
 from pathlib import Path
 
 DEMO_MODEL_DIR = Path(__file__).resolve().parent / "model"
+DEMO_REWARD_MODEL_DIR = Path(__file__).resolve().parent / "reward_model"

@@ -2,18 +2,20 @@
 
 ``python -m common.preflight <algorithm>`` reads the knobs from the environment, as a train.sh exports them.
 
-=============  ===================================================================
-module         what it holds
-=============  ===================================================================
-``knobs``      the knobs of a train.sh, their types and choices
-``machine``    GPUs, cores and memory of this host
-``model``      parameters, tokenizer and chat template, read without torch
-``data``       rows and columns of the data files, prompt lengths
-``reward``     the reward function tried on real rows
-``auto``       a value and a reason for each ``auto``
-``run_name``   the run directory: new, resumed or refused
-``checks``     all of it, in order
-``report``     what a person reads
-``resolved``   what train.sh exports
-=============  ===================================================================
+=================  ===================================================================
+module             what it holds
+=================  ===================================================================
+``knobs``          the knobs of a train.sh, their types and choices
+``machine``        GPUs, cores and memory of this host
+``model``          parameters, tokenizer and chat template, read without torch
+``data``           rows and columns of the data files, prompt lengths
+``ppo``            the critic's model and tokenizer, the KL
+``reward_source``  function, reward model or API
+``reward``         the reward function tried on real rows
+``auto``           a value and a reason for each ``auto``
+``run_name``       the run directory: new, resumed or refused
+``checks``         all of it, in order
+``report``         what a person reads
+``resolved``       what train.sh exports
+=================  ===================================================================
 """

@@ -13,7 +13,7 @@ from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"gspo": 8, "grpo": 20, "sft": 192, "dpo": 64}
+DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 20, "sft": 192, "dpo": 64}
 EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
 # Usual learning rates: large models full and with LoRA, then models below SMALL_MODEL.
 # Self-play takes smaller steps, as there are rounds of them.
@@ -24,7 +24,7 @@ LEARNING_RATES = {
 }
 PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "5e-5", "3e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
-LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32)}  # for large models and small ones
+LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
 
 
@@ -191,8 +191,10 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     knobs.resolve("TOTAL_EPOCHS", EPOCHS.get(knobs.algorithm, 1), "usual for this method")
     knobs.resolve("TOTAL_STEPS", knobs.number("TOTAL_EPOCHS") * per_epoch, f"{per_epoch} steps an epoch")
     total = knobs.number("TOTAL_STEPS")
-    knobs.resolve("SAVE_FREQ", max(10, total // 5), f"of {total} steps")
     knobs.resolve("TEST_FREQ", max(5, total // 20), f"of {total} steps")
+    every = max(1, knobs.number("TEST_FREQ"))
+    freq = round_up(max(10, total // 5), every)  # a checkpoint that is validated can be kept as the best
+    knobs.resolve("SAVE_FREQ", freq, f"of {total} steps, every {freq // every} validations")
 
 
 def resolve_logging(knobs: Knobs) -> None:

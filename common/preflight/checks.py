@@ -13,6 +13,8 @@ from common.preflight.extensions import find_path
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
+from common.preflight.ppo import check_critic, resolve_ppo
+from common.preflight.reward_source import check_reward_model, choose_function
 from common.preflight.run_name import choose_run
 
 RL_SUFFIXES = (".parquet", ".jsonl", ".json")
@@ -42,6 +44,9 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
         auto.resolve_batch(knobs, model, rows, machine)
         auto.resolve_schedule(knobs, model, rows)
         check_batch(knobs, rows, sum(file.rows for file in validation))
+    resolve_ppo(knobs)
+    if "CRITIC_MODEL_PATH" in knobs:
+        check_critic(knobs, model, model_folder(knobs["CRITIC_MODEL_PATH"]))
     auto.resolve_reference(knobs)
     check_reference(knobs, model)
     auto.resolve_memory(knobs, model, machine)
@@ -89,9 +94,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
 def check_model(knobs: Knobs) -> ModelInfo | None:
     """Find the model and read what is needed of it."""
     given = knobs["MODEL_PATH"]
-    path = str(DEMO_MODEL_DIR) if given == DEMO else str(find_path(given) or given)
     try:
-        model = read_model(path)
+        model = read_model(model_folder(given))
     except (ValueError, OSError) as error:
         knobs.errors.append(str(error))
         return None
@@ -104,6 +108,11 @@ def check_model(knobs: Knobs) -> ModelInfo | None:
             "chat_template to its tokenizer_config.json"
         )
     return model
+
+
+def model_folder(given: str) -> str:
+    """The folder of a model as given in a knob: found from where the user is, ``demo``, or left as it is (an id)."""
+    return str(DEMO_MODEL_DIR) if given == DEMO else str(find_path(given) or given)
 
 
 def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
@@ -225,7 +234,7 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
     if not path:
         return
     try:
-        other = read_model(str(DEMO_MODEL_DIR) if path == DEMO else str(find_path(path) or path))
+        other = read_model(model_folder(path))
     except (ValueError, OSError) as error:
         knobs.errors.append(str(error).replace("MODEL_PATH=", "REFERENCE_MODEL_PATH=", 1))
         return
@@ -298,17 +307,25 @@ def nearest_multiples(number: int, of: int) -> str:
 
 
 def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
-    """Try the reward function on real rows."""
+    """Find out where the reward comes from, and try its function on real rows."""
     if "REWARD_FUNC_PATH" not in knobs:
+        return
+    knobs.reward_kwargs = choose_function(knobs, find_path)
+    check_reward_model(knobs, model_folder)
+    served = knobs.values.get("REWARD") == "model"
+    if knobs.errors or (served and not knobs["REWARD_FUNC_PATH"]):
         return
     path = find_path(knobs["REWARD_FUNC_PATH"])
     if path is None or not path.is_file():
         knobs.errors.append(f"REWARD_FUNC_PATH={knobs['REWARD_FUNC_PATH']}: no such file")
         return
     knobs.values["REWARD_FUNC_PATH"] = str(path)
+    if served:  # the function asks a model that is not served yet
+        return
     rows = [row for file in files for row in file.sample[: reward.ROWS]]
     needed = method.group_metric(knobs)
-    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, reward.reward_kwargs(knobs.arguments), needed)
+    parameters = {**knobs.reward_kwargs, **reward.reward_kwargs(knobs.arguments)}
+    problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, parameters, needed)
     if problem:
         knobs.errors.append(problem)
 

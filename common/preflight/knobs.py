@@ -63,6 +63,7 @@ RULES: dict[str, Rule] = {
     "TOTAL_STEPS": _count(),
     "LORA_RANK": _count(auto=False, low=0),
     "LORA_ALPHA": _count(),
+    "EARLY_STOP_PATIENCE": _count(auto=False, low=0),
     "SEED": _count(auto=False, low=0),
     "VARIANT": Rule("choice", choices=tuple(sorted(path.stem for path in ROOT.glob("*/variants/*.yaml")))),
     "ROLLOUT_N": _count(auto=False),
@@ -79,6 +80,22 @@ RULES: dict[str, Rule] = {
     "TOOL_TIMEOUT": Rule("float", low=0, above=True),
     "MAX_TURNS": _count(auto=False),
     "MAX_TOOL_RESPONSE_LENGTH": _count(auto=False),
+    "REWARD": Rule("choice", choices=("function", "model", "api")),
+    "REWARD_MODEL_GPUS": _count(auto=False, low=0),
+    "ON_FAILURE": Rule("choice", choices=("stop", "default")),
+    "GAMMA": Rule("float", low=0, high=1),
+    "LAM": Rule("float", low=0, high=1),
+    "CLIP_RATIO": Rule("float", low=0, above=True),
+    "PPO_EPOCHS": _count(auto=False),
+    "KL_IN": Rule("choice", choices=("reward", "loss")),
+    "KL_COEF": Rule("float", low=0),
+    "KL_TARGET": Rule("float", low=0),
+    "KL_HORIZON": _count(),
+    "ENTROPY_COEF": Rule("float", low=0),
+    "CRITIC_LR": Rule("float", low=0, auto=True, above=True),
+    "CRITIC_WARMUP": _count(auto=False, low=0),
+    "VALUE_CLIP": Rule("float", low=0, above=True),
+    "MAX_GRAD_NORM": Rule("float", low=0, above=True),
     "LOSS_TYPE": Rule("choice", choices=("sigmoid", "hinge", "ipo", "robust", "sppo", "simpo", "orpo")),
     "BETA": Rule("float", low=0, above=True),
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
@@ -113,6 +130,7 @@ class Knobs:
         reasons: Knob -> why ``auto`` became this value.
         errors: What must be mended; all of them are shown at once.
         warnings: What to look at.
+        reward_kwargs: Parameters of the reward function that follow from the knobs.
     """
 
     algorithm: str
@@ -121,6 +139,7 @@ class Knobs:
     reasons: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    reward_kwargs: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.preflight.knobs import SUPERVISED, Knobs
 
-TEXT_KNOBS = ("MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
+TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
 CPU_MODULES = ("process_group", "platform", "engine", "rollout")
@@ -30,7 +30,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     """Write what train.sh exports: knobs, RUN_DIR, and the environment of the trainer's processes."""
     values = dict(knobs.values)
     for name in TEXT_KNOBS:
-        if name in values:
+        if values.get(name):
             values[name] = hydra_quote(values[name])
     for name in OPTIONAL_TEXT_KNOBS:
         if name in values:
@@ -39,6 +39,19 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         values["LORA_TARGETS"] = hydra_list([part.strip() for part in values["LORA_TARGETS"].split(",")])
     if "TOOLS_PATH" in values:
         values["AGENT_LOOP"] = agent_loop(knobs)
+    if "REWARD" in values:
+        served = values["REWARD"] == "model"
+        values["USE_REWARD_MODEL"] = str(served).lower()
+        values["REWARD_MODEL_PATH"] = hydra_quote(values["REWARD_MODEL_PATH"]) if served else "null"
+        values["REWARD_MODEL_POOL"] = str(served and values["REWARD_MODEL_GPUS"] != "0").lower()
+        values["REWARD_FUNC_PATH"] = values["REWARD_FUNC_PATH"] or "null"
+        pairs = (f"{name}: {hydra_quote(value)}" for name, value in knobs.reward_kwargs.items())
+        values["REWARD_KWARGS"] = "{" + ", ".join(pairs) + "}"
+    if "KL_IN" in values:
+        wanted = float(values["KL_COEF"]) > 0
+        values["USE_KL_LOSS"] = str(wanted and values["KL_IN"] == "loss").lower()
+        values["USE_KL_IN_REWARD"] = str(wanted and values["KL_IN"] == "reward").lower()
+        values["KL_CONTROL"] = "adaptive" if float(values["KL_TARGET"]) > 0 else "fixed"
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
     # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
@@ -81,5 +94,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         modules.append("common.algorithms.remax")
     if knobs.values.get("ALGORITHM_PATH"):
         modules.append("common.algorithms.user")
+    if knobs.values.get("REWARD") == "model" and knobs["ROLLOUT_ENGINE"] == "hf":
+        modules = ["common.cpu_backend.reward_model"] + modules
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

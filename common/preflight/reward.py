@@ -64,7 +64,7 @@ def reward_kwargs(overrides: list[str]) -> dict[str, Any]:
 def _cases(number: int, row: dict[str, Any]) -> list[Case]:
     truth = row["reward_model"]["ground_truth"]
     answers = {"N": str(truth), "#### N": FORMS["#### N"].format(truth), "empty": ""}
-    extra = row.get("extra_info") or {}
+    extra = {"prompt": row.get("prompt"), **(row.get("extra_info") or {})}  # as common.data.verl_datasets adds it
     return [Case(number, "trial", form, text, truth, row["data_source"], extra) for form, text in answers.items()]
 
 

@@ -159,7 +159,7 @@ def _row_of_prompt(prompt: str, rows: list[dict[str, Any]]) -> int:
 def _case(
     number: int, row: dict[str, Any], kind: str, form: str, text: str, group: str = "", was: float | None = None
 ) -> Case:
-    truth, extra = row["reward_model"]["ground_truth"], row.get("extra_info") or {}
+    truth, extra = row["reward_model"]["ground_truth"], {"prompt": row.get("prompt"), **(row.get("extra_info") or {})}
     return Case(number, kind, form, text, truth, row["data_source"], extra, group, was)
 
 

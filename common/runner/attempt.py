@@ -24,9 +24,11 @@ from common.checkpoints.merge import is_current
 from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import (
     LOG_FILE,
+    STOP_FILE,
     latest_checkpoint,
     metrics_files,
     metrics_path,
+    read_early_stop,
     read_run,
     update_run,
     write_atomically,
@@ -121,6 +123,7 @@ class Attempt:
             log.write(f"# attempt {self.number}, {now()}: {shlex.join(self.command)}\n")
         # The file of this attempt must be there even when it fails early: the next attempt counts the files.
         self.metrics.touch()
+        (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], **facts)
 
@@ -187,7 +190,10 @@ class Attempt:
         stage = os.environ.get("STAGE")  # of self-play, which says itself how to go on
         resume = f"EXPERIMENT_NAME={self.run_dir.name} ./{self.environment['ALGORITHM']}/train.sh"
         exported = self.stop_signal is None and status == 0 and self._finish_model(terminal)
-        if exported:
+        early = read_early_stop(self.run_dir) if exported else None
+        if early:
+            state, reason = "stopped", f"step {early['step']}: {early['reason']}"
+        elif exported:
             state, reason = "finished", None
         elif self.stop_signal is not None:
             status, state, reason = 128 + self.stop_signal, "stopped", signal.Signals(self.stop_signal).name
@@ -198,8 +204,8 @@ class Attempt:
             state, reason = "failed", terminal.failed(status)
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
         self._draw(terminal)
-        if state == "finished":
-            terminal.summary(show_files=not stage)
+        if exported:
+            terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
             terminal.stopped(resume)
         return status
@@ -208,6 +214,8 @@ class Attempt:
         """See that ``model/`` is the newest checkpoint's; RL trainers write it themselves at their last step."""
         found = latest_checkpoint(self.run_dir)
         step, total = found[0] if found else 0, int(self.knobs["TOTAL_STEPS"])
+        early = read_early_stop(self.run_dir)
+        total = early["step"] if early else total
         if step < total:
             with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(f"RuntimeError: the trainer ended with its last checkpoint at step {step} of {total}\n")

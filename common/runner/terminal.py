@@ -145,11 +145,19 @@ class Terminal:
         if self.status:
             self.status.stop()
 
-    def summary(self, show_files: bool = True) -> None:
-        """Print what a finished run has reached and, with ``show_files``, what to do next."""
+    def summary(self, stopped: str | None = None, show_files: bool = True) -> None:
+        """Print what a run has reached and what to do next.
+
+        Args:
+            stopped: Why it ended before its last step, None when it did not.
+            show_files: Name the model, the curves and what to do next.
+        """
         seconds = format_duration(time.monotonic() - self.started)
         steps = f"{self.total_steps} steps, " if self.total_steps else ""
-        self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} ({steps}run {self.run_dir.name})")
+        if stopped:
+            self.console.print(f"\n[bold yellow]Stopped early[/bold yellow] at {escape(stopped)}")
+        else:
+            self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} ({steps}run {self.run_dir.name})")
         rewards = [values["reward_mean"] for values in self.history if "reward_mean" in values][-3:]
         if rewards:
             first, last = (sum(part) / len(part) for part in (self.first_rewards, rewards))

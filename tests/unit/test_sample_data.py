@@ -10,6 +10,7 @@ from common.demo_model import DEMO_MODEL_DIR
 from dpo.data import make_data as dpo_data
 from grpo.data import make_data as grpo_data
 from grpo.reward_func import compute_score, extract_answer
+from ppo.data import make_data as ppo_data
 from sft.data import make_data as sft_data
 from tests.conftest import ROOT
 
@@ -29,7 +30,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "grpo", "dpo"])
+@pytest.mark.parametrize("algorithm", ["sft", "grpo", "dpo", "ppo"])
 @pytest.mark.parametrize("split", SPLITS)
 def test_files_are_small(algorithm, split):
     assert (ROOT / algorithm / "data" / f"{split}.parquet").stat().st_size < 100_000
@@ -37,12 +38,12 @@ def test_files_are_small(algorithm, split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_make_data_writes_what_is_shipped(split):
-    assert read("grpo", split) == grpo_data.make_splits()[split]
+    assert read("grpo", split) == grpo_data.make_splits()[split] == read("ppo", split)
     assert [row["messages"] for row in read("sft", split)] == sft_data.make_splits()[split]
     assert read("dpo", split) == dpo_data.make_splits()[split]
 
 
-@pytest.mark.parametrize("module", [grpo_data, sft_data, dpo_data])
+@pytest.mark.parametrize("module", [grpo_data, ppo_data, sft_data, dpo_data])
 def test_make_data_command(module, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["make_data", "--out", str(tmp_path / "new")])
     module.main()

@@ -1,0 +1,77 @@
+"""``python -m ppo.api_reward try``: score two answers and show the whole exchange, the key left out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from ppo.api.client import ApiClient, ApiRewardError, CallError, check_status
+from ppo.api.exchange import BadReplyError, build_request, read_scores, total
+from ppo.api.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The question and the two answers."""
+    parser.add_argument("--question", default="What is 15 + 37?", help="what was asked")
+    parser.add_argument("--answers", nargs="+", default=["15 + 37 = 52\n#### 52", "I like turtles."], help="to score")
+    parser.add_argument("--ground_truth", default="52", help="the right answer, for prompts that use {ground_truth}")
+
+
+def try_endpoint(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Score the answers one after the other, without cache and retries; returns the exit status."""
+    return asyncio.run(_try_all(replace(settings, cache="", attempts=1, on_failure="default"), arguments))
+
+
+async def _try_all(settings: Settings, arguments: argparse.Namespace) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    key = f"key from {settings.api_key_env}" if settings.key else "no key"
+    console.print(f"[bold]{settings.kind}[/bold] {settings.url} ({key})")
+    client, failures = ApiClient(settings), 0
+    try:
+        for answer in arguments.answers:
+            failures += not await _try_one(client, _values(arguments, answer), console)
+    finally:
+        await client.close()
+    if failures:
+        console.print(f"[red]{failures} of {len(arguments.answers)} answers got no score[/red]")
+    return 1 if failures else 0
+
+
+async def _try_one(client: ApiClient, values: dict[str, Any], console: Console) -> bool:
+    settings = client.settings
+    body = build_request(settings, values)
+    console.print(f"\n[bold]answer[/bold] {values['answer']!r}\n[dim]request[/dim]")
+    console.print(json.dumps(body, indent=2, ensure_ascii=False), markup=False)
+    try:
+        async with client.open_session().post(settings.url, json=body) as response:
+            text = await response.text(errors="replace")
+            console.print(f"[dim]reply (HTTP {response.status})[/dim]")
+            console.print(text[:4000], markup=False)
+            check_status(response, text, settings)
+        parts, usage = read_scores(settings, text)
+    except asyncio.TimeoutError:
+        console.print(f"[red]no reply within timeout_s={settings.timeout_s:g}[/red]")
+        return False
+    except (BadReplyError, CallError, ApiRewardError, OSError) as error:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        return False
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in parts.items())
+    console.print(
+        f"[green]score {total(parts, settings.criteria):.3f}[/green]  ({shown}; cost {client.cost(usage):.6f})"
+    )
+    return True
+
+
+def _values(arguments: argparse.Namespace, answer: str) -> dict[str, Any]:
+    return {
+        "prompt": arguments.question,
+        "messages": [{"role": "user", "content": arguments.question}],
+        "answer": answer,
+        "ground_truth": arguments.ground_truth,
+        "data_source": "try",
+    }

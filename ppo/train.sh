@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# PPO: sample answers, score them, push up those that a second model, the critic, did not expect to be that good.
+#
+#   ./ppo/train.sh                                         # the built-in demo, on any machine, in minutes
+#   MODEL_PATH=/models/my-sft TRAIN_DATA=gsm8k.parquet ./ppo/train.sh
+#   ./ppo/train.sh actor_rollout_ref.actor.clip_ratio_c=10  # any key of verl; wins over all else
+#   REWARD=api ./ppo/train.sh                             # an LLM as judge: ppo/api_reward_config.yaml
+#   DRY_RUN=1 ./ppo/train.sh                               # check everything, print the command, start nothing
+#
+# Needs ./setup_env.sh. Each knob below can be set here or in the environment; auto is chosen and explained at
+# the start. What to set them to: ppo/README.md (中文: ppo/README_zh.md).
+set -euo pipefail
+# shellcheck source=common/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common/launch.sh"
+set -a
+# ================================ edit here ================================
+# ---- Model and data ----
+MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
+CRITIC_MODEL_PATH="${CRITIC_MODEL_PATH:-}"           # model the critic starts from, same tokenizer; empty: MODEL_PATH
+TRAIN_DATA="${TRAIN_DATA:-ppo/data/train.parquet}"   # parquet or jsonl; several files: a.parquet,b.parquet
+VAL_DATA="${VAL_DATA:-ppo/data/val.parquet}"         # the same, not seen in training
+REWARD="${REWARD:-function}"                         # function | model (REWARD_MODEL_PATH) | api (API_REWARD_CONFIG)
+REWARD_FUNC_PATH="${REWARD_FUNC_PATH:-auto}"         # Python file that scores an answer; with model: its judge
+REWARD_FUNC_NAME="${REWARD_FUNC_NAME:-compute_score}" # the function in it
+REWARD_MODEL_PATH="${REWARD_MODEL_PATH:-demo}"       # sequence classifier with one score; demo: a built-in one
+REWARD_MODEL_GPUS="${REWARD_MODEL_GPUS:-0}"          # GPUs of its own for the reward model; 0: shares the others
+API_REWARD_CONFIG="${API_REWARD_CONFIG:-ppo/api_reward_config.yaml}" # the judge or scoring service
+ON_FAILURE="${ON_FAILURE:-stop}"                     # of the API: stop after too many failures | default: go on
+MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts are left out and counted
+MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
+# ---- Batch ----
+BATCH_SIZE="${BATCH_SIZE:-auto}"                     # prompts per step; each gets ROLLOUT_N answers
+MINI_BATCH_SIZE="${MINI_BATCH_SIZE:-auto}"           # prompts per optimiser update; divides BATCH_SIZE
+TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
+# ---- Optimisation ----
+LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-6 for full fine-tuning, 1e-5 for LoRA
+LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | cosine
+WARMUP_RATIO="${WARMUP_RATIO:-0.0}"                  # share of the steps in which the learning rate climbs
+TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
+TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
+EARLY_STOP_PATIENCE="${EARLY_STOP_PATIENCE:-0}"      # stop after so many validations without a better score; 0: never
+LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
+LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
+MAX_GRAD_NORM="${MAX_GRAD_NORM:-1.0}"                # gradients are clipped to this norm
+SEED="${SEED:-1}"                                    # order of the data and sampling of the answers
+# ---- Algorithm ----
+ROLLOUT_N="${ROLLOUT_N:-1}"                          # answers per prompt; the critic needs no group of them
+TEMPERATURE="${TEMPERATURE:-1.0}"                    # of sampling in training; validation is greedy
+GAMMA="${GAMMA:-1.0}"                                # discount of later rewards per token; 1: none
+LAM="${LAM:-0.95}"                                   # GAE: 1 trusts the rewards, lower trusts the critic
+CLIP_RATIO="${CLIP_RATIO:-0.2}"                      # PPO clip: how far one update may move a token's probability
+PPO_EPOCHS="${PPO_EPOCHS:-1}"                        # passes over the answers of a step
+KL_IN="${KL_IN:-reward}"                             # reward: taken off each token's reward | loss: a term of the loss
+KL_COEF="${KL_COEF:-0.001}"                          # pull towards the starting model; 0: none, and no reference model
+KL_TARGET="${KL_TARGET:-0}"                          # above 0, KL_COEF adapts to hold the KL there (nats a token)
+KL_HORIZON="${KL_HORIZON:-auto}"                     # answers in which an adapting KL_COEF moves by a fifth
+ENTROPY_COEF="${ENTROPY_COEF:-0}"                    # above 0 rewards exploration; start with 0.001
+CRITIC_LR="${CRITIC_LR:-auto}"                       # learning rate of the critic; about 10 x LEARNING_RATE
+CRITIC_WARMUP="${CRITIC_WARMUP:-0}"                  # first steps in which only the critic learns
+VALUE_CLIP="${VALUE_CLIP:-0.5}"                      # how far one update may move a value
+# ---- Hardware ----
+DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
+N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
+NNODES="${NNODES:-1}"                                # nodes; several are not there yet
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa
+OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
+ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
+TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
+GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
+# ---- Output ----
+EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
+SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
+KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
+TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
+RESUME="${RESUME:-auto}"                             # auto | never
+USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
+WANDB_PROJECT="${WANDB_PROJECT:-verl_ppo}"           # Weights & Biases project
+WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
+WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
+# ======================= nothing to edit below this line =======================
+set +a
+prepare_run ppo "$@"
+
+run_training "${PYTHON}" -m verl.trainer.main_ppo \
+  --config-path="${PWD}/ppo" --config-name=config +hardware="${DEVICE}" \
+  data.train_files="${TRAIN_DATA}" \
+  data.val_files="${VAL_DATA}" \
+  data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
+  data.max_response_length="${MAX_RESPONSE_LENGTH}" \
+  data.train_batch_size="${BATCH_SIZE}" \
+  data.seed="${SEED}" \
+  actor_rollout_ref.model.path="${MODEL_PATH}" \
+  actor_rollout_ref.model.use_remove_padding="${REMOVE_PADDING}" \
+  +actor_rollout_ref.model.override_config.attn_implementation="${ATTENTION}" \
+  actor_rollout_ref.model.lora_rank="${LORA_RANK}" \
+  actor_rollout_ref.model.lora_alpha="${LORA_ALPHA}" \
+  actor_rollout_ref.actor.ppo_mini_batch_size="${MINI_BATCH_SIZE}" \
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
+  actor_rollout_ref.actor.optim.lr="${LEARNING_RATE}" \
+  actor_rollout_ref.actor.optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  actor_rollout_ref.actor.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  actor_rollout_ref.actor.optim.clip_grad="${MAX_GRAD_NORM}" \
+  actor_rollout_ref.actor.ppo_epochs="${PPO_EPOCHS}" \
+  actor_rollout_ref.actor.use_kl_loss="${USE_KL_LOSS}" \
+  actor_rollout_ref.actor.kl_loss_coef="${KL_COEF}" \
+  actor_rollout_ref.actor.entropy_coeff="${ENTROPY_COEF}" \
+  actor_rollout_ref.actor.clip_ratio="${CLIP_RATIO}" \
+  actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO}" \
+  actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO}" \
+  actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
+  actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
+  actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
+  actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
+  actor_rollout_ref.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH))" \
+  actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
+  actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
+  algorithm.gamma="${GAMMA}" \
+  algorithm.lam="${LAM}" \
+  algorithm.use_kl_in_reward="${USE_KL_IN_REWARD}" \
+  algorithm.kl_ctrl.type="${KL_CONTROL}" \
+  algorithm.kl_ctrl.kl_coef="${KL_COEF}" \
+  algorithm.kl_ctrl.target_kl="${KL_TARGET}" \
+  algorithm.kl_ctrl.horizon="${KL_HORIZON}" \
+  critic.model.path="${CRITIC_MODEL_PATH}" \
+  critic.model.use_remove_padding="${REMOVE_PADDING}" \
+  +critic.model.override_config.attn_implementation="${ATTENTION}" \
+  critic.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
+  critic.optim.lr="${CRITIC_LR}" \
+  critic.optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  critic.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  critic.optim.clip_grad="${MAX_GRAD_NORM}" \
+  critic.cliprange_value="${VALUE_CLIP}" \
+  critic.fsdp.param_offload="${OFFLOAD}" \
+  reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
+  reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
+  +reward.custom_reward_function.reward_kwargs="${REWARD_KWARGS}" \
+  reward.reward_model.enable="${USE_REWARD_MODEL}" \
+  reward.reward_model.model_path="${REWARD_MODEL_PATH}" \
+  reward.reward_model.enable_resource_pool="${REWARD_MODEL_POOL}" \
+  reward.reward_model.n_gpus_per_node="${REWARD_MODEL_GPUS}" \
+  reward.reward_model.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH + 256))" \
+  trainer.n_gpus_per_node="${N_GPUS}" \
+  trainer.nnodes="${NNODES}" \
+  trainer.total_epochs="${EPOCH_LIMIT}" \
+  trainer.total_training_steps="${TOTAL_STEPS}" \
+  trainer.critic_warmup="$((CRITIC_WARMUP + 1))" \
+  trainer.save_freq="${SAVE_FREQ}" \
+  +trainer.keep_checkpoints="${KEEP_CHECKPOINTS}" \
+  +trainer.early_stop_patience="${EARLY_STOP_PATIENCE}" \
+  trainer.test_freq="${TEST_FREQ}" \
+  trainer.project_name="${WANDB_PROJECT}" \
+  trainer.experiment_name="${WANDB_RUN_NAME}" \
+  trainer.logger="${LOGGERS}" \
+  "$@"
