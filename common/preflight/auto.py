@@ -20,7 +20,7 @@ EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
 LEARNING_RATES = {
     "sft": ("1e-5", "1e-4", "1e-3", "2e-3"),
     "dpo": ("5e-7", "5e-6", "3e-4", "1e-3"),
-    "gspo": ("1e-6", "1e-5", "3e-5", "3e-4"),
+    "gspo": ("1e-6", "1e-5", "5e-5", "5e-4"),
 }
 PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "5e-5", "3e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
