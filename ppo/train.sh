@@ -41,6 +41,8 @@ TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many step
 EARLY_STOP_PATIENCE="${EARLY_STOP_PATIENCE:-0}"      # stop after so many validations without a better score; 0: never
 LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
 LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
+LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
+LORA_ADAPTER_PATH="${LORA_ADAPTER_PATH:-}"           # folder of an adapter to start from; empty: a new one
 MAX_GRAD_NORM="${MAX_GRAD_NORM:-1.0}"                # gradients are clipped to this norm
 SEED="${SEED:-1}"                                    # order of the data and sampling of the answers
 # ---- Algorithm ----
@@ -58,6 +60,11 @@ ENTROPY_COEF="${ENTROPY_COEF:-0}"                    # above 0 rewards explorati
 CRITIC_LR="${CRITIC_LR:-auto}"                       # learning rate of the critic; about 10 x LEARNING_RATE
 CRITIC_WARMUP="${CRITIC_WARMUP:-0}"                  # first steps in which only the critic learns
 VALUE_CLIP="${VALUE_CLIP:-0.5}"                      # how far one update may move a value
+TOOLS_PATH="${TOOLS_PATH:-}"                         # Python file with tools the model may call; empty: none
+TOOL_FORMAT="${TOOL_FORMAT:-hermes}"                 # how the model writes a call, see the README
+TOOL_TIMEOUT="${TOOL_TIMEOUT:-10}"                   # seconds for one call
+MAX_TURNS="${MAX_TURNS:-5}"                          # answers of the model in one conversation; all but the last may call
+MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a tool's answer; longer ones lose their middle
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
@@ -94,6 +101,8 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   +actor_rollout_ref.model.override_config.attn_implementation="${ATTENTION}" \
   actor_rollout_ref.model.lora_rank="${LORA_RANK}" \
   actor_rollout_ref.model.lora_alpha="${LORA_ALPHA}" \
+  actor_rollout_ref.model.target_modules="${LORA_TARGETS}" \
+  actor_rollout_ref.model.lora_adapter_path="${LORA_ADAPTER_PATH}" \
   actor_rollout_ref.actor.ppo_mini_batch_size="${MINI_BATCH_SIZE}" \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   actor_rollout_ref.actor.optim.lr="${LEARNING_RATE}" \
@@ -112,6 +121,11 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
   actor_rollout_ref.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH))" \
+  actor_rollout_ref.rollout.agent.default_agent_loop="${AGENT_LOOP}" \
+  actor_rollout_ref.rollout.multi_turn.function_tool_path="${TOOLS_PATH}" \
+  actor_rollout_ref.rollout.multi_turn.format="${TOOL_FORMAT}" \
+  actor_rollout_ref.rollout.multi_turn.max_assistant_turns="${MAX_TURNS}" \
+  actor_rollout_ref.rollout.multi_turn.max_tool_response_length="${MAX_TOOL_RESPONSE_LENGTH}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   algorithm.gamma="${GAMMA}" \

@@ -69,7 +69,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
 
 def agent_loop(knobs: Knobs) -> str:
     """The verl agent loop that writes the answers: one turn or several, ReMax's with a greedy answer among them."""
-    greedy = knobs["ADV_ESTIMATOR"] == "remax"
+    greedy = knobs.values.get("ADV_ESTIMATOR") == "remax"
     if knobs["TOOLS_PATH"]:
         return "remax_tool_agent" if greedy else "kit_tool_agent"
     return "remax_agent" if greedy else "single_turn_agent"
