@@ -66,9 +66,22 @@ class Backend:
 
 
 def make_engine(
-    backend: Backend, source: ModelSource, tokenizer: Any, settings: Settings, stop: Sequence[str]
+    backend: Backend,
+    source: ModelSource,
+    tokenizer: Any,
+    settings: Settings,
+    stop: Sequence[str],
+    for_chat: bool = False,
 ) -> Engine:
     """Load a model.
+
+    Args:
+        backend: Where and with what.
+        source: The model.
+        tokenizer: Its tokenizer.
+        settings: Sampling.
+        stop: Stop texts.
+        for_chat: One answer at a time, so one copy of the model.
 
     Raises:
         EvaluationError: If it cannot be loaded.
@@ -85,11 +98,15 @@ def make_engine(
         from common.evaluation.server_engine import ServerEngine
 
         return ServerEngine(backend, settings, stop)
-    from common.evaluation.transformers_engine import TransformersEngine, choose_device
+    from common.evaluation.transformers_engine import TransformersEngine, choose_devices
 
-    device = choose_device(backend.device)
+    devices = choose_devices(source, backend)
+    if len(devices) > 1 and not for_chat:
+        from common.evaluation.pool import PoolEngine
+
+        return PoolEngine(backend, source, settings, stop, devices)
     return TransformersEngine(
-        source, tokenizer, settings, stop, device, backend.dtype, backend.batch_tokens, backend.trust_remote_code
+        source, tokenizer, settings, stop, devices[0], backend.dtype, backend.batch_tokens, backend.trust_remote_code
     )
 
 

@@ -211,10 +211,12 @@ def run_chat(model: str, settings: Settings, backend: Backend) -> int:
             source = ModelSource(backend.server, backend.server_model or model or "server", backend.server)
         else:
             source = find_model(model)
+            if source.is_recorded:
+                raise EvaluationError(f"--model_path {model}: is a file of answers; a chat needs a model")
         candidate = get_ready(source, source.name, settings, backend, say)
         say(f"loading {candidate.name} ({backend.kind}) ...")
         stop = candidate.prompter.stop if candidate.prompter else settings.stop
-        engine = make_engine(backend, candidate.source, candidate.tokenizer, settings, stop)
+        engine = make_engine(backend, candidate.source, candidate.tokenizer, settings, stop, for_chat=True)
     chat = Chat(candidate, engine, settings, write)
     say(f"{candidate.name} is ready. /help shows the commands, /exit leaves.")
     try:

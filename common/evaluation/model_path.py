@@ -18,6 +18,7 @@ from common.rewards.worker import ROOT
 from common.run_dir import read_run
 
 OUTPUTS = ROOT / "outputs"
+RECORDED = (".jsonl", ".json", ".csv", ".xlsx", ".parquet")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -32,6 +33,7 @@ class ModelSource:
         adapter: Folder of a LoRA adapter that goes on top, or None.
         run_dir: Run of the kit that it comes from, or None.
         to_merge: ``path`` is a run or a checkpoint, to be merged first.
+        is_recorded: ``path`` is a file of answers that are there already.
     """
 
     path: str
@@ -40,6 +42,7 @@ class ModelSource:
     adapter: Path | None = None
     run_dir: Path | None = None
     to_merge: bool = False
+    is_recorded: bool = False
 
     def prepare(self, say: Callable[[str], None]) -> ModelSource:
         """Return the model as a Hugging Face folder; a checkpoint is merged, unless that was done before.
@@ -62,6 +65,9 @@ class ModelSource:
     def identity(self) -> list[Any]:
         """What tells it from another model at the same place: names, sizes and times of its files."""
         folders = [Path(self.path), *([self.adapter] if self.adapter else [])]
+        if self.is_recorded:
+            status = Path(self.path).stat()
+            return [self.path, status.st_size, status.st_mtime_ns]
         files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
         return [self.path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]]
 
@@ -80,7 +86,12 @@ def find_model(given: str) -> ModelSource:
     if path.is_dir():
         return _folder(path.resolve(), given)
     if path.exists():
-        raise EvaluationError(f"--model_path {given}: is a file; give the folder it lies in")
+        if path.suffix.lower() not in RECORDED:
+            raise EvaluationError(
+                f"--model_path {given}: is a file; give the folder it lies in, or a file of answers "
+                f"({', '.join(RECORDED)})"
+            )
+        return ModelSource(str(path.resolve()), path.stem, given, is_recorded=True)
     is_path = given.startswith((".", "~", "/", "outputs/")) or path.parent.is_dir() and "/" in given
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not is_path:
         return ModelSource(given, given, given)

@@ -15,6 +15,7 @@ from common.evaluation.model_path import ModelSource
 from common.evaluation.partial import Key, Partial, fingerprint
 from common.evaluation.progress import Bar
 from common.evaluation.questions import Question
+from common.evaluation.recorded import deliver_recorded
 from common.evaluation.results import ModelResults
 from common.evaluation.rewards import Rewards
 from common.evaluation.scorer import Scorer
@@ -81,7 +82,7 @@ def get_ready(
     Raises:
         EvaluationError: If the model cannot be used.
     """
-    if backend.kind == "server":
+    if backend.kind == "server" or source.is_recorded:
         return Candidate(source, name)
     from transformers.utils import logging
 
@@ -159,13 +160,6 @@ def _generate(
     scorer: Scorer,
     bar: Bar,
 ) -> None:
-    asks, refused = make_asks(candidate, job, missing)
-    for answer in refused:
-        results.answers[answer.row, answer.sample] = answer
-        bar.answered()
-    if not asks:
-        return
-
     def deliver(answer: Answer) -> None:
         if answer.error is None:
             partial.add_answer(answer)
@@ -174,6 +168,15 @@ def _generate(
         scorer.add(answer)
         bar.answered()
 
+    if candidate.source.is_recorded:
+        results.engine = "recorded"
+        deliver_recorded(Path(candidate.source.path), job.questions, missing, deliver)
+        return
+    asks, refused = make_asks(candidate, job, missing)
+    for answer in refused:
+        deliver(answer)
+    if not asks:
+        return
     job.console.print(f"{candidate.name}: loading the model ({job.backend.kind})")
     stop = candidate.prompter.stop if candidate.prompter else job.settings.stop
     engine: Engine = make_engine(job.backend, candidate.source, candidate.tokenizer, job.settings, stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,15 +93,15 @@ class SglangEngine:
         return self.loop.run_until_complete(self._stream(ask, show, stopped))
 
     async def _stream(self, ask: Ask, show: Callable[[str], None], stopped: Any) -> Answer:
-        shown, output = 0, {}
+        shown, output, name = 0, {}, uuid.uuid4().hex
         pieces = await self.engine.async_generate(
-            input_ids=ask.prompt_ids, sampling_params=self._params(ask), lora_path=self.lora, stream=True
+            input_ids=ask.prompt_ids, sampling_params=self._params(ask), lora_path=self.lora, rid=name, stream=True
         )
         async for output in pieces:
             show(output["text"][shown:])
             shown = len(output["text"])
             if stopped.is_set():
-                await pieces.aclose()
+                self.engine.tokenizer_manager.abort_request(name)
                 break
         return _answer(ask, output) if output else Answer(ask.row, ask.sample, finish="length")
 

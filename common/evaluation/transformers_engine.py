@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cpu_backend.generation import Request, cache_bytes_per_token, generate
@@ -17,9 +17,12 @@ from common.evaluation.settings import EvaluationError, Settings
 if TYPE_CHECKING:
     import torch
 
+    from common.evaluation.backends import Backend
+
 MAX_ROWS = 256  # answers at once; more gain nothing on a CPU
 PREFILL_TOKENS = 65_536  # prompt tokens, padding included, in one forward pass
 MEMORY_SHARE = 0.6  # of the free memory, for keys and values
+ONE_GPU_SHARE = 0.8  # of a GPU's memory that weights may take before a model is spread over several
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -266,12 +269,25 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def choose_device(given: str) -> str:
-    """The device to use: a GPU where there is one."""
+def choose_devices(source: ModelSource, backend: Backend) -> list[str]:
+    """Where the copies of a model go: one on each GPU, or one over all of them when it does not fit on one.
+
+    Raises:
+        EvaluationError: If a device is asked for that is not there.
+    """
     import torch
 
-    if given != "auto":
-        if given.startswith("cuda") and not torch.cuda.is_available():
-            raise EvaluationError(f"--device {given}: torch sees no GPU here; use --device cpu")
-        return given
-    return "cuda" if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") != "" else "cpu"
+    given, there = backend.device, torch.cuda.device_count()
+    if given not in ("auto", "cpu") and not there:
+        raise EvaluationError(f"--device {given}: torch sees no GPU here; use --device cpu")
+    if given == "cpu" or not there:
+        return ["cpu"] * (backend.gpus or 1)
+    if given not in ("auto", "cuda"):
+        return [given]
+    if backend.gpus and backend.gpus > there:
+        raise EvaluationError(f"--gpus {backend.gpus}: there are {there} GPUs")
+    gpus = backend.gpus or there
+    weights = sum(file.stat().st_size for file in Path(source.path).glob("*.safetensors"))
+    if gpus > 1 and weights > ONE_GPU_SHARE * torch.cuda.mem_get_info(0)[1]:
+        return ["auto"]
+    return [f"cuda:{index}" for index in range(gpus)]

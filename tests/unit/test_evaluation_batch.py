@@ -85,6 +85,11 @@ def test_stop_texts_end_an_answer_and_are_not_part_of_it(tmp_path, mixed):
     assert any(other["response"] != one["response"] for one, other in zip(whole, cut, strict=True))
 
 
+def test_several_processes_answer_the_same(tmp_path, mixed):
+    rows = evaluate(tmp_path, "--greedy", "--max_new_tokens", 24, "--device", "cpu", "--gpus", 2, file=mixed[0])
+    assert [(row["response"], row["tokens"]) for row in rows] == mixed[1]
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, mixed, monkeypatch):
     path, answers = mixed
     sizes = []
