@@ -52,7 +52,7 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     auto.resolve_memory(knobs, model, machine)
     check_parallel(knobs)
     check_context(knobs, model)
-    self_play.check_self_play(knobs, rows, pairs)
+    self_play.check_self_play(knobs, rows, pairs, sum(file.rows for file in validation))
     check_reward(knobs, train)
     check_wandb(knobs)
     run_dir = choose_run(knobs, model)

@@ -38,8 +38,15 @@ def split_prompts(knobs: Knobs, files: list[DataFile]) -> tuple[list[DataFile], 
     return prompts, pairs
 
 
-def check_self_play(knobs: Knobs, prompts: int, pairs: int) -> None:
-    """Rounds need prompts to answer and pairs to learn from; says what each round will do."""
+def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: int) -> None:
+    """Rounds need prompts to answer and pairs to learn from; says what each round will do.
+
+    Args:
+        knobs: As resolved.
+        prompts: Rows of the training data that the model answers.
+        pairs: Its rows with a better and a worse answer.
+        validation_prompts: Rows of the validation data that the model answers.
+    """
     if "SELF_PLAY_ROUNDS" not in knobs:
         return
     rounds, harvest = knobs.number("SELF_PLAY_ROUNDS"), knobs["HARVEST_PAIRS"] == "true"
@@ -49,6 +56,8 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int) -> None:
             f"TRAIN_DATA={knobs['TRAIN_DATA']}: all {pairs:,} rows are pairs and none is a prompt to answer; use "
             "dpo/train.sh, or add prompts"
         )
+    if prompts and not validation_prompts and knobs["VAL_DATA"]:
+        knobs.errors.append(f"VAL_DATA={knobs['VAL_DATA']}: has no prompt to answer, only pairs; add prompts")
     if rounds > 1 and not harvest and not pairs:
         knobs.errors.append(
             f"SELF_PLAY_ROUNDS={rounds}: there is no pair to learn from between the rounds; set HARVEST_PAIRS=true, "

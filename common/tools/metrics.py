@@ -39,7 +39,8 @@ def report_tools() -> None:
     def compute_metrics(self: PPOTrainer, batch: Any, metrics: dict[str, float], *args: Any, **kwargs: Any) -> None:
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        metrics.update(tool_metrics(data["extra_fields"].tolist()))
+        # A linked list, a stack of non-tensors or an array, as the storage has it (trainer_base.py:1554).
+        metrics.update(tool_metrics([getattr(fields, "data", fields) for fields in data["extra_fields"]]))
         original(self, batch, metrics, *args, **kwargs)
 
     PPOTrainer._compute_metrics = compute_metrics

@@ -1,4 +1,4 @@
-"""A checkpoint callback that writes down the weights of the rollout server, to compare them with the trainer's."""
+"""The kit's callback, which also writes down the weights of the rollout server, to compare them with the trainer's."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import ray
 import torch
 
-from common.callbacks import ExportOnLastSave
+from common.callbacks import RunCallback
 from common.checkpoints.shards import load_full_state
 
 
-class WriteServerWeights(ExportOnLastSave):
+class WriteServerWeights(RunCallback):
     """At each save: the server's weights, which are those of the step before (weights travel after the save)."""
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs) -> None:

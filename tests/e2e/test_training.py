@@ -117,13 +117,19 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
     assert sum(p.numel() for p in load(run_dir / "model").parameters()) > 500_000
 
 
-def test_grpo_on_two_processes_with_lora_and_dynamic_sampling(train, run_dir):
-    """LoRA's merged weights reach both rollout servers, and the fast sampler filters groups as verl's own does."""
+def test_grpo_on_two_processes_with_lora_dynamic_sampling_and_an_algorithm_of_ones_own(train, run_dir):
+    """LoRA's merged weights reach both rollout servers, and the fast sampler filters groups as verl's own does.
+
+    The estimator and the loss are those of grpo/my_algorithm.py, which both ranks must know.
+    """
     finish(
         train,
         "grpo",
         run_dir,
         "algorithm.filter_groups.enable=true",
+        "trainer.checkpoint_callback_class=tests.e2e.lora_probe.WriteServerWeights",
+        ALGORITHM_PATH="grpo/my_algorithm.py",
+        SAVE_FREQ=1,
         TOTAL_STEPS=3,
         N_GPUS=2,
         LORA_RANK=8,
@@ -134,9 +140,16 @@ def test_grpo_on_two_processes_with_lora_and_dynamic_sampling(train, run_dir):
     assert min(curve(run_dir, "rollout_corr").values()) >= 0.999
     evicted = [record["data"].get("training/filter_groups/evicted_samples") for record in read_metrics(run_dir)]
     assert any(evicted)
-    # The exported model is the base with the adapter folded in, and the adapter has moved it.
+    # The servers' weights after step 2 are base plus folded adapter of step 2's checkpoint.
     import torch
 
+    from tests.e2e.lora_probe import folded, largest_difference  # imports verl, which takes a while
+
+    expected = folded(run_dir / "checkpoints" / "global_step_2", alpha=16, rank=8)
+    for rank in range(2):
+        served = torch.load(run_dir / f"server_2_{rank}.pt", weights_only=True)
+        assert largest_difference(served, expected) < 1e-5
+    # The exported model is the base with the adapter folded in, and the adapter has moved it.
     base, exported = load(ROOT / "common" / "demo_model" / "model"), load(run_dir / "model")
     names = [name for name, _ in base.named_parameters() if "q_proj.weight" in name]
     assert all(not torch.equal(base.state_dict()[name], exported.state_dict()[name]) for name in names)

@@ -136,6 +136,10 @@ def test_rounds_without_pairs(check, tmp_path):  # noqa: F811
 
 def test_pairs_without_prompts(check, tmp_path):  # noqa: F811
     path = str(write(tmp_path / "t.parquet", [{"prompt": rl_row()["prompt"], **PAIR} for _ in range(64)]))
+    assert (
+        "VAL_DATA" in only_error(check("gspo", VAL_DATA=path))
+        and "no prompt to answer" in check("gspo", VAL_DATA=path).errors[0]
+    )
     knobs = check("gspo", TRAIN_DATA=path)
     assert any("none is a prompt to answer" in error and "dpo/train.sh" in error for error in knobs.errors)
 
