@@ -22,67 +22,96 @@ from typing import Any
 from dpo_sides import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 SIDES = ROOT / "benchmarks" / "dpo_sides.py"
 STEPS, BATCH, SPEED_BATCH = 10, 4, 8
-LONGEST = 1100  # tokens of a pair's longer sequence, so that nothing is cut on either side
+LONGEST = 500  # tokens of a pair's longer sequence, so that nothing is cut on either side
+SPEED_TOKENS = 256  # tokens of a text in the runs for speed
+SMALL, LARGE = (128, 4, 4, 2, 4096), (512, 7, 8, 4, 8192)
 KEPT = 4  # pairs whose figures the unit tests hold
 TEMPLATE_END = "{{ '<|im_end|>\\n' }}"
 
 
-def make_model(folder: Path, large: bool) -> None:
-    """A copy of the demo model, or one of about 30M parameters with random weights, and beside it a reference.
+def read_pairs(source: Path, target: Path) -> list[dict[str, Any]]:
+    """The rows of a file of any form, as the kit reads them."""
+    import pyarrow.parquet as pq
 
-    TRL learns the line break that the demo's template writes behind an answer, the kit does not; so it goes.
+    from common.data_utils import json_to_parquet
+
+    json_to_parquet(source, target, "dpo")
+    return pq.read_table(target).to_pylist()
+
+
+def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
+    """A model with random weights and, beside it, a reference; returns its tokenizer, made from the pairs' texts.
+
+    The template is the demo's but for the line break behind an answer: TRL would learn it, the kit does not.
+
+    Args:
+        folder: Where to.
+        rows: The pairs.
+        sizes: Hidden size, layers, attention heads, key-value heads, tokens of the vocabulary.
     """
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
     demo = ROOT / "common" / "demo_model" / "model"
     tokenizer = AutoTokenizer.from_pretrained(demo)
-    tokenizer.chat_template = tokenizer.chat_template.replace(
+    template = tokenizer.chat_template.replace(
         TEMPLATE_END, "{{ '<|im_end|>' }}{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}"
     )
-    if large:
-        torch.manual_seed(0)
-        config = Qwen2Config.from_pretrained(demo)
-        config.hidden_size, config.intermediate_size, config.num_hidden_layers = 512, 2048, 8
-        config.num_attention_heads, config.num_key_value_heads, config.layer_types = 8, 4, None
-        model = Qwen2ForCausalLM(config)
-        print(f"{model.num_parameters():,} parameters")
-    else:
-        model = Qwen2ForCausalLM.from_pretrained(demo, dtype=torch.float32)
-    model.float().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    hidden, layers, heads, kv_heads, vocabulary = sizes
+    texts = [turn["content"] for row in rows for turns in row.values() for turn in turns]
+    tokenizer = tokenizer.train_new_from_iterator(texts, vocabulary)
+    tokenizer.chat_template = template
+    config = Qwen2Config.from_pretrained(demo)
+    config.vocab_size, config.hidden_size, config.intermediate_size = len(tokenizer), hidden, 4 * hidden
+    config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads = layers, heads, kv_heads
+    config.layer_types = ["full_attention"] * layers
+    config.bos_token_id, config.eos_token_id = None, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config).float()
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens", flush=True)
     # A reference that differs: the model itself would give log 2 for every pair, whatever the code does.
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.02 * torch.randn_like(weight)
-    model.save_pretrained(folder.with_name("reference"))
-    tokenizer.save_pretrained(folder.with_name("reference"))
+    for path in (folder, folder.with_name("reference")):
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += 0.02 * torch.randn_like(weight)
+    return tokenizer
 
 
-def make_pairs(source: Path, target: Path, model: Path, count: int) -> None:
-    """The first pairs that fit, as the kit's parquet file and as JSONL for TRL."""
+def write_pairs(rows: list[dict[str, Any]], target: Path) -> None:
+    """The kit's parquet file and, beside it, JSONL for TRL."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from transformers import AutoTokenizer
 
-    sys.path.insert(0, str(ROOT))
-    from common.data_utils import json_to_parquet
+    pq.write_table(pa.Table.from_pylist(rows), target)
+    target.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    print(f"{len(rows)} pairs")
 
-    json_to_parquet(source, target, "dpo")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    kept = []
-    for row in pq.read_table(target).to_pylist():
-        texts = [
-            tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=False) for side in ("chosen", "rejected")
-        ]
-        if max(len(tokenizer(text)["input_ids"]) for text in texts) <= LONGEST and len(kept) < count:
-            kept.append(row)
-    pq.write_table(pa.Table.from_pylist(kept), target)
-    target.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-    print(f"{len(kept)} pairs")
+
+def that_fit(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
+    """The rows of which nothing would be cut."""
+
+    def length(row: dict[str, Any], side: str) -> int:
+        return len(tokenizer(tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=False))["input_ids"])
+
+    return [row for row in rows if max(length(row, side) for side in ("chosen", "rejected")) <= LONGEST]
+
+
+def shortened(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
+    """The rows with texts of at most ``SPEED_TOKENS`` tokens each, so that a CPU can do two epochs of them."""
+
+    def cut(text: str) -> str:
+        return tokenizer.decode(tokenizer(text)["input_ids"][:SPEED_TOKENS])
+
+    return [
+        {side: [{**turn, "content": cut(turn["content"])} for turn in turns] for side, turns in row.items()}
+        for row in rows
+    ]
 
 
 def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
@@ -90,15 +119,13 @@ def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         job = {**job, "longest": LONGEST, "folder": str(Path(folder) / "run" / "checkpoints")}
         Path(job["folder"]).mkdir(parents=True)
-        modules = "common.cpu_backend.process_group,common.cpu_backend.platform,common.cpu_backend.engine"
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
         if side == "kit":
-            environment |= {
-                "PYTHONPATH": str(ROOT),
-                "VERL_PLATFORM": "cpu",
-                "VERL_USE_EXTERNAL_MODULES": f"{modules},common.verl_patches",
-                "SEED": "1",
-            }
+            from common.preflight.knobs import read_knobs
+            from common.preflight.resolved import process_environment
+
+            environment |= process_environment(read_knobs("dpo", {"DEVICE": "cpu"}))
+            environment |= {"PYTHONPATH": str(ROOT), "SEED": "1"}
         command = [python, str(SIDES), side, json.dumps(job)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -127,24 +154,27 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
 
 
 def speed(trl: str, model: Path, pairs: Path, count: int, repeats: int) -> None:
-    """Prints pairs a second over two epochs, reference included, in turn."""
+    """Prints pairs a second over two epochs, in turn; everything after loading the model counts.
+
+    Both keep the reference's log-probabilities; TRL also as it comes, which asks the reference for every batch.
+    """
     steps = 2 * (count // SPEED_BATCH)
-    job = {
-        "loss": "sigmoid",
-        "model": str(model),
-        "pairs": str(pairs),
-        "steps": steps,
-        "batch": SPEED_BATCH,
-        "speed": True,
-    }
+    job = {"loss": "sigmoid", "model": str(model), "pairs": str(pairs), "steps": steps, "batch": SPEED_BATCH}
+    sides = {"kit": ("kit", True), "TRL": ("trl", False), "TRL, reference kept": ("trl", True)}
     for number in range(repeats):
-        order = ("kit", "trl") if number % 2 == 0 else ("trl", "kit")
-        found = {side: run(side, sys.executable if side == "kit" else trl, job) for side in order}
-        rate = {side: steps * SPEED_BATCH / (found[side]["setup"] + found[side]["seconds"]) for side in order}
-        print(
-            f"kit {rate['kit']:.2f}, TRL {rate['trl']:.2f} pairs a second: {rate['kit'] / rate['trl']:.2f} times",
-            flush=True,
-        )
+        rate = {}
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
+            side, keep = sides[name]
+            found = run(side, sys.executable if side == "kit" else trl, {**job, "speed": True, "keep": keep})
+            rate[name] = steps * SPEED_BATCH / (found["setup"] + found["seconds"])
+            rate[name + ", CPU"] = steps * SPEED_BATCH / found["cpu"]
+        kit = rate["kit"], rate["kit, CPU"]
+        for name in list(sides)[1:]:
+            print(
+                f"kit {kit[0]:.2f}, {name} {rate[name]:.2f} pairs a second: {kit[0] / rate[name]:.2f} times "
+                f"(by CPU time {kit[1] / rate[name + ', CPU']:.2f})",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -160,14 +190,16 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model, pairs = Path(folder) / "model", Path(folder) / "pairs.parquet"
-        make_model(model, arguments.speed)
-        make_pairs(arguments.pairs, pairs, model, arguments.count)
+        rows = read_pairs(arguments.pairs, pairs)
+        tokenizer = make_model(model, rows, LARGE if arguments.speed else SMALL)
+        usable = shortened(rows, tokenizer) if arguments.speed else that_fit(rows, tokenizer)
+        write_pairs(usable[: arguments.count], pairs)
         if arguments.speed:
-            speed(arguments.trl, model, pairs, arguments.count, arguments.repeats)
-        else:
-            kept = compare(arguments.trl, model, pairs, arguments.losses)
-            if arguments.keep:
-                arguments.keep.write_text(json.dumps(kept, indent=1) + "\n")
+            speed(arguments.trl, model, pairs, len(usable[: arguments.count]), arguments.repeats)
+            return
+        kept = compare(arguments.trl, model, pairs, arguments.losses)
+        if arguments.keep:
+            arguments.keep.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

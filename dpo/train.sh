@@ -44,7 +44,7 @@ REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | 
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # nodes; several are not there yet
-ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa | sdpa_varlen (CPU)
 OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it

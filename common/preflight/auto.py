@@ -27,6 +27,9 @@ RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
 LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
 
+# Families whose attention layers are plain: what common/cpu_backend/attention.py was compared on, and their relatives.
+VARLEN_FAMILIES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "llama", "mistral")
+
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     """Choose device, GPU count, attention and rollout engine."""
@@ -35,7 +38,6 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     on_cpu = knobs["DEVICE"] == "cpu"
     if on_cpu:
         knobs.resolve("N_GPUS", 1, "on the CPU one process uses all cores")
-        knobs.resolve("ATTENTION", "sdpa", "the attention that runs on a CPU")
         knobs.resolve("ROLLOUT_ENGINE", "hf", "the engine that runs on a CPU")
         return
     knobs.resolve("N_GPUS", max(1, gpus), "all visible GPUs")
@@ -48,6 +50,13 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     engine = next((name for name in ("vllm", "sglang") if has_package(name)), "hf")
     reason = f"{engine} is installed" if engine != "hf" else "neither vllm nor sglang is installed; this is slow"
     knobs.resolve("ROLLOUT_ENGINE", engine, reason)
+
+
+def resolve_attention(knobs: Knobs, model: ModelInfo | None) -> None:
+    """Choose the attention on the CPU, where it depends on the model; on a GPU it is chosen by then."""
+    if model and model.config.get("model_type") in VARLEN_FAMILIES:
+        knobs.resolve("ATTENTION", "sdpa_varlen", "on the CPU, without padding")
+    knobs.resolve("ATTENTION", "sdpa", "the attention that runs on a CPU")
 
 
 def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:

@@ -26,6 +26,7 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
     model = check_model(knobs)
+    auto.resolve_attention(knobs, model)
     train = check_data(knobs, "TRAIN_DATA")
     validation = check_data(knobs, "VAL_DATA")
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
@@ -86,7 +87,9 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     if on_cpu and engine in ("vllm", "sglang"):
         knobs.errors.append(f"ROLLOUT_ENGINE={engine}: needs a GPU; set ROLLOUT_ENGINE=hf")
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
-        knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa")
+        knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa_varlen, or sdpa")
+    elif knobs["ATTENTION"] == "sdpa_varlen" and not on_cpu:
+        knobs.errors.append("ATTENTION=sdpa_varlen: is for the CPU; set flash_attention_2 or sdpa")
     elif knobs["ATTENTION"] == "flash_attention_2" and not has_package("flash_attn"):
         knobs.errors.append("ATTENTION=flash_attention_2: flash-attn is not installed; install it, or set sdpa")
 

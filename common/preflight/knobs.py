@@ -106,7 +106,7 @@ RULES: dict[str, Rule] = {
     "DEVICE": Rule("choice", choices=("cuda", "cpu"), auto=True),
     "N_GPUS": _count(),
     "NNODES": _count(auto=False),
-    "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa"), auto=True),
+    "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa", "sdpa_varlen"), auto=True),
     "OFFLOAD": Rule("choice", choices=SWITCH, auto=True),
     "ROLLOUT_ENGINE": Rule("choice", choices=("vllm", "sglang", "hf"), auto=True),
     "TENSOR_PARALLEL_SIZE": _count(),

@@ -11,7 +11,7 @@ from common.preflight.knobs import SUPERVISED, Knobs
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
-CPU_MODULES = ("process_group", "platform", "engine", "rollout")
+CPU_MODULES = ("process_group", "platform", "attention", "engine", "rollout")
 
 
 def hydra_quote(text: str) -> str:
@@ -61,7 +61,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(float(values["KL_LOSS_COEF"]) > 0).lower()
-    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] == "flash_attention_2").lower()
+    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values.update(process_environment(knobs))
     path.write_bytes(b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))

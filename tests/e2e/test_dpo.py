@@ -58,6 +58,7 @@ def test_the_same_losses_however_they_are_computed(tmp_path):
         "plain": ["algorithm.reference=precompute"],
         "frozen": ["algorithm.reference=model"],
         "fixed": ["data.use_dynamic_bsz=false", "data.micro_batch_size_per_gpu=2"],  # the others pack by tokens
+        "padded": ["model.use_remove_padding=false", "++model.override_config.attn_implementation=sdpa"],
         "half": ["algorithm.reference=precompute", "trainer.total_training_steps=2"],
         "resumed": ["algorithm.reference=precompute", "folder=half"],
         **{name: [f"algorithm.loss_type={name}", "optim.lr=1e-4"] for name in ("ipo", "orpo")},
@@ -67,7 +68,7 @@ def test_the_same_losses_however_they_are_computed(tmp_path):
     plain = found["plain"]["train/loss"]
     assert len(plain) == 4 and plain[0] == pytest.approx(LOG_2, abs=1e-6) and plain[-1] < LOG_2 - 0.01
     assert found["plain"]["val/rewards/accuracies"][0] == 0.5
-    for name in ("frozen", "fixed", "two ranks"):
+    for name in ("frozen", "fixed", "padded", "two ranks"):
         assert found[name]["train/loss"] == pytest.approx(plain, abs=1e-4), name
         assert found[name]["val/loss"] == pytest.approx(found["plain"]["val/loss"], abs=1e-4), name
     for name in ("ipo", "orpo"):  # one with a reference per token, one without
