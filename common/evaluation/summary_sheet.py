@@ -110,6 +110,8 @@ class _Summary:
             columns += ["Scored", what, "95% from", "95% to", "Mean score", *(f"pass@{k}" for k in ks)]
             columns += [f"Majority of {report.n}"] if report.n > 1 else []
         columns += ["Mean tokens", "Cut at limit"]
+        self.bars_from = len(columns) + 1
+        columns += ["", "error bar +", "error bar -"] if report.scored else []
         self.heading("Accuracy" if report.scored else "Answers", columns)
         start = self.row
         for name, group in self._lines():
@@ -125,7 +127,6 @@ class _Summary:
             if score.accuracy is not None:  # the chart's error bars; Excel wants distances in cells
                 bars = score.high - score.accuracy, score.accuracy - score.low
                 values += [(None, "text"), *((bar, "faint") for bar in bars)]
-                self.bars_from = len(values) - 2
             for index, (value, style) in enumerate(values):
                 self.put(index, value, style)
             self.row += 1

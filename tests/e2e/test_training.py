@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from common.evaluation.cli import main as test_sh
 from common.metric_names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
 from tests.conftest import ROOT
@@ -115,6 +116,22 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
     samples = [json.loads(line) for line in (run_dir / "rollouts" / "3.jsonl").read_text().splitlines()]
     assert len(samples) == 32 * 8 and {"input", "output", "score"} <= set(samples[0])
     assert sum(p.numel() for p in load(run_dir / "model").parameters()) > 500_000
+    scored_as_by_verl(run_dir, 3)
+
+
+def scored_as_by_verl(run_dir, step):
+    """test.sh, given only the run directory, has verl's own answers and scores of the last validation, row by row."""
+    assert test_sh(["--model_path", str(run_dir), "--batch", "--greedy", "--output_file", str(run_dir / "r.jsonl")]) == 0
+    ours = {
+        (row["prompt"], row["response"], row["score"])
+        for row in map(json.loads, (run_dir / "r.jsonl").read_text().splitlines())
+    }
+    dump = (run_dir / "validation" / f"{step}.jsonl").read_text().splitlines()
+    verls = {
+        (row["input"].removeprefix("user\n").removesuffix("\nassistant\n"), row["output"], row["score"])
+        for row in map(json.loads, dump)
+    }
+    assert len(verls) > 100 and ours == verls
 
 
 def test_grpo_on_two_processes_with_lora_dynamic_sampling_and_an_algorithm_of_ones_own(train, run_dir):

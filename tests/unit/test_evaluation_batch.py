@@ -254,3 +254,15 @@ def test_a_reward_that_fails_at_once_stops_before_generation(tmp_path, monkeypat
     (tmp_path / "my_reward.py").write_text(REWARD.format("62", "raise KeyError('x')"))
     evaluate(tmp_path, "--reward", tmp_path / "my_reward.py", status=2)
     assert "on row 1 it fails: KeyError" in capsys.readouterr().err
+
+
+def test_answers_that_are_there_already_are_scored_again(tmp_path, mixed, capsys):
+    rows = evaluate(tmp_path, "--n", 2, "--max_new_tokens", 24, "--reward", "none", file=mixed[0])
+    assert "score" not in rows[0]
+    answers = tmp_path / "answers.jsonl"
+    (tmp_path / "r.jsonl").rename(answers)
+    again = evaluate(tmp_path, "--n", 2, file=mixed[0], model=str(answers))
+    assert [row["response"] for row in again] == [row["response"] for row in rows]
+    assert {row["result"] for row in again} == {"right", "wrong"}
+    evaluate(tmp_path, "--n", 2, file=VAL, model=str(answers), status=2)
+    assert "answers another question than row 1" in capsys.readouterr().err

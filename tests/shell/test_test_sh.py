@@ -1,0 +1,38 @@
+"""test.sh itself: found from anywhere, with a path with spaces; the user's paths are meant from where he stands."""
+
+import json
+import shutil
+import subprocess
+
+from tests.conftest import ROOT
+
+
+def test_from_another_folder_through_a_path_with_spaces(tmp_path):
+    kit = tmp_path / "a kit"
+    (kit / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy2(ROOT / "test.sh", kit / "test.sh")
+    python = kit / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$PWD" "$PYTHONPATH" "$@"\n')
+    python.chmod(0o755)
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [str(kit / "test.sh"), "--model_path", "my run", "--batch"], cwd=elsewhere, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(elsewhere) and lines[1].split(":")[0] == str(kit)
+    assert lines[2:] == ["-m", "common.test_model", "--model_path", "my run", "--batch"]
+
+
+def test_help_names_every_option_and_mistakes_have_status_2(tmp_path):
+    shown = subprocess.run([str(ROOT / "test.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and all(word in shown.stdout for word in ("--compare", "--use_vllm", "--single"))
+    (tmp_path / "q.json").write_text(json.dumps([{"prompt": "x"}]))
+    wrong = subprocess.run(
+        [str(ROOT / "test.sh"), "--model_path", "no/such/model", "--batch", "--input_file", "q.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: --model_path no/such/model")
