@@ -121,7 +121,8 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
 
 def scored_as_by_verl(run_dir, step):
     """test.sh, given only the run directory, has verl's own answers and scores of the last validation, row by row."""
-    assert test_sh(["--model_path", str(run_dir), "--batch", "--greedy", "--output_file", str(run_dir / "r.jsonl")]) == 0
+    options = ["--model_path", str(run_dir), "--batch", "--greedy", "--output_file", str(run_dir / "r.jsonl")]
+    assert test_sh(options) == 0
     ours = {
         (row["prompt"], row["response"], row["score"])
         for row in map(json.loads, (run_dir / "r.jsonl").read_text().splitlines())
