@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from monitor.choices import default_names
 from monitor.metrics_collector import RunMetrics
 from monitor.series import smooth, thin, value_range
 from monitor.words import Words
@@ -52,8 +53,6 @@ def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> byte
     """Draws the chosen metrics, or those that matter most; None when the run has no number yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from monitor.tabs.curves import default_names
 
     with metrics.lock:
         columns = metrics.columns

@@ -177,8 +177,8 @@ def plain_panel(key: str, title: str, lines: dict[str, tuple[list, list]], top: 
         values = np.array(y, float)
         panel._add(np.array(x, float), values, name, line={"color": PALETTE[place % len(PALETTE)], "width": 1.4})
         panel.seen.append(values)
-    panel.left, panel.right = -60.0, 0.0
-    span = (0.0, top) if top else value_range(panel.seen, False, False)
+    panel.left, panel.right = min(-5.0, panel.left), 0.0
+    span = (-0.02 * top, 1.05 * top) if top else value_range(panel.seen, False, False)
     return _figure(key, title, latest, panel, span, [], look)
 
 
@@ -228,6 +228,7 @@ def _figure(key: str, title: str, latest: str, panel: Panel, span, shapes: list,
         "xaxis": {**axis, "nticks": 6, "range": [panel.left - margin, panel.right + margin]},
         "yaxis": y_axis,
         "shapes": shapes,
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "rgba(128,138,152,.6)", "activecolor": LINE},
     }
     return {"key": key, "title": title, "latest": latest, "data": panel.traces, "layout": layout}
 

@@ -67,7 +67,9 @@ _NUMPY_OPENS = re.compile(rb"np\.[a-z]+\d+\(")
 _TENSOR = re.compile(rb"(?:tensor|array)\(\s*([^\s,()\[\]]+)[^()]*\)")
 _LEADING = re.compile(rb"\s*(" + _NUMBER + rb")(?=[\s,;\]]|$)", re.IGNORECASE)
 _NAME = re.compile(rb"[\w@/.+=-]+")
-_HEAD = re.compile(rb"(?<![\w/])(step|epoch)s?\s*[:=\[]?\s*(\d{1,15})(?:\s*/\s*(\d{1,15}))?\]?", re.IGNORECASE)
+_HEAD = re.compile(
+    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s*[:=\[]?\s*(\d{1,15})(?:\s*/\s*(\d{1,15}))?\]?", re.IGNORECASE
+)
 _WORDS = rb"[A-Za-z_][\w/@.%+-]*(?: [A-Za-z_][\w/@.-]*)?"
 _PAIR = re.compile(rb"(" + _WORDS + rb")\s*[:=]\s*(" + _NUMBER + rb")(?![\w.:/])", re.IGNORECASE)
 _BARE = re.compile(rb"\s*([A-Za-z][A-Za-z_ ]*?)\s+(" + _NUMBER + rb")\s*", re.IGNORECASE)

@@ -8,18 +8,31 @@ from html import escape
 import gradio as gr
 
 from monitor.store import Monitor
-from monitor.tabs import ASSETS, Page, Tab, curves, runs
+from monitor.system import Sampler
+from monitor.tabs import ASSETS, QUIET, Page, Tab, checkpoints, compare, curves, health, log, runs, samples, system
 from monitor.words import Words
 
-TABS = {"runs": runs, "curves": curves}
+TABS = {
+    "runs": runs,
+    "curves": curves,
+    "compare": compare,
+    "samples": samples,
+    "health": health,
+    "system": system,
+    "log": log,
+    "checkpoints": checkpoints,
+}
+PUBLIC = {**QUIET, "api_visibility": "public"}  # gradio_client can ask for what a tab shows
+COMPARED_AT_FIRST = 2  # the newest runs
 OTHER = {"en": "zh", "zh": "en"}
 
 
-def build_page(monitor: Monitor, language: str, refresh: float) -> gr.Blocks:
+def build_page(monitor: Monitor, sampler: Sampler, language: str, refresh: float) -> gr.Blocks:
     """Builds the page in one language.
 
     Args:
         monitor: The log folder.
+        sampler: The machine.
         language: "en" or "zh".
         refresh: Seconds between two polls.
     """
@@ -27,12 +40,22 @@ def build_page(monitor: Monitor, language: str, refresh: float) -> gr.Blocks:
     with gr.Blocks(title=w("title"), analytics_enabled=False, fill_width=True) as blocks:
         run = _top_bar(monitor, w)
         tab = gr.Textbox("runs", visible="hidden", elem_id="open-tab")
+        compared = gr.Dropdown(
+            [],
+            value=[],
+            multiselect=True,
+            label=w("runs_compared"),
+            scale=4,
+            min_width=260,
+            allow_custom_value=True,
+            render=False,
+        )
         tokens = [gr.Textbox(visible="hidden", elem_id=f"token-{name}") for name in TABS]
         names = gr.Textbox(visible="hidden", elem_id="token-names")
         built: dict[str, Tab] = {}
         opened = {}
         with gr.Tabs(selected="runs", elem_id="tabs") as tabs:
-            page = Page(monitor, w, run, tabs, tab)
+            page = Page(monitor, sampler, w, run, compared, tabs, tab)
             for name, module in TABS.items():
                 with gr.Tab(w(f"{name}_tab"), id=name, elem_id=f"tab-{name}") as opened[name]:
                     built[name] = module.build(page)
@@ -59,10 +82,9 @@ def _top_bar(monitor: Monitor, w: Words) -> gr.Dropdown:
 
 def _wire(page: Page, built: dict[str, Tab], opened: dict, tokens: list, names: gr.Textbox, refresh: float) -> None:
     """Connects the poll to the tabs."""
-    compared = getattr(page, "compared", None) or gr.State([])
     poll = (ASSETS / "poll.js").read_text(encoding="utf-8").replace("TABS", json.dumps(list(TABS)))
     poll = poll[poll.index("async") :]
-    asked = [page.tab, page.run, compared, names, *tokens]
+    asked = [page.tab, page.run, page.compared, names, *tokens]
     told = [names, *tokens]
     gr.Timer(refresh).tick(None, asked, told, js=poll)
     for name, tab in opened.items():
@@ -70,23 +92,36 @@ def _wire(page: Page, built: dict[str, Tab], opened: dict, tokens: list, names: 
         chosen.then(None, asked, told, js=poll)
     page.run.change(None, asked, told, js=poll)
     page.tab.change(None, asked, told, js=poll)
-    for token, tab in zip(tokens, built.values(), strict=True):
-        token.change(tab.fill, tab.inputs, tab.outputs, queue=False, show_progress="hidden", trigger_mode="always_last")
+    for token, (name, tab) in zip(tokens, built.items(), strict=True):
+        token.change(tab.fill, tab.inputs, tab.outputs, trigger_mode="always_last", api_name=f"fill_{name}", **PUBLIC)
+
+    view, click = built["health"].links
+    view.click(click, None, [page.tabs, page.tab, built["samples"].step], **QUIET).then(
+        built["samples"].fill, built["samples"].inputs, built["samples"].outputs, **QUIET
+    )
 
     def choices(run: str | None):
-        """The runs to choose from, newest first. Inputs: top.run. Outputs: top.run."""
+        """The runs to choose from, newest first. Inputs: top.run. Outputs: top.run, compared."""
         found = list(page.monitor.rows())
-        return gr.Dropdown(found, value=run if run in found else (found[0] if found else None))
+        run = run if run in found else (found[0] if found else None)
+        return gr.Dropdown(found, value=run), gr.Dropdown(found)
 
     def begin(run: str | None, tab: str | None):
-        """Opens what the address names. Inputs: top.run, tab. Outputs: top.run, tabs, tab."""
+        """Opens what the address names. Inputs: top.run, tab. Outputs: top.run, compared, tabs, tab."""
         found = list(page.monitor.rows())
         run = run if run in found else (found[0] if found else None)
         tab = tab if tab in TABS else "runs"
-        return gr.Dropdown(found, value=run), gr.Tabs(selected=tab), tab
+        rows = page.monitor.rows()
+        kind = rows[run].algorithm if run else ""
+        have = [row.id for row in rows.values() if row.value is not None and row.algorithm == kind]
+        return (
+            gr.Dropdown(found, value=run),
+            gr.Dropdown(found, value=have[:COMPARED_AT_FIRST]),
+            gr.Tabs(selected=tab),
+            tab,
+        )
 
-    names.change(choices, page.run, page.run, queue=False, show_progress="hidden")
+    names.change(choices, page.run, [page.run, page.compared], **QUIET)
     address = "() => { const at = new URLSearchParams(window.address); return [at.get('run'), at.get('tab')]; }"
-    gr.on(None, begin, [page.run, page.tab], [page.run, page.tabs, page.tab], queue=False, js=address).then(
-        None, asked, told, js=poll
-    )
+    opening = [page.run, page.compared, page.tabs, page.tab]
+    gr.on(None, begin, [page.run, page.tab], opening, js=address, **QUIET).then(None, asked, told, js=poll)

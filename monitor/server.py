@@ -19,6 +19,7 @@ from monitor.exports import csv_lines, png
 from monitor.news import token
 from monitor.page import build_page
 from monitor.store import Monitor
+from monitor.system import Sampler
 from monitor.tabs import ASSETS
 from monitor.words import LANGUAGES, Words
 
@@ -57,9 +58,11 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
     monitor = Monitor(log_dir)
     app = FastAPI(title="Training monitor", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.monitor = monitor
-    _routes(app, monitor, language)
+    sampler = Sampler(monitor.root)
+    sampler.start()
+    _routes(app, monitor, sampler, language)
     for one in LANGUAGES:
-        blocks = build_page(monitor, one, refresh)
+        blocks = build_page(monitor, sampler, one, refresh)
         app = gr.mount_gradio_app(
             app,
             blocks,
@@ -80,7 +83,7 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
     return app
 
 
-def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
+def _routes(app: FastAPI, monitor: Monitor, sampler: Sampler, language: str) -> None:
     @app.get("/")
     def root(request: Request) -> RedirectResponse:
         query = f"?{request.url.query}" if request.url.query else ""
@@ -89,8 +92,12 @@ def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
     @app.get("/news")
     async def news(tab: str, run: str = "", compared: Annotated[list[str], Query()] = ()) -> JSONResponse:
         """What `poll.js` asks: a token for the open tab that changes when there is something new."""
-        names, changed = await run_in_threadpool(token, monitor, tab, run, compared)
+        names, changed = await run_in_threadpool(token, monitor, sampler, tab, run, compared)
         return JSONResponse({"names": names, "token": changed})
+
+    @app.get("/favicon.ico")
+    def icon() -> FileResponse:
+        return FileResponse(ASSETS / "icon.svg", media_type="image/svg+xml")
 
     @app.get("/assets/plotly.min.js")
     def plotly() -> FileResponse:
@@ -122,7 +129,7 @@ def _head(w: Words) -> str:
     lost = w("connection_lost").replace('"', "&quot;")
     # window.address: what the link asked for, before the poll writes the address anew
     ready = f"addEventListener('DOMContentLoaded', () => document.body.dataset.lost = \"{lost}\")"
-    return f"<script>window.address = location.search; {ready}</script>"
+    return f'<script>window.address = location.search; {ready}</script><link rel="icon" href="../favicon.ico">'
 
 
 def _theme() -> gr.themes.Base:

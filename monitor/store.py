@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from common.run_dir import LOG_FILE
 from monitor.metrics_collector import RunMetrics
 from monitor.runs import Row, RunIndex, is_inside
 
@@ -62,6 +63,11 @@ class Monitor:
             return None
         path = row.path / name
         return path if path.exists() and is_inside(self.root, path) else None
+
+    def log(self, run_id: str | None) -> Path | None:
+        """The console log of a run: train.log, or the plain log that it is."""
+        row = self.row(run_id)
+        return row.path if row and row.kind == "log" else self.file(run_id, LOG_FILE)
 
     def metrics(self, run_id: str | None, wait: float = 0.0) -> RunMetrics | None:
         """The numbers of a run, with what was written since the last call.

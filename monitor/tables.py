@@ -126,7 +126,7 @@ def runs_table(rows: Sequence[Row], chosen: str | None, column: str, descending:
 
 def _cells(row: Row, words: Words) -> list[str]:
     step = number(row.step, "d")
-    if row.total and row.step is not None:
+    if row.total and row.step is not None and row.step <= row.total:
         share = min(100, 100 * row.step // row.total)
         step = f'{row.step}<small>/{row.total}</small><span class="bar"><i style="width:{share}%"></i></span>'
     value = "–"

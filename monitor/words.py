@@ -11,6 +11,7 @@ from common.metric_names import BY_NAME
 LANGUAGES = ("en", "zh")
 _TABLE = yaml.load((Path(__file__).parent / "texts.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 TEXTS: dict[str, dict[str, str]] = _TABLE["texts"]
+ADVICE_ZH: dict[str, str] = _TABLE["advice_zh"]
 METRICS_ZH: dict[str, str] = _TABLE["metrics_zh"]
 
 

@@ -5,7 +5,7 @@ const grid = element.querySelector(".charts");
 const cells = new Map();
 const touch = matchMedia("(pointer: coarse)").matches;
 const config = {
-  displaylogo: false, responsive: true, scrollZoom: false,
+  displaylogo: false, responsive: true, scrollZoom: false, displayModeBar: touch ? false : "hover",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 };
 const sight = new IntersectionObserver((entries) => entries.forEach((entry) => {

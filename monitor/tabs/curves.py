@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 from urllib.parse import urlencode
 
 import gradio as gr
 
-from common.metric_names import BY_NAME
+from monitor.choices import default_names, metric_choices, step_range
 from monitor.columns import Columns
-from monitor.figures import BESIDE, Look, metric_panel
+from monitor.figures import Look, metric_panel
 from monitor.metrics_collector import RunMetrics
 from monitor.tables import facts, note, problem, state_pill
-from monitor.tabs import Page, Tab, charts
+from monitor.tabs import QUIET, Page, Tab, charts, view
 from monitor.words import Words
 
 MAX_PANELS = 60
@@ -27,10 +26,12 @@ def build(page: Page) -> Tab:
         names = gr.Dropdown([], value=[], multiselect=True, label=w("metrics"), scale=5, min_width=260)
         smoothing = gr.Slider(0, 0.99, 0.6, step=0.01, label=w("smoothing"), scale=2, min_width=170)
         axes = [(w("by_step"), "step"), (w("by_time"), "time")]
-        axis = gr.Radio(axes, value="step", label=w("x_axis"), min_width=150)
-        flags = gr.CheckboxGroup([(w("log_scale"), "log"), (w("clip"), "clip")], label=w("y_axis"), min_width=220)
-        steps = gr.Textbox(label=w("steps"), placeholder=w("steps_hint"), max_lines=1, min_width=120)
-    status = gr.HTML("")
+        axis = gr.Radio(axes, value="step", label=w("x_axis"), scale=2, min_width=190)
+        flags = gr.CheckboxGroup(
+            [(w("log_scale"), "log"), (w("clip"), "clip")], label=w("y_axis"), scale=3, min_width=260
+        )
+        steps = gr.Textbox(label=w("steps"), placeholder=w("steps_hint"), max_lines=1, scale=1, min_width=140)
+    status = view()
     grid = charts()
     known = gr.State("")
 
@@ -50,30 +51,8 @@ def build(page: Page) -> Tab:
     inputs = [page.run, names, smoothing, axis, flags, steps, known]
     outputs = [status, grid, names, known]
     changes = [names.change, smoothing.release, axis.input, flags.input, steps.submit, steps.blur]
-    gr.on(changes, fill, inputs, outputs, queue=False, show_progress="hidden", trigger_mode="always_last")
+    gr.on(changes, fill, inputs, outputs, **QUIET, trigger_mode="always_last")
     return Tab(fill, inputs, outputs)
-
-
-def step_range(text: str | None) -> tuple[int | None, int | None]:
-    """Reads "100-500", "100-" or "-500"; anything else shows all."""
-    match = re.fullmatch(r"\s*(\d{0,15})\s*[-–~:]\s*(\d{0,15})\s*", text or "")
-    first, last = match.groups() if match else ("", "")
-    return (int(first) if first else None), (int(last) if last else None)
-
-
-def default_names(columns: Columns) -> list[str]:
-    """The metrics of the table that a run has, in the order of the charts; a validation is drawn with its training."""
-    found = columns.table_names()
-    shown = sorted((name for name in found if BY_NAME[name].group), key=lambda name: BY_NAME[name].group)
-    return [name for name in shown if not any(BESIDE.get(other) == name for other in shown)]
-
-
-def metric_choices(columns: Columns, words: Words) -> list[tuple[str, str]]:
-    """The kit's names first, then the trainer's own; label and value."""
-    table = columns.table_names()
-    return [(f"{words.metric(name)} · {name}", name) for name in table] + [
-        (name, name) for name in columns.names() if name not in BY_NAME
-    ]
 
 
 def panels(columns: Columns, chosen: list[str], look: Look, words: Words) -> list[dict]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from monitor.tables import RUN_COLUMNS, filter_rows, note, problem, runs_table, sort_rows
-from monitor.tabs import Page, Tab, clickable
+from monitor.tabs import QUIET, Page, Tab, clickable
 
 STATES = ("running", "finished", "failed", "stopped", "died", "live", "quiet")
 _FIRST_ASCENDING = {"name", "algorithm", "model", "state"}
@@ -37,12 +37,8 @@ def build(page: Page) -> Tab:
         return gr.skip(), gr.skip(), gr.skip(), gr.skip()
 
     inputs = [page.run, text, state, order]
-    table.click(click, order, [order, page.run, page.tabs, page.tab], queue=False, show_progress="hidden").then(
-        fill, inputs, table, queue=False, show_progress="hidden"
-    )
-    gr.on(
-        [text.input, state.input], fill, inputs, table, queue=False, show_progress="hidden", trigger_mode="always_last"
-    )
+    table.click(click, order, [order, page.run, page.tabs, page.tab], **QUIET).then(fill, inputs, table, **QUIET)
+    gr.on([text.input, state.input], fill, inputs, table, **QUIET, trigger_mode="always_last")
     return Tab(fill, inputs, [table])
 
 

@@ -1,0 +1,32 @@
+"""What can be chosen for the charts."""
+
+from __future__ import annotations
+
+import re
+
+from common.metric_names import BY_NAME
+from monitor.columns import Columns
+from monitor.figures import BESIDE
+from monitor.words import Words
+
+
+def step_range(text: str | None) -> tuple[int | None, int | None]:
+    """Reads "100-500", "100-" or "-500"; anything else shows all."""
+    match = re.fullmatch(r"\s*(\d{0,15})\s*[-–~:]\s*(\d{0,15})\s*", text or "")
+    first, last = match.groups() if match else ("", "")
+    return (int(first) if first else None), (int(last) if last else None)
+
+
+def default_names(columns: Columns) -> list[str]:
+    """The metrics of the table that a run has, in the order of the charts; a validation is drawn with its training."""
+    found = columns.table_names()
+    shown = sorted((name for name in found if BY_NAME[name].group), key=lambda name: BY_NAME[name].group)
+    return [name for name in shown if not any(BESIDE.get(other) == name for other in shown)]
+
+
+def metric_choices(columns: Columns, words: Words) -> list[tuple[str, str]]:
+    """The kit's names first, then the trainer's own; label and value."""
+    table = columns.table_names()
+    return [(f"{words.metric(name)} · {name}", name) for name in table] + [
+        (name, name) for name in columns.names() if name not in BY_NAME
+    ]

@@ -1,0 +1,85 @@
+"""Checkpoints: what is saved, what the run had reached there, and the line that tries it."""
+
+from __future__ import annotations
+
+import shlex
+from html import escape
+from pathlib import Path
+
+from common.metric_names import BY_NAME
+from monitor.checkpoints import Saved, saved_in
+from monitor.columns import Columns
+from monitor.tables import moment, note, number, table
+from monitor.tabs import Page, Tab, copyable
+from monitor.words import Words
+
+ROOT = Path(__file__).resolve().parents[2]
+_VALUES = ("val_score", "val_accuracy", "val_loss", "reward_mean", "loss")  # the first that a run has
+
+
+def build(page: Page) -> Tab:
+    """Lays out the tab."""
+    w = page.words
+    view = copyable()
+
+    def fill(run):
+        """Inputs: top.run. Outputs: view."""
+        row = page.monitor.row(run)
+        if row is None:
+            return note(w("no_run"))
+        saved = saved_in(row.path) if row.kind == "run" else []
+        if not saved:
+            return note(w("no_checkpoints"))
+        metrics = page.monitor.metrics(run, 1.0)
+        return _table(saved, metrics.columns if metrics else Columns(), w)
+
+    return Tab(fill, [page.run], [view])
+
+
+def _table(saved: list[Saved], columns: Columns, w: Words) -> str:
+    name = next((one for one in _VALUES if len(columns.series(one)[0])), "")
+    label = w.metric(name) if name else w("metric")
+    heads = [(w("step"), "number"), (label, "number"), (w("size"), "number wide"), (w("written"), "wide")]
+    heads += [(w("state"), ""), (w("try_it"), "wrap")]
+    rows = [_row(one, columns, name, w) for one in saved]
+    return table(heads, rows)
+
+
+def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
+    path = one.path.relative_to(ROOT) if one.path.is_relative_to(ROOT) else one.path
+    step = w("exported_model") if one.step is None else str(one.step)
+    command = f"./test.sh --model_path {shlex.quote(str(path))}"
+    if one.problems:
+        state = f'<span class="state failed" title="{escape("; ".join(one.problems))}">{escape(w("not_whole"))}</span>'
+    else:
+        label = w("resumes_here") if one.latest else w("whole")
+        state = f'<span class="state running_well">{escape(label)}</span>'
+    return [
+        escape(step),
+        _value(one.step, columns, name),
+        _size(one.size),
+        moment(one.written),
+        state,
+        _copy(str(one.path), w("copy_path")) + _copy(command, w("copy")) + f"<code>{escape(command)}</code>",
+    ]
+
+
+def _value(step: int | None, columns: Columns, name: str) -> str:
+    """The metric at a step, or the last before it."""
+    if not name:
+        return "–"
+    steps, values = columns.series(name)
+    place = len(steps) if step is None else int((steps <= step).sum())
+    return number(float(values[place - 1]), BY_NAME[name].number) if place else "–"
+
+
+def _copy(text: str, label: str) -> str:
+    return f'<button class="copy" data-copy="{escape(text)}">{escape(label)}</button>'
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return ""
