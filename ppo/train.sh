@@ -152,6 +152,8 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   reward.reward_model.model_path="${REWARD_MODEL_PATH}" \
   reward.reward_model.enable_resource_pool="${REWARD_MODEL_POOL}" \
   reward.reward_model.n_gpus_per_node="${REWARD_MODEL_GPUS}" \
+  reward.reward_model.rollout.free_cache_engine="${REWARD_MODEL_SHARES}" \
+  reward.reward_model.rollout.gpu_memory_utilization="${REWARD_MODEL_MEMORY}" \
   reward.reward_model.rollout.max_model_len="$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH + 256))" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \

@@ -21,6 +21,7 @@ LEARNING_RATES = {
     "sft": ("1e-5", "1e-4", "1e-3", "2e-3"),
     "dpo": ("5e-7", "5e-6", "3e-4", "1e-3"),
     "gspo": ("1e-6", "1e-5", "5e-5", "5e-4"),
+    "ppo": ("1e-6", "1e-5", "5e-5", "5e-4"),
 }
 PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "5e-5", "3e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
@@ -40,7 +41,8 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
         knobs.resolve("N_GPUS", 1, "on the CPU one process uses all cores")
         knobs.resolve("ROLLOUT_ENGINE", "hf", "the engine that runs on a CPU")
         return
-    knobs.resolve("N_GPUS", max(1, gpus), "all visible GPUs")
+    own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
+    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" but the reward model's" if own else ""))
     flash = has_package("flash_attn")
     knobs.resolve(
         "ATTENTION",
@@ -84,7 +86,7 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Mac
     world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
     small = model is not None and 0 < model.parameters < SMALL_MODEL
     size = LARGEST_BATCH.get(knobs.algorithm, RL_LARGEST_BATCH)[small]
-    while size > world and (size % world or rows // size < 20):
+    while size > world and (size % world or rows // size < 16):
         size //= 2
     size = max(world, size - size % world)
     knobs.resolve("BATCH_SIZE", size, f"{rows:,} rows give {rows // size} steps an epoch")

@@ -76,6 +76,12 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             f"N_GPUS={wanted}: on the CPU this is the number of training processes, and there are {machine.cores} "
             f"cores; set N_GPUS={machine.cores} or less"
         )
+    own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
+    if not on_cpu and wanted <= there < wanted + own:
+        knobs.errors.append(
+            f"REWARD_MODEL_GPUS={own}: with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible; lower "
+            "one of the two"
+        )
     if knobs.number("NNODES") > 1:
         knobs.errors.append(f"NNODES={knobs['NNODES']}: training over several nodes is not there yet; set NNODES=1")
     if on_cpu:

@@ -43,7 +43,9 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         served = values["REWARD"] == "model"
         values["USE_REWARD_MODEL"] = str(served).lower()
         values["REWARD_MODEL_PATH"] = hydra_quote(values["REWARD_MODEL_PATH"]) if served else "null"
-        values["REWARD_MODEL_POOL"] = str(served and values["REWARD_MODEL_GPUS"] != "0").lower()
+        own = served and values["REWARD_MODEL_GPUS"] != "0"
+        values["REWARD_MODEL_POOL"], values["REWARD_MODEL_SHARES"] = str(own).lower(), str(not own).lower()
+        values["REWARD_MODEL_MEMORY"] = "0.8" if own else "0.3"  # share of a GPU for its weights and cache
         values["REWARD_FUNC_PATH"] = values["REWARD_FUNC_PATH"] or "null"
         pairs = (f"{name}: {hydra_quote(value)}" for name, value in knobs.reward_kwargs.items())
         values["REWARD_KWARGS"] = "{" + ", ".join(pairs) + "}"

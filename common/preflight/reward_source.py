@@ -64,6 +64,11 @@ def check_reward_model(knobs: Knobs, folder: Callable[[str], str]) -> None:
         knobs.errors.append(str(error).replace("MODEL_PATH=", "REWARD_MODEL_PATH=", 1))
         return
     knobs.values["REWARD_MODEL_PATH"] = model.path
+    if knobs["REWARD_FUNC_PATH"] and not knobs.number("REWARD_MODEL_GPUS"):
+        knobs.errors.append(
+            "REWARD_MODEL_GPUS=0: a judge that a function asks cannot share the GPUs (verl gives the function no row "
+            "there); set REWARD_MODEL_GPUS=1 or more, taken from those that N_GPUS leaves"
+        )
     if model.config:
         problem = _unfit(knobs, model)
         if problem:

@@ -73,6 +73,7 @@ def test_reward_model(tmp_path):
         ({"REWARD": "model", "REWARD_MODEL_PATH": DEMO_MODEL_DIR}, "Qwen2ForCausalLM, not a sequence classifier"),
         ({"REWARD": "model", "REWARD_MODEL_PATH": "/nowhere"}, "REWARD_MODEL_PATH=/nowhere: no such folder"),
         ({"REWARD": "model", "REWARD_FUNC_PATH": "ppo/api_reward.py"}, "must be a causal LM"),
+        ({"REWARD": "model", "REWARD_FUNC_PATH": "ppo/api_reward.py"}, "REWARD_MODEL_GPUS=0: a judge"),
         ({"REWARD": "model", "MAX_RESPONSE_LENGTH": 1900}, "reads 2048 tokens"),
         ({"REWARD": "api", "REWARD_FUNC_PATH": "grpo/reward_func.py"}, "REWARD=api scores by ppo/api_reward.py"),
         ({"REWARD": "api", "API_REWARD_CONFIG": "nope.yaml"}, "API_REWARD_CONFIG=nope.yaml: no such file"),
@@ -84,6 +85,18 @@ def test_reward_model(tmp_path):
 )
 def test_bad_input(knobs, words):
     assert any(words in error for error in checked(**knobs).errors), knobs
+
+
+def test_gpus_of_the_reward_model():
+    machine = Machine(gpu_memory=(80 * GIB,) * 4, cores=16, memory=200 * GIB)
+
+    def with_gpus(**environment):
+        knobs = read_knobs("ppo", {"REWARD": "model", "REWARD_MODEL_GPUS": "1", "DEVICE": "cuda", **environment})
+        check(knobs, machine)
+        return knobs
+
+    assert with_gpus()["N_GPUS"] == "3"
+    assert any("REWARD_MODEL_GPUS=1: with N_GPUS=4" in error for error in with_gpus(N_GPUS="4").errors)
 
 
 def test_a_critic_with_other_tokens(tmp_path):

@@ -1,10 +1,15 @@
 """Early stopping and the best step, by hand-made scores."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
-from common.callbacks import mean_figures, not_finite
+import common.callbacks
+from common.callbacks import RunCallback, mean_figures, not_finite
+from common.run_dir import read_early_stop
 from common.validations import Validations
 
 
@@ -59,3 +64,79 @@ def test_nan_is_named(key, value):
 def test_figures_of_the_reward():
     infos = [{"score": 1, "acc": 1.0, "text": "x", "n": True}, {"score": 0, "acc": 0.0, "n": False}, {"acc": math.nan}]
     assert mean_figures(infos) == {"reward/acc/mean": 0.5, "reward/n/mean": 0.5}
+
+
+class FakeTrainer:
+    """What of verl's trainer the callback touches."""
+
+    def __init__(self, folder, total):
+        self.folder, self.total_training_steps, self.global_steps = folder, total, 0
+        self.logged, self.saves, self.slept = [], [], 0
+        self.logger = SimpleNamespace(log=lambda data, step: self.logged.append((step, data)))
+        self.checkpoint_manager = SimpleNamespace(sleep_replicas=lambda: setattr(self, "slept", self.slept + 1))
+        self.kl_ctrl_in_reward = SimpleNamespace(value=0.25)
+
+    def _save_checkpoint(self):
+        folder = self.folder / f"global_step_{self.global_steps}"
+        (folder / "actor").mkdir(parents=True)
+        self.saves.append(self.global_steps)
+        self.callback.on_save(self, self.global_steps, str(folder))
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A callback and its trainer, without verl's, whose export is only noted."""
+
+    def make(patience=0, keep=1, total=100):
+        checkpoints = tmp_path / "checkpoints"
+        config = {"trainer": {"default_local_dir": str(checkpoints), "keep_checkpoints": keep}}
+        config["trainer"]["early_stop_patience"] = patience
+        trainer = FakeTrainer(checkpoints, total)
+        trainer.callback = callback = RunCallback(OmegaConf.create(config))
+        callback.exported = []
+        monkeypatch.setattr(callback, "_export", lambda folder: callback.exported.append(folder.name))
+        monkeypatch.setattr(common.callbacks, "reward_figures", lambda batch: {})
+        monkeypatch.setattr(common.callbacks, "to_remove", lambda run, keep, keep_steps: [])
+        return callback, trainer
+
+    return make
+
+
+def test_stopping_saves_exports_and_says_why(trained, tmp_path):
+    callback, trainer = trained(patience=1)
+    callback.on_start(trainer)
+    for step, score in ((0, 0.5), (5, 0.4)):
+        trainer.global_steps = step
+        callback.on_validate(trainer, {"val-core/x/acc/mean@1": score})
+    assert trainer.total_training_steps == 5 and trainer.saves == [5] and trainer.slept == 1
+    assert callback.exported == ["global_step_5"]
+    assert read_early_stop(tmp_path)["step"] == 5 and "has not improved" in read_early_stop(tmp_path)["reason"]
+    assert json.loads((tmp_path / "checkpoints" / "global_step_5" / "kl_coef.json").read_text()) == 0.25
+
+
+def test_a_step_that_is_saved_already_is_not_saved_again(trained):
+    callback, trainer = trained(patience=1)
+    callback.on_start(trainer)
+    callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5})
+    trainer.global_steps = 5
+    trainer._save_checkpoint()
+    callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5})
+    assert trainer.saves == [5] and callback.exported == ["global_step_5"]
+
+
+def test_nan_ends_the_run_before_it_is_saved_and_is_in_the_metrics(trained):
+    callback, trainer = trained()
+    trainer.global_steps = 7
+    with pytest.raises(FloatingPointError, match="Policy loss is nan at step 7: training has blown up"):
+        callback.on_step(trainer, None, {"actor/pg_loss": math.nan})
+    assert trainer.logged[0][0] == 7 and trainer.saves == []
+
+
+def test_the_kl_coefficient_is_taken_up_again(trained, tmp_path):
+    callback, trainer = trained()
+    folder = tmp_path / "checkpoints" / "global_step_3"
+    folder.mkdir(parents=True)
+    (folder / "kl_coef.json").write_text("0.125")
+    trainer.global_steps = 3
+    callback.on_start(trainer)
+    assert trainer.kl_ctrl_in_reward.value == 0.125
