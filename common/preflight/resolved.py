@@ -98,5 +98,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         modules.append("common.algorithms.user")
     if knobs.values.get("REWARD") == "model" and knobs["ROLLOUT_ENGINE"] == "hf":
         modules = ["common.cpu_backend.reward_model"] + modules
+    if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
+        environment["REWARD_WORKERS"] = "1"  # its limits on calls a minute hold within a process
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}
