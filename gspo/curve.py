@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from common.metric_names import friendly
 from common.run_dir import LOG_FILE, metrics_files, metrics_path, read_metrics, write_atomically
 from common.runner.follow import MetricsTail
 
+SAMPLES = ("rollouts", "validation")
 MEASURES = ("val_score", "val_accuracy")
 
 
@@ -35,8 +37,19 @@ class JoinedCurve:
         for folder in folders:
             records = read_metrics(folder) if folder.is_dir() else []
             lines += [self._line(record) for record in records]
+            self._link_samples(folder)
             self.offset += max((record["step"] for record in records), default=0)
         write_atomically(self.metrics, "".join(lines))
+
+    def _link_samples(self, folder: Path) -> None:
+        """Show a stage's sampled answers under the run's own steps; links, so they take no further room."""
+        for kind in SAMPLES:
+            for file in folder.glob(f"{kind}/*.jsonl"):
+                if file.stem.isdigit():
+                    target = self.run_dir / kind / f"{self.offset + int(file.stem)}.jsonl"
+                    target.parent.mkdir(exist_ok=True)
+                    target.unlink(missing_ok=True)
+                    os.link(file, target)
 
     def _line(self, record: dict[str, Any]) -> str:
         return json.dumps({"step": self.offset + record["step"], "data": record["data"]}, ensure_ascii=False) + "\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from common.preflight.knobs import read_block
 from common.progress_line import format_duration
-from common.run_dir import read_run, update_run
+from common.run_dir import read_run, update_run, write_atomically
 from common.runner import processes
 from common.runner.attempt import ROOT, STOP_SIGNALS, describe_run, now
 from gspo import harvest, split
@@ -66,6 +68,7 @@ class Rounds:
             done[stage.name] = {**entry, **self.note, **scores(self._folder(stage))}
             update_run(self.run_dir, stages=list(done.values()))
             self._tidy(index)
+            self.curve.rebuild([self._folder(one) for one in self.stages])
             self._draw()
         return self._close(status, done)
 
@@ -79,9 +82,23 @@ class Rounds:
         attempt = before.get("attempt", 0) + 1
         facts = describe_run(self.run_dir, self.knobs, "gspo", attempt)
         update_run(self.run_dir, **facts, stages=list(done.values()))
+        write_atomically(self.run_dir / "command.sh", self.script())
+        (self.run_dir / "command.sh").chmod(0o755)
         self._write_data()
         self.curve.rebuild([self._folder(stage) for stage in self.stages])
         return done
+
+    def script(self) -> str:
+        """The run as a script that does it again, or goes on with it."""
+        names = (name for name in read_block(ROOT / "gspo" / "train.sh") if self.knobs.get(name))
+        exports = [f"export {name}={shlex.quote(self.knobs[name])}" for name in names]
+        head = [
+            "#!/usr/bin/env bash",
+            "# Written by the launcher: what it ran. Runs from any folder.",
+            "set -euo pipefail",
+        ]
+        command = shlex.join(["exec", "./gspo/train.sh", *self.arguments])
+        return "\n".join([*head, f"cd {shlex.quote(str(ROOT))}", *exports, command]) + "\n"
 
     def _write_data(self) -> None:
         """Sort the rows of the data into prompts and pairs."""
@@ -122,10 +139,12 @@ class Rounds:
         self.console.print(f"\n[bold]{title}[/bold]: {escape(str(self.note.get('pairs', stage.words)))}")
         model = self._model_before(index)
         environment = stage_environment(stage, self.run_dir, self.knobs, model, data)
-        script = ROOT / ("gspo" if stage.kind == RL else "dpo") / "train.sh"
         arguments = self.arguments if stage.kind == RL else []
         self.child = subprocess.Popen(
-            [str(script), *arguments], env=environment, stdin=subprocess.DEVNULL, preexec_fn=processes.die_with_parent
+            [str(self.script_of(stage)), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=processes.die_with_parent,
         )
         self.curve.begin(folder)
         while self.child.poll() is None:
@@ -133,6 +152,10 @@ class Rounds:
             time.sleep(POLL_SECONDS)
         self.curve.end()
         return self.child.returncode if self.stop_signal is None else STATUS_STOPPED + self.stop_signal
+
+    def script_of(self, stage: Stage) -> Path:
+        """The train.sh that a stage runs."""
+        return ROOT / ("gspo" if stage.kind == RL else "dpo") / "train.sh"
 
     def _pairs(self, stage: Stage) -> dict[str, str]:
         """Write the pairs of a preference stage; returns the knobs that name them, empty when there are none."""
@@ -202,7 +225,7 @@ class Rounds:
 
     def _keep_model(self) -> None:
         """Move the last stage's model to the run's own ``model/``."""
-        from common.export import replace_folder
+        from common.checkpoints.merge import replace_folder
 
         models = [self._folder(stage) / "model" for stage in self.stages]
         last = [model for model in models if (model / "config.json").is_file()]

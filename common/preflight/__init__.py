@@ -9,6 +9,9 @@ module             what it holds
 ``machine``        GPUs, cores and memory of this host
 ``model``          parameters, tokenizer and chat template, read without torch
 ``data``           rows and columns of the data files, prompt lengths
+``method``         variant, advantage estimator, policy loss and what they set
+``extensions``     files of the user's: algorithm, tools, adapter
+``self_play``      GSPO's prompts and pairs
 ``ppo``            the critic's model and tokenizer, the KL
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows

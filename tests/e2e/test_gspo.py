@@ -46,7 +46,15 @@ def test_a_round_stopped_in_its_preference_stage_goes_on_there(clean_environment
     harvested = pq.read_table(run_dir / "round-1" / "data" / "pairs.train.parquet").to_pylist()
     scores = [json.loads(line)["score"] for line in (run_dir / "round-1/rl/rollouts/1.jsonl").read_text().splitlines()]
     assert len(harvested) > 256 and max(scores) > min(scores)
-    for name in ("model/config.json", "charts/metrics.png", "train.log", "round-1/preference/train.log"):
+    assert {path.name for path in (run_dir / "rollouts").iterdir()} == {"1.jsonl", "2.jsonl"}
+    for name in (
+        "command.sh",
+        "validation/2.jsonl",
+        "model/config.json",
+        "charts/metrics.png",
+        "train.log",
+        "round-1/preference/train.log",
+    ):
         assert (run_dir / name).exists(), name
     assert not list(run_dir.glob("round-*/*/model")) and not list(run_dir.glob("round-*/*/checkpoints"))
     assert processes_of(run_dir) == []

@@ -190,12 +190,16 @@ def test_the_curve_counts_on_over_stages_and_attempts(tmp_path):
     one.mkdir()
     (one / "metrics.jsonl").write_text(lines((0, {score: 0.2}), (1, {"actor/pg_loss": 1}), (2, {"actor/pg_loss": 2})))
     (one / "metrics.2.jsonl").write_text(lines((2, {"actor/pg_loss": 3, score: 0.6}), (3, {"actor/pg_loss": 4})))
+    for folder, step in ((one, 3), (two, 1)):
+        (folder / "rollouts").mkdir(parents=True)
+        (folder / "rollouts" / f"{step}.jsonl").write_text(folder.name)
     run = tmp_path / "run"
     run.mkdir()
     curve = JoinedCurve(run)
     curve.rebuild([one, two])
+    samples = {path.name: path.read_text() for path in (run / "rollouts").iterdir()}
+    assert samples == {"3.jsonl": "one", "4.jsonl": "two"}
     curve.begin(two)
-    two.mkdir()
     (two / "train.log").write_text("a line\n")
     (two / "metrics.jsonl").write_text(lines((1, {"train/loss": 5})))
     curve.follow()
