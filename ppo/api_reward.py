@@ -5,8 +5,9 @@ The endpoint is described in a YAML file, ``ppo/api_reward_config.yaml`` unless 
     python -m ppo.api_reward try --config ppo/api_reward_config.yaml     # scores two answers, shows the exchange
 
 verl calls `compute_score` for each answer; calls run side by side within the limits of the settings. What it returns
-beside the score becomes curves: each criterion, and ``api_latency`` (seconds), ``api_failed``, ``api_cached``,
-``api_retries``, ``api_cost``. An answer that gets no score counts ``default_score`` and 1 in ``api_failed``.
+beside the score becomes curves: each criterion, and ``api_latency`` (seconds, 0 from the cache), ``api_failed``,
+``api_cached``, ``api_retries``, ``api_cost``. An answer that gets no score counts ``default_score`` and 1 in
+``api_failed``.
 """
 
 from __future__ import annotations

@@ -36,8 +36,11 @@ def dotted(node: dict, prefix: str = "") -> set[str]:
 
 
 def yaml_keys(path: Path) -> set[str]:
+    """Keys of a file; those of `ppo/config.yaml` with the reward model's, which stand in a file of their own."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return dotted({key: value for key, value in content.items() if key not in ("hydra", "defaults", "knobs")})
+    beside = path.parent / "reward_model_config.yaml"
+    more = yaml_keys(beside) if path.name == "config.yaml" and beside.is_file() else set()
+    return more | dotted({key: value for key, value in content.items() if key not in ("hydra", "defaults", "knobs")})
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
