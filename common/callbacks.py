@@ -52,17 +52,21 @@ class RunCallback(CheckpointCallback):
 
     # ---- what the trainer tells ----------------------------------------------------------------------------
 
-    def on_start(self, trainer: Any) -> None:
-        """Take up what an earlier attempt knew."""
+    def on_start(self, trainer: Any, resumed: int) -> None:
+        """Take up what an earlier attempt knew.
+
+        Args:
+            trainer: verl's.
+            resumed: Step of the checkpoint that the trainer starts from, 0 for none.
+        """
         if self.started:
             return
-        self.started = True
-        self.saved_step = trainer.global_steps  # the step that was resumed has a checkpoint
+        self.started, self.saved_step = True, resumed
         earlier = ((record["step"], friendly(record["data"])) for record in read_metrics(self.run_dir))
         for step, values in earlier:
-            if step <= trainer.global_steps and "val_score" in values:
+            if step <= resumed and "val_score" in values:
                 self.validations.scores[step] = values["val_score"]
-        coefficient = self.checkpoints / f"global_step_{trainer.global_steps}" / KL_FILE
+        coefficient = self.checkpoints / f"global_step_{resumed}" / KL_FILE
         if coefficient.is_file() and hasattr(trainer, "kl_ctrl_in_reward"):
             trainer.kl_ctrl_in_reward.value = float(json.loads(coefficient.read_text()))
 
@@ -182,13 +186,13 @@ def tell_of_steps_and_validations() -> None:
     expect_source(PPOTrainer.fit, "val_metrics: dict = self._validate()", "early stopping")
 
     def step_and_tell(self: PPOTrainer, metrics: dict, timing_raw: dict) -> Any:
-        self.checkpoint_callback.on_start(self)
+        self.checkpoint_callback.on_start(self, self.global_steps - 1)
         batch = step(self, metrics, timing_raw)
         self.checkpoint_callback.on_step(self, batch, metrics)
         return batch
 
     def validate_and_tell(self: PPOTrainer) -> dict[str, float]:
-        self.checkpoint_callback.on_start(self)
+        self.checkpoint_callback.on_start(self, self.global_steps)
         metrics = validate(self)
         self.checkpoint_callback.on_validate(self, metrics)
         return metrics

@@ -104,7 +104,7 @@ def trained(tmp_path, monkeypatch):
 
 def test_stopping_saves_exports_and_says_why(trained, tmp_path):
     callback, trainer = trained(patience=1)
-    callback.on_start(trainer)
+    callback.on_start(trainer, 0)
     for step, score in ((0, 0.5), (5, 0.4)):
         trainer.global_steps = step
         callback.on_validate(trainer, {"val-core/x/acc/mean@1": score})
@@ -116,7 +116,7 @@ def test_stopping_saves_exports_and_says_why(trained, tmp_path):
 
 def test_a_step_that_is_saved_already_is_not_saved_again(trained):
     callback, trainer = trained(patience=1)
-    callback.on_start(trainer)
+    callback.on_start(trainer, 0)
     callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5})
     trainer.global_steps = 5
     trainer._save_checkpoint()
@@ -138,5 +138,5 @@ def test_the_kl_coefficient_is_taken_up_again(trained, tmp_path):
     folder.mkdir(parents=True)
     (folder / "kl_coef.json").write_text("0.125")
     trainer.global_steps = 3
-    callback.on_start(trainer)
+    callback.on_start(trainer, 3)
     assert trainer.kl_ctrl_in_reward.value == 0.125
