@@ -67,3 +67,30 @@ MODELS = {
         30_532_122_624,
     ),
 }
+
+# Runs of verl's own tuning scripts and documents (examples/tuning, examples/grpo_trainer, docs/perf/device_tuning.rst):
+# model, GPUs, LoRA rank, offload, tensor parallel, share of the rollout engine, tokens of a forward pass on a GPU,
+# longest sequence. Scripts that count sequences: GSM8K's have about 350 tokens, MATH's about 1500. Those with LoRA took
+# the most sequences that went through (their comments list what did and what did not). Of the two 72B runs on 32 GPUs
+# only the document was at hand; their tokens are an assumption.
+PUBLISHED_RUNS = [
+    ("Qwen2.5-3B", "1x80GB", 32, "true", 1, 0.1, 62 * 350, 1536),
+    ("Qwen2.5-7B", "1x80GB", 32, "true", 1, 0.2, 64 * 350, 1536),
+    ("Qwen2.5-14B", "2x80GB", 32, "true", 2, 0.25, 58 * 350, 1536),
+    ("Qwen2.5-32B", "4x80GB", 32, "true", 4, 0.3, 44 * 350, 1536),
+    ("Qwen2.5-72B", "8x80GB", 32, "true", 8, 0.4, 22 * 350, 1536),
+    ("Qwen2.5-1.5B", "1x80GB", 0, "false", 1, 0.4, 4 * 1500, 4024),
+    ("Qwen2.5-7B", "2x80GB", 0, "true", 2, 0.5, 16 * 350, 2048),
+    ("Qwen2.5-14B", "4x80GB", 0, "true", 4, 0.5, 16 * 350, 2048),
+    ("Qwen2.5-32B", "2x8x80GB", 0, "false", 8, 0.4, 2 * 2048, 2048),
+    ("Qwen2.5-72B", "4x8x80GB", 0, "true", 8, 0.5, 4 * 2048, 2048),
+    ("Qwen2.5-72B", "4x8x96GB", 0, "true", 8, 0.5, 4 * 2048, 2048),
+    ("Qwen3-30B-A3B", "8x80GB", 0, "true", 4, 0.6, 32768, 6144),
+]
+# "MIN" in device_tuning.rst: the least that was found to do; half of it does not.
+PUBLISHED_LEAST = [
+    ("Qwen2.5-7B", "1x80GB"),
+    ("Qwen2.5-14B", "2x80GB"),
+    ("Qwen2.5-32B", "4x80GB"),
+    ("Qwen2.5-72B", "8x80GB"),
+]
