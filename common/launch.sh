@@ -26,24 +26,39 @@ find_python() {
   printf '%s\n' "${python}"
 }
 
+# Export the knobs of a file that the preflight has written: NAME and VALUE, each ended by a zero byte.
+export_resolved() {
+  local name value
+  while IFS= read -r -d '' name && IFS= read -r -d '' value; do
+    export "${name}=${value}"
+  done <"$1"
+}
+
 # Check the knobs and resolve those that are auto, before anything is started or written.
 # Arguments: $1 algorithm; the rest: the key=value arguments.
 # Sets and exports: every knob as resolved, RUN_DIR, and what the trainer's processes need.
+# The preflight itself starts the script a second time, with RESOLVED_KNOBS, to learn the command that it will check.
 prepare_run() {
-  local algorithm="$1" resolved name value
+  local algorithm="$1" resolved
   shift
+  if [[ -n "${RESOLVED_KNOBS:-}" ]]; then
+    export_resolved "${RESOLVED_KNOBS}"
+    return
+  fi
   refuse_flags "$@"
   PYTHON="$(find_python)"
   resolved="$(mktemp)"
   "${PYTHON}" -m common.preflight "${algorithm}" --resolved "${resolved}" -- "$@" || { rm -f "${resolved}"; exit 2; }
-  while IFS= read -r -d '' name && IFS= read -r -d '' value; do
-    export "${name}=${value}"
-  done <"${resolved}"
+  export_resolved "${resolved}"
   rm -f "${resolved}"
 }
 
 # Run the training command in its run directory and show it; with DRY_RUN=1 only print it.
 # The shell becomes the runner, so a signal to this script reaches it.
 run_training() {
+  if [[ -n "${RESOLVED_KNOBS:-}" ]]; then
+    printf '%s\0' "$@"
+    exit
+  fi
   exec "${PYTHON}" -m common.runner -- "$@"
 }

@@ -1,41 +1,97 @@
-"""``python -m common.preflight grpo``: check the knobs of an algorithm and resolve those that are ``auto``."""
+"""``python -m common.preflight grpo``: check the knobs of an algorithm, plan its memory, resolve what is ``auto``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.preflight.knobs import Knobs
+    from common.preflight.machine import Machine
+
+EPILOG = """knobs are read from the environment, as a train.sh exports them:
+  MODEL_PATH=/models/Qwen3-8B python -m common.preflight grpo
+  MODEL_PATH=/models/Qwen3-8B python -m common.preflight grpo --gpus 8x80GB     a machine one does not have; of the
+                                                                               model only config.json is needed
+  python -m common.preflight sft -- trainer.total_epochs=2                      arguments for verl after --
+  PREFLIGHT=fast ./grpo/train.sh     without verl's own validation, for which verl must be imported (some seconds)
+  PREFLIGHT=off ./grpo/train.sh      resolves the knobs and starts, whatever is wrong
+"""
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m common.preflight",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("algorithm", help="folder of the train.sh, e.g. grpo")
+    parser.add_argument("--gpus", metavar="8x80GB", help="plan for these: number x memory, or nodes x number x memory")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--resolved", type=Path, help="write NAME and VALUE of each knob here, NUL-separated")
+    return parser
 
 
 def main() -> int:
-    """Run the preflight; the exit status is 0 when a run can start."""
-    parser = argparse.ArgumentParser(prog="python -m common.preflight", description=__doc__)
-    parser.add_argument("algorithm", help="folder of the train.sh, e.g. grpo")
-    parser.epilog = "-- key=value ...: the arguments for verl, which are checked together with the knobs"
-    parser.add_argument("--resolved", type=Path, help="write NAME and VALUE of each knob here, NUL-separated")
+    """Run the preflight; the exit status is 0 when a run can start, 2 when it cannot."""
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    arguments, overrides = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
+    arguments, overrides = options().parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     try:
         from common.preflight import report
-        from common.preflight.checks import check
         from common.preflight.knobs import read_knobs
-        from common.preflight.machine import this_machine
         from common.preflight.resolved import write_resolved
+
+        machine = _machine(arguments.gpus)
+        knobs = read_knobs(arguments.algorithm, arguments=overrides)
     except ModuleNotFoundError as error:
         print(f"error: {sys.executable} has no {error.name}; run ./setup_env.sh first", file=sys.stderr)
         return 2
-    try:
-        knobs = read_knobs(arguments.algorithm, arguments=overrides)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    run_dir = check(knobs, this_machine())
-    report.show(knobs)
+    run_dir = _check(knobs, machine)
+    if arguments.json:
+        print(report.as_json(knobs))
+    elif arguments.resolved:
+        report.show(knobs)
+    else:
+        report.show_table(knobs)
     if knobs.errors:
         return 2
     if arguments.resolved:
         write_resolved(arguments.resolved, knobs, run_dir)
     return 0
+
+
+def _machine(gpus: str | None) -> Machine:
+    from common.plan.machine import parse_gpus
+    from common.preflight.machine import planned_machine, this_machine
+
+    return planned_machine(parse_gpus(gpus)) if gpus else this_machine()
+
+
+def _check(knobs: Knobs, machine: Machine) -> Path | None:
+    """Run all checks, with verl's own in a process beside.
+
+    ``PREFLIGHT=fast`` leaves out verl's own, ``PREFLIGHT=off`` nearly all: the knobs are resolved.
+    """
+    from common.preflight.checks import check
+    from common.preflight.verl_check import VerlCheck
+
+    if os.environ.get("PREFLIGHT") == "off":
+        return check(knobs, machine, everything=False)
+    if knobs.errors or os.environ.get("PREFLIGHT") == "fast":
+        return check(knobs, machine)
+    verl = VerlCheck()
+    try:
+        return check(knobs, machine, verl)
+    finally:
+        verl.cancel()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from common.preflight.knobs import Knobs
-from common.preflight.machine import GIB, Machine, has_package
+from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
 
@@ -27,6 +27,7 @@ PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "5e-5", "3e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
 LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
+USUAL_TOKENS = 16384  # of one forward pass
 
 # Families whose attention layers are plain: what common/cpu_backend/attention.py was compared on, and their relatives.
 VARLEN_FAMILIES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "llama", "mistral")
@@ -43,13 +44,13 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
         return
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" but the reward model's" if own else ""))
-    flash = has_package("flash_attn")
+    flash = machine.planned or has_package("flash_attn")
     knobs.resolve(
         "ATTENTION",
         "flash_attention_2" if flash else "sdpa",
         "flash-attn is installed" if flash else "flash-attn is not installed: sdpa, without padding removal",
     )
-    engine = next((name for name in ("vllm", "sglang") if has_package(name)), "hf")
+    engine = next((name for name in ("vllm", "sglang") if machine.planned or has_package(name)), "hf")
     reason = f"{engine} is installed" if engine != "hf" else "neither vllm nor sglang is installed; this is slow"
     knobs.resolve("ROLLOUT_ENGINE", engine, reason)
 
@@ -81,7 +82,7 @@ def share_that_fits(lengths: list[int], limit: int) -> float:
     return sum(length <= limit for length in lengths) / len(lengths) if lengths and limit else 1.0
 
 
-def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Machine) -> None:
+def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     """Choose batch sizes that divide and leave enough steps; needs the lengths to be resolved."""
     world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
     small = model is not None and 0 < model.parameters < SMALL_MODEL
@@ -96,17 +97,6 @@ def resolve_batch(knobs: Knobs, model: ModelInfo | None, rows: int, machine: Mac
             knobs.resolve("MINI_BATCH_SIZE", batch, f"{method_knobs(knobs)[1]}: one update per step")
         parts = 4 if batch >= 64 and batch % 4 == 0 else 1
         knobs.resolve("MINI_BATCH_SIZE", batch // parts, f"{parts} update{'s' if parts > 1 else ''} per step")
-    longest = longest_group(knobs)
-    budget, reason = 16384, "a usual budget"
-    vocabulary = model.vocabulary if model else 0
-    if machine.gpu_memory and vocabulary:
-        # Logits, their float32 copy and gradient: about 10 bytes a token and word, in 0.3 of the memory.
-        fits = int(0.3 * min(machine.gpu_memory) / (10 * vocabulary)) // 1024 * 1024
-        if fits < budget:
-            budget, reason = fits, f"logits over {vocabulary:,} words in 0.3 of a GPU's memory"
-    word = "pair" if knobs.algorithm == "dpo" else "sequence"
-    reason = reason if longest <= budget else f"one {word} of {longest} tokens"
-    knobs.resolve("TOKENS_PER_GPU", max(budget, longest), reason)
 
 
 def longest_sequence(knobs: Knobs) -> int:
@@ -157,33 +147,16 @@ def _limit(lengths: list[int], word: str, most: float, fate: str, unknown: int) 
     return limit, f"{reason}; {over:,} are longer than this and will be {fate}" if over else reason
 
 
-def resolve_memory(knobs: Knobs, model: ModelInfo | None, machine: Machine) -> None:
-    """Choose offloading, tensor parallelism and the rollout engine's share of memory."""
-    if knobs["DEVICE"] == "cpu" or not machine.gpu_memory or not model or not model.parameters:
-        reason = "nothing to offload to" if knobs["DEVICE"] == "cpu" else "model size or GPU memory not known"
-        knobs.resolve("OFFLOAD", "false", reason)
-        knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
-        knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
-        return
-    world = max(1, knobs.number("N_GPUS") * knobs.number("NNODES"))
-    memory = min(machine.gpu_memory)
-    # float32 weights, gradients and two Adam moments: 16 bytes a parameter, sharded (ZeRO, arXiv 1910.02054);
-    # with LoRA the base is held once, 4 bytes.
-    states = model.parameters * (4 if knobs.number("LORA_RANK") else 16) / world
-    share = states / memory
-    offload = share > 0.5
-    knobs.resolve(
-        "OFFLOAD",
-        str(offload).lower(),
-        f"weights, gradients and optimiser take {states / GIB:.0f} of {memory / GIB:.0f} GiB on each GPU",
-    )
-    gpus = max(1, knobs.number("N_GPUS"))
-    divisors = [size for size in range(1, gpus + 1) if gpus % size == 0]
-    size = next((size for size in divisors if 2 * model.parameters / size <= 0.35 * memory), gpus)
-    if knobs.values.get("ROLLOUT_ENGINE") == "hf":
-        size = 1
-    knobs.resolve("TENSOR_PARALLEL_SIZE", size, f"{2 * model.parameters / GIB:.0f} GiB of bfloat16 weights")
-    knobs.resolve("GPU_MEMORY_UTILIZATION", 0.6 if offload else 0.5, "the rest is for training")
+def resolve_without_plan(knobs: Knobs) -> None:
+    """Choose what the memory plan would choose, where there is none: on the CPU, or with an unknown model."""
+    reason = "nothing to offload to" if knobs["DEVICE"] == "cpu" else "model size or GPU memory not known"
+    knobs.resolve("OFFLOAD", "false", reason)
+    knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
+    knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
+    longest, word = longest_group(knobs), "pair" if knobs.algorithm == "dpo" else "sequence"
+    usual = longest <= USUAL_TOKENS
+    reason = "a usual budget" if usual else f"one {word} of {longest} tokens"
+    knobs.resolve("TOKENS_PER_GPU", max(USUAL_TOKENS, longest), reason)
 
 
 def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:

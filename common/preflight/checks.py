@@ -7,25 +7,61 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.checks import structure
+from common.data.keys import prompt_key, question_of
 from common.data.rows import loaded_tools
-from common.preflight import auto, data, extensions, method, reward, self_play
+from common.preflight import auto, command, data, extensions, method, reward, self_play, sizing
+from common.preflight.config_checks import ConfigCheck, check_config
+from common.preflight.dead_keys import dead_arguments
+from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
-from common.preflight.knobs import SUPERVISED, Knobs
+from common.preflight.fitness import check_fitness
+from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
 from common.preflight.ppo import check_critic, resolve_ppo
+from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
-from common.preflight.run_name import choose_run
+from common.preflight.run_name import OUTPUTS, choose_run
+from common.preflight.verl_check import VerlCheck
 
 RL_SUFFIXES = (".parquet", ".jsonl", ".json")
 SUPERVISED_SUFFIXES = (".parquet",)
 
 
-def check(knobs: Knobs, machine: Machine) -> Path | None:
-    """Check everything that can be known now and resolve ``auto``; returns the run directory."""
+def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everything: bool = True) -> Path | None:
+    """Check what can be known now and resolve ``auto``.
+
+    Args:
+        knobs: Are resolved; what is found goes to their errors, warnings and facts.
+        machine: Where the run will be.
+        verl: verl's own validation, None to leave it out.
+        everything: False for ``PREFLIGHT=off``: knobs are resolved; what was found is shown and does not stop, but
+            knobs that cannot be read and a run directory that is in use.
+
+    Returns:
+        The run directory.
+    """
+    unreadable = list(knobs.errors)
+    prepare(knobs, machine, everything)
+    if not everything:
+        knobs.warnings += [text for text in knobs.errors if text not in unreadable]
+        knobs.errors = unreadable
+    model = knobs.model
+    run_dir = choose_run(knobs, model)
+    auto.resolve_logging(knobs)
+    if everything:
+        check_environment(knobs, machine, model, OUTPUTS)
+        if run_dir:
+            check_command(knobs, model, run_dir, verl)
+    return run_dir
+
+
+def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
+    """Hardware, model, data, batch, plan and reward, in the order in which later ones need earlier ones."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
-    model = check_model(knobs)
+    model = knobs.model = check_model(knobs, weights=not machine.planned)
+    check_fitness(knobs, model)
     auto.resolve_attention(knobs, model)
     train = check_data(knobs, "TRAIN_DATA")
     validation = check_data(knobs, "VAL_DATA")
@@ -42,23 +78,63 @@ def check(knobs: Knobs, machine: Machine) -> Path | None:
     method.resolve_method(knobs)
     method.check_method(knobs, own)
     if rows:
-        auto.resolve_batch(knobs, model, rows, machine)
+        auto.resolve_batch(knobs, model, rows)
         auto.resolve_schedule(knobs, model, rows)
-        check_batch(knobs, rows, sum(file.rows for file in validation))
     resolve_ppo(knobs)
     if "CRITIC_MODEL_PATH" in knobs:
         check_critic(knobs, model, model_folder(knobs["CRITIC_MODEL_PATH"]))
     auto.resolve_reference(knobs)
     check_reference(knobs, model)
-    auto.resolve_memory(knobs, model, machine)
+    knobs.plan = sizing.plan_run(knobs, model, machine, auto.longest_group(knobs))
+    auto.resolve_without_plan(knobs)
+    if rows:
+        check_batch(knobs, rows, sum(file.rows for file in validation))
     check_parallel(knobs)
     check_context(knobs, model)
     self_play.check_self_play(knobs, rows, pairs, sum(file.rows for file in validation))
-    check_reward(knobs, train)
+    if everything:
+        check_reward(knobs, train)
+        check_leak(knobs, train, validation)
     check_wandb(knobs)
-    run_dir = choose_run(knobs, model)
-    auto.resolve_logging(knobs)
-    return run_dir
+    check_rate(knobs, model)
+
+
+def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: VerlCheck | None) -> None:
+    """Compose the config that the train.sh will use, and check it; verl's own validation comes last.
+
+    Args:
+        knobs: Resolved.
+        model: For its attention heads and architecture.
+        run_dir: Of the run.
+        verl: verl's validation in its process, None to leave it out.
+    """
+    knobs.errors += dead_arguments(knobs.arguments, knobs.algorithm in SUPERVISED)
+    config = command.compose(knobs, run_dir)
+    if config is None or any(knobs.is_auto(name) for name in knobs.values if name != "RESUME"):
+        return  # a batch size, say, that could not be chosen because the data is not there
+    own = bool(knobs.values.get("ALGORITHM_PATH"))
+    check = ConfigCheck(config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), own)
+    text = model.config.get("text_config", model.config) if model else {}
+    check_config(check, text.get("num_attention_heads", 0))
+    named = {error.partition("=")[0] for error in knobs.errors}
+    knobs.errors += [error for error in check.errors if error.partition("=")[0] not in named]
+    knobs.warnings += check.warnings
+    if knobs.errors or verl is None:
+        return
+    knobs.errors += verl.finish(config, model.config if model else {})
+    knobs.facts.append(("verl", "0.9.1", "its own validation has passed"))
+
+
+def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.DataFile]) -> None:
+    """Validation rows that stand in the training data measure memory, not ability."""
+    seen = {prompt_key(question_of(row)) for file in train for row in file.sample}
+    rows = [row for file in validation for row in file.sample]
+    both = sum(prompt_key(question_of(row)) in seen for row in rows)
+    if both:
+        knobs.warnings.append(
+            f"VAL_DATA={knobs['VAL_DATA']}: {both} of {len(rows)} rows looked at stand in the training data too; "
+            "python -m common.data_utils validate --against names them"
+        )
 
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
@@ -96,15 +172,15 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
         knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa_varlen, or sdpa")
     elif knobs["ATTENTION"] == "sdpa_varlen" and not on_cpu:
         knobs.errors.append("ATTENTION=sdpa_varlen: is for the CPU; set flash_attention_2 or sdpa")
-    elif knobs["ATTENTION"] == "flash_attention_2" and not has_package("flash_attn"):
+    elif knobs["ATTENTION"] == "flash_attention_2" and not (machine.planned or has_package("flash_attn")):
         knobs.errors.append("ATTENTION=flash_attention_2: flash-attn is not installed; install it, or set sdpa")
 
 
-def check_model(knobs: Knobs) -> ModelInfo | None:
+def check_model(knobs: Knobs, weights: bool = True) -> ModelInfo | None:
     """Find the model and read what is needed of it."""
     given = knobs["MODEL_PATH"]
     try:
-        model = read_model(model_folder(given))
+        model = read_model(model_folder(given), weights)
     except (ValueError, OSError) as error:
         knobs.errors.append(str(error))
         return None

@@ -8,6 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.plan.fit import Fit
+    from common.preflight.model import ModelInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTO = "auto"
@@ -107,7 +112,7 @@ RULES: dict[str, Rule] = {
     "N_GPUS": _count(),
     "NNODES": _count(auto=False),
     "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa", "sdpa_varlen"), auto=True),
-    "OFFLOAD": Rule("choice", choices=SWITCH, auto=True),
+    "OFFLOAD": Rule("choice", choices=(*SWITCH, "full"), auto=True),
     "ROLLOUT_ENGINE": Rule("choice", choices=("vllm", "sglang", "hf"), auto=True),
     "TENSOR_PARALLEL_SIZE": _count(),
     "GPU_MEMORY_UTILIZATION": Rule("float", low=0, high=1, auto=True, above=True),
@@ -131,6 +136,9 @@ class Knobs:
         errors: What must be mended; all of them are shown at once.
         warnings: What to look at.
         reward_kwargs: Parameters of the reward function that follow from the knobs.
+        facts: What was looked at and is in order: what, value, note.
+        model: The model, None when it was not found.
+        plan: The memory plan, None where there is none.
     """
 
     algorithm: str
@@ -140,6 +148,9 @@ class Knobs:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     reward_kwargs: dict[str, str] = field(default_factory=dict)
+    facts: list[tuple[str, str, str]] = field(default_factory=list)
+    model: ModelInfo | None = None
+    plan: Fit | None = None
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-GIB = 2**30
+from common.plan.machine import Gpus
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,23 @@ class Machine:
         gpu_memory: Memory of each visible GPU, bytes; empty without one.
         cores: CPU cores this process may use.
         memory: Host memory available now, bytes.
+        planned: It is not this host but one to plan for.
     """
 
     gpu_memory: tuple[int, ...]
     cores: int
     memory: int
+    planned: bool = False
 
 
 def this_machine() -> Machine:
     """Look at this host."""
     return Machine(visible_gpus(), len(os.sched_getaffinity(0)), psutil.virtual_memory().available)
+
+
+def planned_machine(gpus: Gpus) -> Machine:
+    """A machine that is not here, with a rollout engine and flash-attn installed."""
+    return Machine((gpus.memory,) * gpus.per_node, cores=16 * gpus.per_node, memory=2**62, planned=True)
 
 
 def visible_gpus() -> tuple[int, ...]:

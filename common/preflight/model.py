@@ -56,11 +56,12 @@ class ModelInfo:
         return text.get("max_position_embeddings")
 
 
-def read_model(path: str) -> ModelInfo:
+def read_model(path: str, weights: bool = True) -> ModelInfo:
     """Read a model folder.
 
     Args:
         path: A local folder or a Hugging Face id (``org/name``), whose config is looked up in the hub's cache.
+        weights: Whether they must be there; a plan needs only config.json.
 
     Raises:
         ValueError: If the folder does not exist or is not a model, with what to do.
@@ -74,9 +75,19 @@ def read_model(path: str) -> ModelInfo:
             hint = "; this is a run of the kit: use its folder model/ (python -m common.checkpoints merge RUN makes it)"
         raise ValueError(f"MODEL_PATH={path}: no config.json in it, so it is not a Hugging Face model{hint}")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+    if weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise ValueError(f"MODEL_PATH={path}: no weights (*.safetensors) in it; is the download complete?")
-    return ModelInfo(str(folder.resolve()), config, count_parameters(folder), read_chat_template(folder))
+    parameters = count_parameters(folder) if weights else _planned_parameters(config)
+    return ModelInfo(str(folder.resolve()), config, parameters, read_chat_template(folder))
+
+
+def _planned_parameters(config: dict[str, Any]) -> int:
+    from common.plan.weights import read_weights
+
+    try:
+        return read_weights(config).parameters
+    except ValueError:
+        return 0  # the plan says why
 
 
 def _from_cache(path: str) -> ModelInfo:

@@ -1,25 +1,178 @@
-"""What a person reads: the knobs as resolved, warnings, errors."""
+"""What a person reads: a line for each knob that was chosen, the plan, warnings, errors; and the same as JSON."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from common.preflight.knobs import Knobs
+from common.plan.duration import seconds_per_step
+from common.plan.fit import Fit
+from common.plan.machine import GIB
+from common.preflight.knobs import SUPERVISED, Knobs
+
+FINDING = re.compile(r"(?P<what>[\w.+/ -]+?)=(?P<value>.*?): (?P<text>.*)", re.DOTALL)
+STYLES = {"error": "bold red", "warning": "yellow", "auto": "cyan", "ok": "green", "set": ""}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report.
+
+    Args:
+        what: Knob, key or thing.
+        value: Its value.
+        verdict: ``ok``, ``auto`` (chosen), ``set`` (by the user), ``warning`` or ``error``.
+        text: Why, or what is wrong.
+        fix: What to do, empty when nothing is.
+    """
+
+    what: str
+    value: str
+    verdict: str
+    text: str
+    fix: str = ""
+
+
+def rows_of(knobs: Knobs) -> list[Row]:
+    """All that is known about a launch: the knobs, what was checked, warnings and errors."""
+    rows = []
+    for name, value in knobs.values.items():
+        rows.append(Row(name, value, "auto" if name in knobs.reasons else "set", knobs.reasons.get(name, "")))
+    rows += [Row(what, value, "ok", note) for what, value, note in knobs.facts]
+    rows += [finding("warning", text) for text in knobs.warnings]
+    return rows + [finding("error", text) for text in knobs.errors]
+
+
+def finding(verdict: str, message: str) -> Row:
+    """A row from a message, which has the form ``NAME=value: what is wrong; what to do``."""
+    match = FINDING.fullmatch(message)
+    what, value, text = (match["what"], match["value"], match["text"]) if match else ("", "", message)
+    problem, _, fix = text.partition("; ")
+    return Row(what, value, verdict, problem, fix)
 
 
 def show(knobs: Knobs) -> None:
-    """Print the resolved knobs with their reasons, then the warnings, then every error, to stderr."""
+    """Print the chosen knobs with their reasons, the plan in a line, the warnings, every error, to stderr."""
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     if not knobs.errors:
         for name, reason in knobs.reasons.items():
             console.print(Text(f"  {name}=auto -> {knobs[name]}", style="default").append(f"  ({reason})", style="dim"))
+        if knobs.plan:
+            console.print(Text(f"  plan: {plan_line(knobs)}", style="default"))
     for warning in knobs.warnings:
         console.print(Text("note: ", style="yellow").append(warning, style="default"))
+    _errors(console, knobs)
+
+
+def _errors(console: Console, knobs: Knobs) -> None:
     for error in knobs.errors:
         console.print(Text("error: ", style="bold red").append(error, style="default"))
     if knobs.errors:
         count = len(knobs.errors)
         console.print(f"{count} error{'s' if count > 1 else ''}; nothing was started, nothing was written.")
+
+
+def show_table(knobs: Knobs) -> None:
+    """Print everything as a table, for a person who has asked for it."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("what", "value", "verdict", "why, and what to do"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("what", "verdict"))
+    for row in sorted(rows_of(knobs), key=lambda row: list(STYLES).index(row.verdict), reverse=True):
+        style = STYLES[row.verdict]
+        why = Text(row.text).append(f"\n-> {row.fix}" if row.fix else "", "bold")
+        table.add_row(Text(row.what), Text(row.value), Text(row.verdict, style), why)
+    console.print(table)
+    if knobs.plan:
+        console.print()
+        console.print(plan_table(knobs.plan))
+        console.print(plan_line(knobs), soft_wrap=True)
+    errors = len(knobs.errors)
+    console.print(f"{errors} error{'' if errors == 1 else 's'}, {len(knobs.warnings)} warnings")
+
+
+def plan_table(fit: Fit) -> Table:
+    """Memory by part, in GiB: on a GPU in each phase, on the host of a node, on disk for a checkpoint."""
+    table = Table(title=f"Memory in GiB, {fit.setup.gpus}", title_justify="left", box=None, header_style="bold")
+    phases = {
+        "training": fit.memory.training,
+        "new weights": fit.memory.handing_over,
+        "generating": fit.memory.generating,
+        "host": fit.memory.host,
+        "checkpoint": fit.memory.checkpoint,
+    }
+    phases = {name: parts for name, parts in phases.items() if parts}
+    table.add_column("part")
+    for name in phases:
+        table.add_column(name, justify="right")
+    parts = list(dict.fromkeys(part for phase in phases.values() for part in phase))
+    for part in parts:
+        cells = [f"{phase[part] / GIB:.1f}" if phase.get(part) else "" for phase in phases.values()]
+        if any(cells):
+            table.add_row(part, *cells)
+    table.add_row("sum", *(f"{sum(phase.values()) / GIB:.1f}" for phase in phases.values()), style="bold")
+    return table
+
+
+def plan_line(knobs: Knobs) -> str:
+    """The plan in one line: the GPU's peak, host memory, checkpoint, steps and a rough time."""
+    fit = knobs.plan
+    memory, setup = fit.memory, fit.setup
+    words = [
+        f"{memory.peak / GIB:.0f} of {setup.gpus.memory / GIB:.0f} GiB on each of {setup.gpus.count} GPUs",
+        f"{sum(memory.host.values()) / GIB:.0f} GiB of host memory",
+        f"{sum(memory.checkpoint.values()) / GIB:.0f} GiB a checkpoint",
+    ]
+    steps, seconds = knobs.number("TOTAL_STEPS"), sum(step_seconds(knobs).values())
+    if steps and seconds:
+        words.append(f"{steps} steps of roughly {_duration(seconds)}, {_duration(steps * seconds)} in all")
+    return ", ".join(words) + f" (time as of a {setup.gpus.card[0]}, within a factor of two)"
+
+
+def step_seconds(knobs: Knobs) -> dict[str, float]:
+    """A rough time of each phase of a step; answers are taken to be half as long as they may be."""
+    batch = knobs.number("BATCH_SIZE")
+    if not batch:
+        return {}
+    if knobs.algorithm in SUPERVISED:
+        sides = 2 if knobs.algorithm == "dpo" else 1
+        length = knobs.plan.setup.sequence // sides // 2
+        return seconds_per_step(knobs.plan, batch, sides, 0, length)
+    prompt, answer = knobs.number("MAX_PROMPT_LENGTH") // 2, knobs.number("MAX_RESPONSE_LENGTH") // 2
+    return seconds_per_step(knobs.plan, batch, knobs.number("ROLLOUT_N"), prompt, answer)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def as_json(knobs: Knobs) -> str:
+    """Everything for a program."""
+    content: dict[str, Any] = {
+        "algorithm": knobs.algorithm,
+        "ok": not knobs.errors,
+        "knobs": knobs.values,
+        "rows": [vars(row) for row in rows_of(knobs)],
+        "plan": None,
+    }
+    if knobs.plan:
+        memory, setup = knobs.plan.memory, knobs.plan.setup
+        content["plan"] = {
+            "fits": knobs.plan.fits,
+            "gpus": {"count": setup.gpus.count, "nodes": setup.gpus.nodes, "bytes": setup.gpus.memory},
+            "parameters": setup.model.parameters,
+            "active_parameters": setup.model.active,
+            "bytes": {name: value for name, value in vars(memory).items() if isinstance(value, dict)},
+            "kv_tokens": memory.kv_tokens,
+            "step_seconds": step_seconds(knobs),
+        }
+    return json.dumps(content, ensure_ascii=False)

@@ -58,6 +58,9 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         values[name] = hydra_list(values[name].split(","))
     # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
     values["EPOCH_LIMIT"] = str(knobs.number("TOTAL_EPOCHS") + (knobs.algorithm not in SUPERVISED))
+    # verl has two switches: states wait on the host between phases, or stay there for good.
+    values["OFFLOAD"] = str(knobs["OFFLOAD"] == "true").lower()
+    values["OFFLOAD_POLICY"] = str(knobs["OFFLOAD"] == "full").lower()
     values["RUN_DIR"] = str(run_dir)
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")

@@ -9,13 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
-from common.preflight import auto, checks, run_name
+from common.plan.machine import GIB, parse_gpus
+from common.preflight import auto, checks, command, run_name
 from common.preflight.auto import DEMO_STEPS
 from common.preflight.knobs import check_value, misspelt, read_block, read_knobs
-from common.preflight.machine import GIB, Machine
+from common.preflight.machine import Machine, planned_machine
 from common.preflight.model import ModelInfo, read_model, token_lengths
-from common.preflight.resolved import hydra_list
+from common.preflight.resolved import hydra_list, write_resolved
 from common.run_dir import update_run
+from tests.published_models import MODELS
 
 LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
 EIGHT = Machine(gpu_memory=(80 * GIB,) * 8, cores=96, memory=900 * GIB)
@@ -26,6 +28,7 @@ def check(monkeypatch, tmp_path):
     """Run all checks with some knobs set; returns the knobs."""
     monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setenv("CALLER_DIR", str(tmp_path))
+    monkeypatch.setattr(command, "compose", lambda knobs, run_dir: None)  # test_preflight_table.py composes
 
     def run(algorithm="grpo", machine=LAPTOP, arguments=(), **environment):
         knobs = read_knobs(algorithm, environment, arguments)
@@ -386,28 +389,49 @@ def test_learning_rate_of_a_7b_model(algorithm, lora, rate):
     assert "7.6B parameters" in knobs.reasons["LEARNING_RATE"]
 
 
-def test_memory_of_a_7b_and_a_70b_model_on_eight_gpus():
-    small, large = (read_knobs("grpo", {"DEVICE": "cuda", "N_GPUS": "8", "ROLLOUT_ENGINE": "vllm"}) for _ in range(2))
-    auto.resolve_memory(small, big_model(7_600_000_000), EIGHT)  # 16 bytes x 7.6e9 / 8 = 14 GiB a GPU
-    assert (small["OFFLOAD"], small["TENSOR_PARALLEL_SIZE"]) == ("false", "1")
-    auto.resolve_memory(
-        large, big_model(70_000_000_000), EIGHT
-    )  # 130 GiB a GPU; 130 GiB of weights, 28 GiB a GPU at most
-    assert (large["OFFLOAD"], large["TENSOR_PARALLEL_SIZE"]) == ("true", "8")
+def model_folder(tmp_path, name):
+    """A folder with the config of a published model and the demo's tokenizer; its weights are one small tensor."""
+    folder = tmp_path / name
+    shutil.copytree(DEMO_MODEL_DIR, folder)
+    (folder / "config.json").write_text(json.dumps(MODELS[name][0] | {"architectures": ["Qwen2ForCausalLM"]}))
+    return folder
 
 
-def test_tensor_parallel_size_divides_the_gpus():
-    knobs = read_knobs("grpo", {"DEVICE": "cuda", "N_GPUS": "6", "ROLLOUT_ENGINE": "vllm"})
-    auto.resolve_memory(knobs, big_model(32_000_000_000), EIGHT)  # 60 GiB of weights: 3 GPUs hold 28 GiB each
-    assert knobs["TENSOR_PARALLEL_SIZE"] == "3"
+def planned(check, tmp_path, gpus, name, algorithm="grpo", **knobs):
+    machine = planned_machine(parse_gpus(gpus))
+    return check(algorithm, machine=machine, MODEL_PATH=str(model_folder(tmp_path, name)), **knobs)
 
 
-def test_token_budget_follows_the_vocabulary_and_the_gpus_memory():
-    knobs = read_knobs("grpo", {"MAX_PROMPT_LENGTH": "512", "MAX_RESPONSE_LENGTH": "512"})
-    model = ModelInfo("/models/big", {"vocab_size": 152_000}, 500_000_000, "x")
-    auto.resolve_batch(knobs, model, 10_000, Machine((16 * GIB,), 8, 64 * GIB))
-    # 0.3 * 16 GiB / (10 bytes * 152,000) = 3390 tokens, in whole 1024s
-    assert knobs["TOKENS_PER_GPU"] == "3072"
+def test_memory_knobs_follow_from_the_plan(check, tmp_path):
+    """7B on 8 x 80: 16 bytes x 7.6e9 / 8 = 14 GiB a GPU. 72B: 135 GiB a GPU, so the host keeps the states."""
+    small = planned(check, tmp_path, "8x80GB", "Qwen2.5-7B")
+    assert small.errors == [] and (small["OFFLOAD"], small["TENSOR_PARALLEL_SIZE"]) == ("false", "1")
+    assert "14 GiB" in small.reasons["TENSOR_PARALLEL_SIZE"] and "14 of 79 GiB" in small.reasons["OFFLOAD"]
+    large = planned(check, tmp_path, "8x80GB", "Qwen2.5-72B")
+    assert large.errors == [] and large["OFFLOAD"] == "full"
+
+
+def test_a_model_that_does_not_fit_is_an_error_with_a_way_out(check, tmp_path):
+    error = only_error(planned(check, tmp_path, "1x24GB", "Qwen2.5-32B"))
+    assert "does not fit" in error and "GPUs" in error
+    error = only_error(planned(check, tmp_path / "two", "8x80GB", "Qwen2.5-72B", OFFLOAD="false"))
+    assert "LORA_RANK=16" in error
+
+
+def test_sft_offloads_for_good_or_not_at_all(check, tmp_path):
+    """verl's `param_offload` brings all states back to train, so it frees nothing where nothing is generated."""
+    knobs = planned(check, tmp_path, "1x24GB", "Qwen2.5-3B", "sft")
+    assert knobs.errors == [] and knobs["OFFLOAD"] == "full"
+    write_resolved(tmp_path / "resolved", knobs, tmp_path)
+    words = (tmp_path / "resolved").read_bytes().decode().split("\0")
+    values = dict(zip(words[::2], words[1::2], strict=False))
+    assert (values["OFFLOAD"], values["OFFLOAD_POLICY"]) == ("false", "true")
+
+
+def test_what_was_set_is_planned_as_it_was_set(check, tmp_path):
+    knobs = planned(check, tmp_path, "8x80GB", "Qwen2.5-7B", TENSOR_PARALLEL_SIZE="4", TOKENS_PER_GPU="8192")
+    assert (knobs["TENSOR_PARALLEL_SIZE"], knobs["TOKENS_PER_GPU"]) == ("4", "8192")
+    assert knobs.plan.setup.tensor_parallel == 4 and knobs.plan.setup.tokens == 8192
 
 
 def test_share_that_fits():

@@ -1,0 +1,64 @@
+"""The command that a train.sh will run, made by the train.sh itself, and the config that verl composes from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common.preflight.knobs import ROOT, Knobs
+from common.preflight.resolved import write_resolved
+
+
+def launch_command(knobs: Knobs, run_dir: Path) -> list[str]:
+    """Have the train.sh print its command instead of running it.
+
+    Args:
+        knobs: Resolved.
+        run_dir: Of the run.
+
+    Raises:
+        RuntimeError: If the script fails, with what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        resolved = Path(folder) / "resolved"
+        write_resolved(resolved, knobs, run_dir)
+        environment = {**os.environ, "RESOLVED_KNOBS": str(resolved), "DRY_RUN": "1", "PYTHON": sys.executable}
+        script = ROOT / knobs.algorithm / "train.sh"
+        done = subprocess.run(
+            ["bash", str(script), *knobs.arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+    if done.returncode:
+        raise RuntimeError(f"{script}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.split("\0")[:-1]
+
+
+def compose(knobs: Knobs, run_dir: Path) -> Any:
+    """The composed config of a launch, None when it cannot be composed (the reason is among the errors)."""
+    from common.runner.compose import ConfigError, compose_command
+
+    before = {name: os.environ.get(name) for name in ("RUN_DIR", "OFFLOAD_POLICY")}
+    os.environ.update(RUN_DIR=str(run_dir), OFFLOAD_POLICY=str(knobs["OFFLOAD"] == "full").lower())
+    try:
+        config = compose_command(launch_command(knobs, run_dir))
+        _resolve(config)
+        return config
+    except ConfigError as error:
+        knobs.errors.append(str(error))
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return None
+
+
+def _resolve(config: Any) -> None:
+    """Fix what stands for the environment while it is set as the run will have it."""
+    from omegaconf import OmegaConf
+
+    trainer = config.trainer
+    for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
+        if trainer.get(key):
+            OmegaConf.update(trainer, key, str(trainer[key]))

@@ -1,0 +1,223 @@
+"""What is around a run: GPU memory and who holds it, disk, ports, Ray, variables that break a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.plan.machine import GIB
+from common.preflight.knobs import SUPERVISED, Knobs
+from common.preflight.machine import Machine, has_package
+from common.preflight.model import ModelInfo
+
+SHARED_MEMORY = Path("/dev/shm")
+SOCKET_PATH_LIMIT = 60  # characters of Ray's folder: a socket's whole path may have 107
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """One GPU as it is now: its number, free bytes, and who holds the rest."""
+
+    index: str
+    free: int
+    total: int
+    holders: tuple[str, ...] = ()
+
+
+def check_environment(knobs: Knobs, machine: Machine, model: ModelInfo | None, outputs: Path) -> None:
+    """All of it; for a machine that is planned only what does not depend on this one."""
+    check_packages(knobs, machine.planned)
+    check_variables(knobs, model, os.environ)
+    if machine.planned:
+        return
+    check_disk(knobs, model, outputs)
+    check_shared_memory(knobs)
+    check_ports(knobs)
+    check_ray(knobs)
+    if knobs["DEVICE"] == "cuda":
+        check_gpu_use(knobs, gpu_use())
+
+
+def check_packages(knobs: Knobs, planned: bool = False) -> None:
+    """Packages that a run imports after minutes."""
+    wanted = (
+        {} if knobs.algorithm in SUPERVISED else {"transfer_queue": "verl's RL trainer", "ray": "verl's RL trainer"}
+    )
+    if knobs.number("LORA_RANK"):
+        wanted["peft"] = f"LORA_RANK={knobs['LORA_RANK']}"
+    for package, user in wanted.items():
+        if not has_package(package):
+            knobs.errors.append(f"{user} needs the Python package {package}; run ./setup_env.sh")
+    engine = knobs.values.get("ROLLOUT_ENGINE")
+    if engine in ("vllm", "sglang") and knobs["DEVICE"] == "cuda" and not (has_package(engine) or planned):
+        knobs.errors.append(f"ROLLOUT_ENGINE={engine}: it is not installed; run ./setup_env.sh --engine {engine}")
+
+
+def check_variables(knobs: Knobs, model: ModelInfo | None, environment: Mapping[str, str]) -> None:
+    """Environment variables that make a run fail later, or do nothing."""
+    if environment.get("ROCR_VISIBLE_DEVICES") and environment.get("CUDA_VISIBLE_DEVICES"):
+        knobs.errors.append(
+            f"ROCR_VISIBLE_DEVICES={environment['ROCR_VISIBLE_DEVICES']}: verl stops when it and CUDA_VISIBLE_DEVICES "
+            "are set; unset one of them"
+        )
+    allocator = environment.get("PYTORCH_CUDA_ALLOC_CONF", "") + environment.get("PYTORCH_ALLOC_CONF", "")
+    if "expandable_segments:True" in allocator and knobs.values.get("ROLLOUT_ENGINE") == "vllm":
+        knobs.errors.append(
+            f"PYTORCH_CUDA_ALLOC_CONF={allocator}: vLLM cannot sleep with expandable segments; unset it"
+        )
+    offline = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environment.get(name) in ("1", "true")]
+    if offline and model is not None and not model.config:
+        knobs.errors.append(
+            f"MODEL_PATH={model.path}: not on this machine, and {offline[0]} forbids to download it; give a folder"
+        )
+    folder = environment.get("RAY_TMPDIR", "")
+    if len(folder) > SOCKET_PATH_LIMIT and knobs.algorithm not in SUPERVISED:
+        knobs.errors.append(
+            f"RAY_TMPDIR={folder}: too long for Ray's sockets; use a path below {SOCKET_PATH_LIMIT} characters"
+        )
+    if environment.get("RAY_ADDRESS") not in (None, "", "local"):
+        knobs.warnings.append(
+            f"RAY_ADDRESS={environment['RAY_ADDRESS']}: the run starts a Ray of its own; to join that one add "
+            f"+ray_kwargs.ray_init.address={environment['RAY_ADDRESS']}"
+        )
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible and knobs["DEVICE"] == "cuda":
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        if len(set(names)) < len(names):
+            knobs.errors.append(f"CUDA_VISIBLE_DEVICES={visible}: names a GPU twice; name each once")
+
+
+def checkpoint_bytes(knobs: Knobs, model: ModelInfo | None) -> tuple[float, float]:
+    """Bytes of one checkpoint and of the merged model, 0 when the size of the model is not known."""
+    size = model.parameters if model else 0
+    if knobs.plan:
+        return sum(knobs.plan.memory.checkpoint.values()), 2.0 * knobs.plan.setup.model.parameters
+    return (4.2 if knobs.number("LORA_RANK") else 12.0) * size, 2.0 * size
+
+
+def check_disk(knobs: Knobs, model: ModelInfo | None, outputs: Path) -> None:
+    """Room for the checkpoints to come."""
+    folder = next(path for path in (outputs, *outputs.parents) if path.exists())
+    if not os.access(folder, os.W_OK):
+        knobs.errors.append(
+            f"EXPERIMENT_NAME={knobs['EXPERIMENT_NAME']}: {folder} cannot be written to; change its owner"
+        )
+        return
+    one, merged = checkpoint_bytes(knobs, model)
+    keep, total, every = knobs.number("KEEP_CHECKPOINTS"), knobs.number("TOTAL_STEPS"), knobs.number("SAVE_FREQ")
+    saves = -(-total // every) if total and every else keep
+    need = one * min(saves, keep + 1) + merged  # verl removes an old one after the new one is written
+    free = shutil.disk_usage(folder).free
+    knobs.facts.append(("disk", f"{need / GIB:.1f} GiB of {free / GIB:.0f}", "checkpoints and the merged model"))
+    text = (
+        f"KEEP_CHECKPOINTS={keep}: the checkpoints and the model need {need / GIB:.1f} GiB, {folder} has "
+        f"{free / GIB:.1f}; lower it, save less often (SAVE_FREQ), or link outputs/ to another disk"
+    )
+    if need > free:
+        knobs.errors.append(text)
+    elif need > 0.8 * free:
+        knobs.warnings.append(text)
+
+
+def check_shared_memory(knobs: Knobs) -> None:
+    """Ray and data loaders pass their data through /dev/shm."""
+    if not SHARED_MEMORY.is_dir() or knobs.algorithm in SUPERVISED:
+        return
+    usage = shutil.disk_usage(SHARED_MEMORY)
+    if usage.free < 256 * 2**20:
+        knobs.errors.append(
+            f"{SHARED_MEMORY}: {usage.free / 2**20:.0f} MiB are free and Ray keeps objects there; empty it, or start "
+            "the container with --shm-size=16g"
+        )
+    elif usage.total < 4 * GIB and knobs["DEVICE"] == "cuda":
+        knobs.warnings.append(f"{SHARED_MEMORY}: {usage.total / GIB:.1f} GiB; start the container with --shm-size=16g")
+
+
+def check_ports(knobs: Knobs) -> None:
+    """Ports that an argument names; all others are chosen when they are needed."""
+    for argument in knobs.arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key.endswith(("dashboard_port", "prometheus.port")) and value.isdigit():
+            if not 0 < int(value) < 65536 or not _is_free(int(value)):
+                knobs.errors.append(f"{key}={value}: this port is taken, or is none; choose another")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def check_ray(knobs: Knobs) -> None:
+    """A Ray cluster that an argument joins: is it there, and has it the GPUs?"""
+    key = "ray_kwargs.ray_init.address"
+    address = next((text.partition("=")[2] for text in knobs.arguments if text.lstrip("+").startswith(f"{key}=")), None)
+    if address in (None, "", "local", "null"):
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files < 1024 and knobs.algorithm not in SUPERVISED:
+            knobs.warnings.append(f"ulimit -n is {files}; Ray opens many files, run ulimit -n 65536 first")
+        return
+    command = ["ray", "status"] + ([] if address == "auto" else ["--address", address])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        done = None
+    if done is None or done.returncode:
+        knobs.errors.append(
+            f"{key}={address}: no Ray cluster answers there; start one with ray start --head, or leave it out"
+        )
+        return
+    match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
+    there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
+    wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
+    if there - used < wanted:
+        knobs.errors.append(
+            f"N_GPUS={wanted}: the Ray cluster at {address} has {there:g} GPUs, {used:g} in use; ask for fewer"
+        )
+
+
+def gpu_use() -> list[GpuUse]:
+    """Free memory of each visible GPU, and the processes that hold the rest."""
+    rows = _smi("--query-gpu=index,uuid,memory.free,memory.total")
+    held = _smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
+    found = []
+    for index, uuid, free, total in rows:
+        if names is None or index in names or any(uuid.startswith(name) for name in names if name):
+            holders = tuple(f"{name} (pid {pid}) {size} MiB" for gpu, pid, name, size in held if gpu == uuid)
+            found.append(GpuUse(index, int(free) * 2**20, int(total) * 2**20, holders))
+    return found
+
+
+def _smi(query: str) -> list[list[str]]:
+    try:
+        command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 3]
+
+
+def check_gpu_use(knobs: Knobs, gpus: list[GpuUse]) -> None:
+    """Free memory against the plan; names who holds the rest."""
+    need = knobs.plan.memory.peak if knobs.plan else 0.5 * min((gpu.total for gpu in gpus), default=0)
+    for gpu in gpus[: knobs.number("N_GPUS") or None]:
+        if gpu.free >= min(need, 0.95 * gpu.total):
+            continue
+        who = "; ".join(gpu.holders) or "a process that nvidia-smi does not name (another container?)"
+        knobs.errors.append(
+            f"N_GPUS={knobs['N_GPUS']}: GPU {gpu.index} has {gpu.free / GIB:.0f} of {gpu.total / GIB:.0f} GiB free and "
+            f"about {need / GIB:.0f} are needed; {who} holds the rest; stop it, or set CUDA_VISIBLE_DEVICES to others"
+        )
