@@ -6,9 +6,10 @@ import shutil
 import pytest
 
 from common.demo_model import DEMO_MODEL_DIR, DEMO_REWARD_MODEL_DIR
+from common.plan.machine import GIB
 from common.preflight.checks import check
 from common.preflight.knobs import read_knobs
-from common.preflight.machine import GIB, Machine
+from common.preflight.machine import Machine
 from common.preflight.resolved import write_resolved
 
 CPU = Machine(gpu_memory=(), cores=2, memory=16 * GIB)

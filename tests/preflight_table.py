@@ -1,0 +1,402 @@
+"""Bad and good launches, each a row: what is set, and the words that the report must have.
+
+`{tmp}` in a value is a folder with files that `make_files` writes. The rows are checked in one process by
+tests/unit/test_preflight_table.py, and one by one as a person starts them by benchmarks/preflight_table.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.demo_model import DEMO_MODEL_DIR
+from tests.published_models import MODELS
+
+RL = "actor_rollout_ref"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A launch.
+
+    Args:
+        algorithm: Folder of the train.sh.
+        words: One of the errors has each of them; empty for a good launch.
+        knobs: Environment.
+        arguments: key=value for verl.
+        gpus: Machine to plan for; empty: this one, without GPUs.
+    """
+
+    algorithm: str
+    words: tuple[str, ...] = ()
+    knobs: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    gpus: str = ""
+
+
+def bad(algorithm, words, *arguments, gpus="", **knobs) -> Row:
+    return Row(algorithm, tuple(words.split("|")), knobs, arguments, gpus)
+
+
+def good(algorithm, *arguments, gpus="", **knobs) -> Row:
+    return Row(algorithm, (), knobs, arguments, gpus)
+
+
+def make_files(folder: Path) -> None:
+    """Models and data that the rows name."""
+    for name, (config, _) in MODELS.items():
+        model(folder / name, config | {"architectures": ["Qwen2ForCausalLM"]})
+    demo = json.loads((DEMO_MODEL_DIR / "config.json").read_text())
+    model(folder / "reward-model", demo | {"architectures": ["Qwen2ForSequenceClassification"]})
+    model(folder / "quantised", demo | {"quantization_config": {"quant_method": "gptq"}})
+    model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
+    model(folder / "few-words", demo | {"vocab_size": 100})
+    model(folder / "no-tokenizer", demo)
+    for file in (folder / "no-tokenizer").glob("*token*"):
+        file.unlink()
+    model(folder / "no-template", demo)
+    (folder / "no-template" / "chat_template.jinja").unlink()
+    model(folder / "no-weights", demo)
+    (folder / "no-weights" / "model.safetensors").unlink()
+    (folder / "empty").mkdir()
+    (folder / "empty.parquet").write_bytes(b"")
+    (folder / "broken.parquet").write_bytes(b"this is no parquet file")
+    (folder / "rows.csv").write_text("a,b\n1,2\n")
+    rows = [rl_row(number) for number in range(64)]
+    write(folder / "good.parquet", rows)
+    write(folder / "few.parquet", rows[:3])
+    write(folder / "columns.parquet", [{"question": "1+1?", "answer": "2"}] * 64)
+    write(folder / "roles.parquet", [row | {"prompt": [{"role": "human", "content": "?"}]} for row in rows])
+    write(folder / "sft.parquet", [talk(number) for number in range(64)])
+    write(folder / "sft-few.parquet", [talk(number) for number in range(3)])
+    write(folder / "same.parquet", [{"prompt": "1+1?", "chosen": "2", "rejected": "2"}] * 64)
+    rewards = {
+        "none": "return None",
+        "raises": "raise KeyError('x')",
+        "no_score": "return {'acc': 1.0}",
+        "reward_key": "return {'score': 1.0, 'reward': 1.0}",
+        "text": "return 'good'",
+        "nan": "return float('nan')",
+        "syntax": "return (",
+        "fine": "return {'score': 1.0, 'acc': 1.0}",
+    }
+    for name, body in rewards.items():
+        head = "def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):"
+        (folder / f"{name}.py").write_text(f"{head}\n    {body}\n")
+
+
+def model(folder: Path, config: dict) -> None:
+    shutil.copytree(DEMO_MODEL_DIR, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def rl_row(number: int) -> dict:
+    return {
+        "data_source": "mine",
+        "prompt": [{"role": "user", "content": f"What is {number} + 1?"}],
+        "reward_model": {"style": "rule", "ground_truth": str(number + 1)},
+        "extra_info": {"index": number},
+    }
+
+
+def talk(number: int) -> dict:
+    return {"messages": [{"role": "user", "content": f"{number}?"}, {"role": "assistant", "content": "yes"}]}
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+BAD = {
+    # knobs
+    "rate of no number": bad("grpo", "LEARNING_RATE=fast", LEARNING_RATE="fast"),
+    "rate 0": bad("sft", "LEARNING_RATE=0", LEARNING_RATE="0"),
+    "rate that destroys a 7B model": bad(
+        "grpo", "LEARNING_RATE=1e-3|auto", LEARNING_RATE="1e-3", MODEL_PATH="{tmp}/Qwen2.5-7B", gpus="8x80GB"
+    ),
+    "rate of pretraining for DPO": bad(
+        "dpo", "LEARNING_RATE=1e-3", LEARNING_RATE="1e-3", MODEL_PATH="{tmp}/Qwen2.5-7B", gpus="8x80GB"
+    ),
+    "rate of RL for SFT is fine, 1 is not": bad(
+        "sft", "LEARNING_RATE=1.0", LEARNING_RATE="1.0", MODEL_PATH="{tmp}/Qwen3-4B", gpus="8x80GB"
+    ),
+    "batch 0": bad("grpo", "BATCH_SIZE=0", BATCH_SIZE="0"),
+    "batch of a fraction": bad("sft", "BATCH_SIZE=8.5", BATCH_SIZE="8.5"),
+    "batch above the data": bad("grpo", "BATCH_SIZE=4096|rows", BATCH_SIZE="4096"),
+    "batch that the GPUs do not divide": bad("sft", "BATCH_SIZE=33|use 32 or", BATCH_SIZE="33", gpus="8x80GB"),
+    "mini batch that does not divide": bad(
+        "grpo", "MINI_BATCH_SIZE=12|use one of", BATCH_SIZE="32", MINI_BATCH_SIZE="12"
+    ),
+    "mini batch above the batch": bad("grpo", "MINI_BATCH_SIZE=64", BATCH_SIZE="32", MINI_BATCH_SIZE="64"),
+    "one answer for GRPO": bad("grpo", "ROLLOUT_N=1", ROLLOUT_N="1"),
+    "temperature 0": bad("grpo", "TEMPERATURE=0", TEMPERATURE="0"),
+    "tokens below a sequence": bad("grpo", "TOKENS_PER_GPU=20", TOKENS_PER_GPU="20"),
+    "lengths above the context": bad("grpo", "MAX_RESPONSE_LENGTH|2048 tokens", MAX_RESPONSE_LENGTH="8192"),
+    "steps above the epochs": bad("sft", "TOTAL_STEPS=9999", TOTAL_STEPS="9999", TOTAL_EPOCHS="1"),
+    "more GPUs than there are": bad("grpo", "N_GPUS=16|8 GPUs", N_GPUS="16", gpus="8x80GB"),
+    "more processes than cores": bad("sft", "N_GPUS=512|cores", N_GPUS="512"),
+    "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
+    "tensor parallel and heads": bad(
+        "grpo",
+        "TENSOR_PARALLEL_SIZE=8|28 attention heads",
+        TENSOR_PARALLEL_SIZE="8",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        gpus="8x80GB",
+    ),
+    "tensor parallel without an engine": bad("grpo", "TENSOR_PARALLEL_SIZE=2", TENSOR_PARALLEL_SIZE="2", N_GPUS="2"),
+    "cuda without a GPU": bad("grpo", "DEVICE=cuda|DEVICE=cpu", DEVICE="cuda"),
+    "vllm without a GPU": bad("grpo", "ROLLOUT_ENGINE=vllm|hf", ROLLOUT_ENGINE="vllm"),
+    "an engine that is none": bad("grpo", "ROLLOUT_ENGINE=vlm", ROLLOUT_ENGINE="vlm"),
+    "flash attention without a GPU": bad("sft", "ATTENTION=flash_attention_2|sdpa", ATTENTION="flash_attention_2"),
+    "a name that leaves the folder": bad("grpo", "EXPERIMENT_NAME=../x", EXPERIMENT_NAME="../x"),
+    "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
+    "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
+    "keep no checkpoint": bad("grpo", "KEEP_CHECKPOINTS=0", KEEP_CHECKPOINTS="0"),
+    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=kto", LOSS_TYPE="kto"),
+    "adapter reference without LoRA": bad("dpo", "REFERENCE=adapter|LORA_RANK", REFERENCE="adapter"),
+    # memory
+    "32B in full on one small GPU": bad("grpo", "does not fit", MODEL_PATH="{tmp}/Qwen2.5-32B", gpus="1x24GB"),
+    "72B without offloading": bad(
+        "grpo", "does not fit|LORA_RANK=16", MODEL_PATH="{tmp}/Qwen2.5-72B", OFFLOAD="false", gpus="8x80GB"
+    ),
+    "7B SFT on one GPU, param_offload": bad(
+        "sft", "does not fit", MODEL_PATH="{tmp}/Qwen2.5-7B", OFFLOAD="true", gpus="1x80GB"
+    ),
+    "an engine's share below its weights": bad(
+        "grpo",
+        "no room for one answer",
+        MODEL_PATH="{tmp}/Qwen2.5-32B",
+        TENSOR_PARALLEL_SIZE="1",
+        GPU_MEMORY_UTILIZATION="0.3",
+        gpus="8x80GB",
+    ),
+    # model
+    "a folder that is not there": bad("grpo", "MODEL_PATH=/nope", MODEL_PATH="/nope"),
+    "a folder without a model": bad("sft", "no config.json", MODEL_PATH="{tmp}/empty"),
+    "no weights": bad("sft", "no weights", MODEL_PATH="{tmp}/no-weights"),
+    "no tokenizer": bad("sft", "no tokenizer", MODEL_PATH="{tmp}/no-tokenizer"),
+    "no chat template": bad("grpo", "no chat template", MODEL_PATH="{tmp}/no-template"),
+    "tokenizer of another model": bad("sft", "tokenizer knows 512 tokens", MODEL_PATH="{tmp}/few-words"),
+    "a reward model as policy": bad("grpo", "does not generate text", MODEL_PATH="{tmp}/reward-model"),
+    "quantised weights": bad("sft", "quantised (gptq)", MODEL_PATH="{tmp}/quantised"),
+    "code of its own": bad("sft", "trust_remote_code=true", MODEL_PATH="{tmp}/own-code"),
+    # data
+    "no such file": bad("grpo", "TRAIN_DATA=nope.parquet", TRAIN_DATA="nope.parquet"),
+    "no such validation file": bad("sft", "VAL_DATA=nope.parquet", VAL_DATA="nope.parquet"),
+    "an empty file": bad("grpo", "TRAIN_DATA", TRAIN_DATA="{tmp}/empty.parquet"),
+    "a broken file": bad("sft", "not a whole parquet file", TRAIN_DATA="{tmp}/broken.parquet"),
+    "a file of another kind": bad("sft", "data_utils convert", TRAIN_DATA="{tmp}/rows.csv"),
+    "other columns": bad("grpo", "data_source", TRAIN_DATA="{tmp}/columns.parquet"),
+    "a role that is none": bad("grpo", "'human'", TRAIN_DATA="{tmp}/roles.parquet"),
+    "SFT data for RL": bad("grpo", "TRAIN_DATA", TRAIN_DATA="{tmp}/sft.parquet"),
+    "RL data for SFT": bad("sft", "TRAIN_DATA|messages", TRAIN_DATA="{tmp}/good.parquet"),
+    "all prompts too long": bad("grpo", "MAX_PROMPT_LENGTH=3|raise it", MAX_PROMPT_LENGTH="3"),
+    "validation below a batch": bad("sft", "VAL_DATA has 3 rows", VAL_DATA="{tmp}/sft-few.parquet", BATCH_SIZE="16"),
+    "pairs of equals": bad("dpo", "same in every row", TRAIN_DATA="{tmp}/same.parquet"),
+    # reward
+    "no reward file": bad("grpo", "REWARD_FUNC_PATH=nope.py", REWARD_FUNC_PATH="nope.py"),
+    "no such function": bad("grpo", "REWARD_FUNC_NAME=nope", REWARD_FUNC_NAME="nope"),
+    "reward None": bad("grpo", "returned None", REWARD_FUNC_PATH="{tmp}/none.py"),
+    "reward that raises": bad("grpo", "raised KeyError", REWARD_FUNC_PATH="{tmp}/raises.py"),
+    "reward without a score": bad("grpo", "without 'score'", REWARD_FUNC_PATH="{tmp}/no_score.py"),
+    "reward with the key reward": bad("grpo", "named 'reward'", REWARD_FUNC_PATH="{tmp}/reward_key.py"),
+    "reward of text": bad("grpo", "'good'", REWARD_FUNC_PATH="{tmp}/text.py"),
+    "reward NaN": bad("grpo", "nan", REWARD_FUNC_PATH="{tmp}/nan.py"),
+    "reward that is no Python": bad("grpo", "SyntaxError", REWARD_FUNC_PATH="{tmp}/syntax.py"),
+    # keys of older verl
+    "custom_reward_function": bad("grpo", "REWARD_FUNC_PATH", "custom_reward_function.path=r.py"),
+    "reward_model.reward_manager": bad("grpo", "reward.reward_manager.name", "reward_model.reward_manager=dapo"),
+    "reward_model.enable": bad("grpo", "reward.reward_model.enable", "reward_model.enable=true"),
+    "sandbox_fusion.url": bad("grpo", "reward.sandbox_fusion.url", "sandbox_fusion.url=http://x"),
+    "reward.reward_manager": bad("grpo", "reward.reward_manager.name=dapo", "reward.reward_manager=dapo"),
+    "multi_turn as a switch": bad("grpo", "default_agent_loop", f"{RL}.rollout.multi_turn=true"),
+    "rollout mode sync": bad("grpo", "async", f"{RL}.rollout.mode=sync"),
+    "gspo as an estimator": bad("grpo", "loss_mode=gspo", "algorithm.adv_estimator=gspo"),
+    "max_num_gen_batches": bad("grpo", "max_inflight_gen_batches", "algorithm.filter_groups.max_num_gen_batches=4"),
+    "partial_pretrain": bad("sft", "MODEL_PATH", "model.partial_pretrain=x"),
+    "checkpoint.contents": bad("grpo", "save_contents", f"{RL}.actor.checkpoint.contents=[model]"),
+    "critic.model.fsdp_config": bad("grpo", "critic.fsdp.param_offload", "critic.model.fsdp_config.param_offload=true"),
+    "warmup_steps_ratio": bad("sft", "WARMUP_RATIO", "optim.warmup_steps_ratio=0.1"),
+    "prompt_key of SFT": bad("sft", "messages", "data.prompt_key=question"),
+    "remove_previous_ckpt_in_save": bad("grpo", "KEEP_CHECKPOINTS=1", "trainer.remove_previous_ckpt_in_save=true"),
+    # values that verl's own validation lets through
+    "a misspelt loss": bad("grpo", "gspoo|did you mean gspo", f"{RL}.actor.policy_loss.loss_mode=gspoo"),
+    "an estimator that is none": bad("grpo", "adv_estimator=dppo", "algorithm.adv_estimator=dppo"),
+    "a misspelt logger": bad("grpo", "wandbb|did you mean wandb", "trainer.logger=[console,wandbb]"),
+    "a misspelt reward manager": bad("grpo", "daapo|did you mean dapo", "reward.reward_manager.name=daapo"),
+    "a resume mode that is none": bad("grpo", "resume_mode=blah", "trainer.resume_mode=blah"),
+    "an aggregation that is none": bad(
+        "grpo", "loss_agg_mode=token_mean|did you mean token-mean", f"{RL}.actor.loss_agg_mode=token_mean"
+    ),
+    "a KL that is none": bad("grpo", "kl_loss_type=k9", f"{RL}.actor.kl_loss_type=k9"),
+    "micro batch that does not divide": bad(
+        "grpo",
+        "ppo_micro_batch_size_per_gpu=5",
+        f"{RL}.actor.use_dynamic_bsz=false",
+        f"{RL}.actor.ppo_micro_batch_size_per_gpu=5",
+    ),
+    "never saving": bad("grpo", "nothing would ever be saved", "trainer.save_freq=-1"),
+    "a checkpoint of something": bad(
+        "grpo", "optimiser|did you mean optimizer", f"{RL}.actor.checkpoint.save_contents=[model,optimiser]"
+    ),
+    "a checkpoint without the model": bad("grpo", "add model", f"{RL}.actor.checkpoint.save_contents=[optimizer]"),
+    "sequence parallel with padding": bad(
+        "grpo", "ulysses_sequence_parallel_size", f"{RL}.actor.ulysses_sequence_parallel_size=2", N_GPUS="2"
+    ),
+    "sequence parallel 3 of 8": bad(
+        "grpo",
+        "ulysses_sequence_parallel_size=3|use one of",
+        f"{RL}.actor.ulysses_sequence_parallel_size=3",
+        gpus="8x80GB",
+    ),
+    "FSDP groups of 3": bad("grpo", "fsdp_size=3", f"{RL}.actor.fsdp_config.fsdp_size=3", gpus="8x80GB"),
+    "pipeline in the engine": bad(
+        "grpo", "pipeline_model_parallel_size=2", f"{RL}.rollout.pipeline_model_parallel_size=2", gpus="8x80GB"
+    ),
+    "a model length below the sequence": bad("grpo", "max_model_len=32", f"{RL}.rollout.max_model_len=32"),
+    "LoRA into dummy weights": bad(
+        "grpo",
+        "load_format=dummy|safetensors",
+        f"{RL}.model.lora.merge=false",
+        f"{RL}.rollout.load_format=dummy",
+        LORA_RANK="8",
+    ),
+    "reward model without a path": bad("grpo", "REWARD_MODEL_PATH", "reward.reward_model.enable=true"),
+    "tools file that is not there": bad("grpo", "no such file", f"{RL}.rollout.multi_turn.tool_config_path=/nope.yaml"),
+    "tensor parallel as an argument": bad(
+        "grpo", "TENSOR_PARALLEL_SIZE=3", f"{RL}.rollout.tensor_model_parallel_size=3", gpus="8x80GB"
+    ),
+    "SFT micro batch": bad(
+        "sft", "micro_batch_size_per_gpu=5", "data.use_dynamic_bsz=false", "data.micro_batch_size_per_gpu=5"
+    ),
+    "resume from no checkpoint": bad("grpo", "global_step_N", "trainer.resume_from_path=/tmp"),
+}
+
+# Good ones: demos, knobs at their edges, and the settings of verl's own example scripts on the machines they name.
+GOOD = {
+    "grpo demo": good("grpo"),
+    "sft demo": good("sft"),
+    "dpo demo": good("dpo"),
+    "ppo demo": good("ppo"),
+    "gspo demo": good("gspo"),
+    "grpo demo, two processes, LoRA": good("grpo", N_GPUS="2", LORA_RANK="8", BATCH_SIZE="16"),
+    "sft, four epochs, cosine": good("sft", TOTAL_EPOCHS="4", LR_SCHEDULER="cosine", WARMUP_RATIO="0.1"),
+    "sft, own data": good("sft", TRAIN_DATA="{tmp}/sft.parquet", VAL_DATA="{tmp}/sft.parquet", BATCH_SIZE="16"),
+    "grpo, own data and reward": good(
+        "grpo", TRAIN_DATA="{tmp}/good.parquet", REWARD_FUNC_PATH="{tmp}/fine.py", BATCH_SIZE="16"
+    ),
+    "grpo, dynamic sampling": good("grpo", "algorithm.filter_groups.enable=true"),
+    "grpo, Dr. GRPO's loss": good(
+        "grpo", f"{RL}.actor.loss_agg_mode=seq-mean-token-sum-norm", "algorithm.norm_adv_by_std_in_grpo=false"
+    ),
+    "grpo, GSPO's loss": good(
+        "grpo", f"{RL}.actor.policy_loss.loss_mode=gspo", f"{RL}.actor.loss_agg_mode=seq-mean-token-mean"
+    ),
+    "grpo, a Hugging Face copy in each checkpoint": good(
+        "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
+    ),
+    "dpo, simpo": good("dpo", LOSS_TYPE="simpo", BETA="2.0"),
+    # examples/tuning and examples/grpo_trainer of verl
+    "0.5B LoRA, 1 x 80": good(
+        "grpo", gpus="1x80GB", MODEL_PATH="{tmp}/Qwen2.5-0.5B", LORA_RANK="32", LEARNING_RATE="3e-5"
+    ),
+    "1.5B LoRA, 1 x 80": good(
+        "grpo", gpus="1x80GB", MODEL_PATH="{tmp}/Qwen2.5-1.5B", LORA_RANK="32", LEARNING_RATE="3e-5"
+    ),
+    "3B LoRA, 1 x 80": good(
+        "grpo",
+        gpus="1x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-3B",
+        LORA_RANK="32",
+        LEARNING_RATE="3e-5",
+        OFFLOAD="true",
+        GPU_MEMORY_UTILIZATION="0.1",
+        MAX_PROMPT_LENGTH="512",
+        MAX_RESPONSE_LENGTH="1024",
+    ),
+    "7B LoRA, 1 x 80": good(
+        "grpo",
+        gpus="1x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        LORA_RANK="32",
+        LEARNING_RATE="3e-5",
+        OFFLOAD="true",
+        GPU_MEMORY_UTILIZATION="0.2",
+        MAX_PROMPT_LENGTH="512",
+        MAX_RESPONSE_LENGTH="1024",
+    ),
+    "14B LoRA, 2 x 80": good(
+        "grpo",
+        gpus="2x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-14B",
+        LORA_RANK="32",
+        LEARNING_RATE="3e-5",
+        OFFLOAD="true",
+        TENSOR_PARALLEL_SIZE="2",
+        GPU_MEMORY_UTILIZATION="0.25",
+    ),
+    "32B LoRA, 4 x 80": good(
+        "grpo",
+        gpus="4x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-32B",
+        LORA_RANK="32",
+        LEARNING_RATE="3e-5",
+        OFFLOAD="true",
+        TENSOR_PARALLEL_SIZE="4",
+        GPU_MEMORY_UTILIZATION="0.3",
+    ),
+    "72B LoRA, 8 x 80": good(
+        "grpo",
+        gpus="8x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-72B",
+        LORA_RANK="32",
+        LEARNING_RATE="3e-5",
+        OFFLOAD="true",
+        TENSOR_PARALLEL_SIZE="8",
+        GPU_MEMORY_UTILIZATION="0.4",
+    ),
+    "7B, 2 x 80": good(
+        "grpo",
+        gpus="2x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        OFFLOAD="true",
+        TENSOR_PARALLEL_SIZE="2",
+        GPU_MEMORY_UTILIZATION="0.5",
+    ),
+    "14B, 4 x 80": good(
+        "grpo",
+        gpus="4x80GB",
+        MODEL_PATH="{tmp}/Qwen2.5-14B",
+        OFFLOAD="true",
+        TENSOR_PARALLEL_SIZE="4",
+        GPU_MEMORY_UTILIZATION="0.5",
+    ),
+    "Qwen3-8B, 8 x 80": good(
+        "grpo",
+        gpus="8x80GB",
+        MODEL_PATH="{tmp}/Qwen3-8B",
+        TENSOR_PARALLEL_SIZE="2",
+        GPU_MEMORY_UTILIZATION="0.6",
+        ROLLOUT_N="5",
+        LEARNING_RATE="1e-6",
+    ),
+    "Qwen3-30B-A3B, 8 x 80": good(
+        "grpo",
+        gpus="8x80GB",
+        MODEL_PATH="{tmp}/Qwen3-30B-A3B",
+        TENSOR_PARALLEL_SIZE="4",
+        OFFLOAD="true",
+        LEARNING_RATE="1e-6",
+    ),
+    "7B SFT, 8 x 80": good("sft", gpus="8x80GB", MODEL_PATH="{tmp}/Qwen2.5-7B", LEARNING_RATE="1e-5"),
+    "0.5B SFT with LoRA, 1 x 24": good(
+        "sft", gpus="1x24GB", MODEL_PATH="{tmp}/Qwen2.5-0.5B", LORA_RANK="32", LEARNING_RATE="1e-4"
+    ),
+    "7B PPO, 8 x 80": good("ppo", gpus="8x80GB", MODEL_PATH="{tmp}/Qwen2.5-7B", OFFLOAD="true", LEARNING_RATE="1e-6"),
+    "7B DPO, 8 x 80": good("dpo", gpus="8x80GB", MODEL_PATH="{tmp}/Qwen2.5-7B"),
+}
