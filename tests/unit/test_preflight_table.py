@@ -17,7 +17,6 @@ from common.preflight.machine import Machine, planned_machine
 from tests.preflight_table import BAD, GOOD, make_files
 
 LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
-OVERRIDES = ("+", "~")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +57,9 @@ def findings(monkeypatch, tmp_path, files, bases):
         for key, value in {**owned, **given}.items():
             if value and key not in ("data.train_files", "data.val_files"):
                 OmegaConf.update(config, key, number(yaml.safe_load(value)), force_add=True)
+        if "actor_rollout_ref" in config and "actor_rollout_ref.rollout.max_model_len" not in given:
+            longest = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
+            OmegaConf.update(config, "actor_rollout_ref.rollout.max_model_len", longest)
         flash = knobs["ATTENTION"] == "flash_attention_2"
         model = "model" if "model" in config else "actor_rollout_ref.model"
         OmegaConf.update(config, f"{model}.use_remove_padding", flash)
