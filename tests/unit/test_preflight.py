@@ -10,7 +10,7 @@ import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
 from common.plan.machine import GIB, parse_gpus
-from common.preflight import auto, checks, command, run_name
+from common.preflight import auto, checks, run_name
 from common.preflight.auto import DEMO_STEPS
 from common.preflight.knobs import check_value, misspelt, read_block, read_knobs
 from common.preflight.machine import Machine, planned_machine
@@ -28,7 +28,6 @@ def check(monkeypatch, tmp_path):
     """Run all checks with some knobs set; returns the knobs."""
     monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setenv("CALLER_DIR", str(tmp_path))
-    monkeypatch.setattr(command, "compose", lambda knobs, run_dir: None)  # test_preflight_table.py composes
 
     def run(algorithm="grpo", machine=LAPTOP, arguments=(), **environment):
         knobs = read_knobs(algorithm, environment, arguments)

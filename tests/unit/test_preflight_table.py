@@ -16,6 +16,7 @@ from common.preflight.knobs import ROOT, knobs_of_keys, read_knobs
 from common.preflight.machine import Machine, planned_machine
 from tests.preflight_table import BAD, GOOD, make_files
 
+REAL_COMPOSE = command.compose
 LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
 
 
@@ -40,15 +41,13 @@ def findings(monkeypatch, tmp_path, files, bases):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("CALLER_DIR", str(files))
     monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
-    real = command.compose
-
     def compose(knobs, run_dir):
         if knobs.algorithm not in bases:
             plain = read_knobs(knobs.algorithm, {})
             monkeypatch.setattr(command, "compose", lambda *_: None)
             checks.check(plain, LAPTOP)
             monkeypatch.setattr(command, "compose", compose)
-            bases[knobs.algorithm] = real(plain, tmp_path / "outputs" / "x")
+            bases[knobs.algorithm] = REAL_COMPOSE(plain, tmp_path / "outputs" / "x")
         config = copy.deepcopy(bases[knobs.algorithm])
         OmegaConf.set_struct(config, False)
         keys = knobs_of_keys(ROOT / knobs.algorithm / "train.sh")
