@@ -29,6 +29,9 @@ def write_excel(report: Report, path: Path) -> None:
     Args:
         report: The evaluation.
         path: File to write.
+
+    Raises:
+        OSError: If the disk is full.
     """
     import xlsxwriter
 
@@ -42,7 +45,10 @@ def write_excel(report: Report, path: Path) -> None:
             notes.append(f"{cut:,} cells were cut at Excel's 32,767 characters; write to .jsonl for whole texts")
         write_summary(book, report, notes)
     finally:
-        book.close()
+        try:
+            book.close()
+        except xlsxwriter.exceptions.FileCreateError as error:  # is no OSError there
+            raise OSError(*error.args[0].args) from error
 
 
 class Sheet:

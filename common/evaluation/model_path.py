@@ -123,12 +123,27 @@ def _folder(path: Path, given: str) -> ModelSource:
 def _run(run_dir: Path, given: str) -> ModelSource:
     choice = newest_complete(run_dir)
     if choice.checkpoint is None and not (run_dir / "model" / "config.json").is_file():
+        stage = _newest_stage(run_dir)
+        if stage is not None:
+            name = f"{run_dir.name} {stage.relative_to(run_dir)}"
+            return ModelSource(str(stage), name, given, run_dir=run_dir, to_merge=True)
         facts = "; ".join([f"it is {read_run(run_dir).get('state', 'unknown')}", *choice.skipped])
         raise EvaluationError(
             f"--model_path {given}: the run has no complete checkpoint ({facts}); "
             f"wait for one, or set SAVE_FREQ lower; {run_dir}/train.log shows how far it is"
         )
     return ModelSource(str(run_dir), run_dir.name, given, run_dir=run_dir, to_merge=True)
+
+
+def _newest_stage(run_dir: Path) -> Path | None:
+    """The newest stage of a gspo run that has a model, while the run as a whole has none yet."""
+    stages = sorted(
+        (file.parent for file in run_dir.glob("round-*/*/run.json")), key=lambda stage: stage.stat().st_mtime
+    )
+    for stage in reversed(stages):
+        if newest_complete(stage).checkpoint or (stage / "model" / "config.json").is_file():
+            return stage
+    return None
 
 
 def _checkpoint(checkpoint: Checkpoint, given: str) -> ModelSource:

@@ -5,9 +5,11 @@ One JSONL file beside the output, named after what decides the answers. A line i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -44,7 +46,7 @@ class Partial:
         self.answers: dict[Key, Answer] = {}
         self.scores: dict[tuple[Key, str], dict[str, Any]] = {}
         self._lock = threading.Lock()
-        self._stream = self.path.open("a+b")
+        self._stream = self.path.open("a+b", buffering=0)  # a line is in the file, or an error is known
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,12 +57,14 @@ class Partial:
         self._read()
 
     def _read(self) -> None:
-        """Take in what an earlier process left; a torn last line goes."""
-        self._stream.seek(0)
+        """Take in what an earlier process left, but for lines that a kill or a full disk tore."""
         whole = 0
-        for line in _whole_lines(self._stream):
+        for line in _whole_lines(self.path):
             whole += len(line)
-            entry = orjson.loads(line)
+            try:
+                entry = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue
             key = entry["row"], entry["sample"]
             if "score" in entry:
                 self.scores[key, entry["reward"]] = entry["score"]
@@ -81,9 +85,15 @@ class Partial:
 
     def _write(self, entry: dict[str, Any]) -> None:
         line = orjson.dumps(_storable(entry), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
-        with self._lock:
-            self._stream.write(line)
-            self._stream.flush()
+        try:
+            with self._lock:
+                if self._stream.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path}: cannot be written: {error.strerror}. Answers before this one are kept; make room, and "
+                "the same command goes on"
+            ) from error
 
     def clear(self) -> None:
         """Forget what is there."""
@@ -106,10 +116,11 @@ class Partial:
         self._stream.close()
 
 
-def _whole_lines(stream: Any) -> Iterator[bytes]:
-    for line in stream:
-        if line.endswith(b"\n"):
-            yield line
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        for line in stream:
+            if line.endswith(b"\n"):
+                yield line
 
 
 def _storable(value: Any) -> Any:

@@ -52,9 +52,9 @@ class VllmEngine:
         try:
             self.llm = vllm.LLM(**options)
         except (ValueError, RuntimeError, OSError) as error:
+            hint = ". Less --gpu_memory_utilization helps when another process uses the GPU"
             raise EvaluationError(
-                f"--use_vllm: cannot load {source.given}: {error}. Less --gpu_memory_utilization helps when another "
-                "process uses the GPU"
+                f"--use_vllm: cannot load {source.given}: {error}{hint if 'memory' in str(error) else ''}"
             ) from error
         self.engine = self.llm.llm_engine
         self.count = 0

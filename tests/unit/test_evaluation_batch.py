@@ -10,6 +10,7 @@ import time
 import openpyxl
 import pytest
 import torch
+from xlsxwriter.exceptions import FileCreateError
 
 from common.cpu_backend import generation
 from common.demo_model import DEMO_MODEL_DIR
@@ -254,6 +255,19 @@ def test_a_reward_that_fails_at_once_stops_before_generation(tmp_path, monkeypat
     (tmp_path / "my_reward.py").write_text(REWARD.format("62", "raise KeyError('x')"))
     evaluate(tmp_path, "--reward", tmp_path / "my_reward.py", status=2)
     assert "on row 1 it fails: KeyError" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise FileCreateError(OSError(28, "No space left on device"))
+
+    options = ["--greedy", "--limit", 8]
+    with monkeypatch.context() as patch:
+        patch.setattr("xlsxwriter.Workbook._store_workbook", full)
+        evaluate(tmp_path, *options, name="r.xlsx", status=2)
+    assert "No space left on device. All answers are kept" in capsys.readouterr().err
+    monkeypatch.setattr(transformers_engine, "load", None)
+    assert len(evaluate(tmp_path, *options)) == 8
 
 
 def test_answers_that_are_there_already_are_scored_again(tmp_path, mixed, capsys):
