@@ -133,6 +133,11 @@ def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
         return json.loads(done.stdout.split("RESULT ")[1].splitlines()[0])
 
 
+def gap(one: float, other: float) -> float:
+    """The difference, of numbers above 1 as a share: the squares of sppo go into the thousands, in float32."""
+    return abs(one - other) / max(1.0, abs(other))
+
+
 def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, dict[str, Any]]:
     """Prints the largest differences for each loss; returns what the unit tests keep of the first pairs."""
     kept: dict[str, dict[str, Any]] = {}
@@ -140,10 +145,10 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
         job = {"loss": loss, "model": str(model), "pairs": str(pairs), "steps": STEPS, "batch": BATCH, "speed": False}
         ours, theirs = run("kit", sys.executable, job), run("trl", trl, job)
         gaps = [
-            max(abs(one[i] - other[i]) for one, other in zip(ours["pairs"], theirs["pairs"], strict=True))
+            max(gap(one[i], other[i]) for one, other in zip(ours["pairs"], theirs["pairs"], strict=True))
             for i in range(3)  # loss, chosen and rejected reward
         ]
-        steps = [abs(one - other) for one, other in zip(ours["losses"], theirs["losses"], strict=True)]
+        steps = [gap(one, other) for one, other in zip(ours["losses"], theirs["losses"], strict=True)]
         print(
             f"{loss:10} per pair: loss {gaps[0]:.1e}, rewards {max(gaps[1:]):.1e}; "
             f"{len(steps)} steps: {max(steps):.1e} (last {ours['losses'][-1]:.5f} and {theirs['losses'][-1]:.5f})",
@@ -199,7 +204,8 @@ def main() -> None:
             return
         kept = compare(arguments.trl, model, pairs, arguments.losses)
         if arguments.keep:
-            arguments.keep.write_text(json.dumps(kept, indent=1) + "\n")
+            before = json.loads(arguments.keep.read_text()) if arguments.keep.is_file() else {}
+            arguments.keep.write_text(json.dumps({**before, **kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

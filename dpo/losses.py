@@ -164,8 +164,9 @@ class PairResult:
 def preference_loss(logps: PairLogps, options: LossOptions) -> PairResult:
     """Loss of each pair, with the term that keeps the chosen answer likely.
 
-    The implicit reward is beta r(y), without a reference beta log pi(y|x); per token where the loss is. The added term
-    is ``nll_coef`` times -log pi(y_w|x) / |y_w| (RPO: Pang et al., arXiv 2404.19733, equation 1).
+    The implicit reward is beta r(y) of the whole answer, whatever the loss; without a reference (simpo, orpo) it is
+    beta log pi(y|x) / |y|. TRL reports the same. The added term is ``nll_coef`` times -log pi(y_w|x) / |y_w| (RPO: Pang
+    et al., arXiv 2404.19733, equation 1).
 
     Args:
         logps: Summed log-probabilities.
@@ -178,8 +179,9 @@ def preference_loss(logps: PairLogps, options: LossOptions) -> PairResult:
     loss = LOSSES[options.loss_type](used, options)
     if options.nll_coef:
         loss = loss - options.nll_coef * logps.chosen / logps.chosen_tokens
+    shown = used if options.loss_type in WITHOUT_REFERENCE else logps
     return PairResult(
         loss,
-        options.beta * (used.chosen - used.ref_chosen).detach(),
-        options.beta * (used.rejected - used.ref_rejected).detach(),
+        options.beta * (shown.chosen - shown.ref_chosen).detach(),
+        options.beta * (shown.rejected - shown.ref_rejected).detach(),
     )

@@ -1,12 +1,14 @@
 """The losses against arithmetic by hand in float64, and their behaviour at the limits."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from dpo.losses import LOSSES, LossOptions, PairLogps, preference_loss
+from dpo.losses import LOSSES, WITHOUT_REFERENCE, LossOptions, PairLogps, preference_loss
+from tests.conftest import ROOT
 
 # Two pairs: summed log-probabilities and token counts, as Python numbers.
 CHOSEN, REJECTED = (-12.0, -30.0), (-15.0, -28.0)
@@ -103,3 +105,30 @@ def test_the_gradient_raises_the_chosen_and_lowers_the_rejected(loss_type):
     pairs = PairLogps(values[0], values[1], *reference, one, one)
     preference_loss(pairs, LossOptions(loss_type)).loss.sum().backward()
     assert values.grad[0] < 0 < values.grad[1]
+
+
+TRL = json.loads((ROOT / "tests" / "data" / "dpo_trl.json").read_text())
+
+
+@pytest.mark.parametrize("name", TRL)
+def test_the_numbers_that_trl_gives(name):
+    """Real pairs, losses and rewards of TRL 1.16.0; benchmarks/dpo_against_trl.py --keep writes them.
+
+    Each pair: loss, chosen and rejected reward, and of ours the summed log-probabilities and tokens of both answers.
+    """
+    options = LossOptions(**{"loss_type": name, "beta": BETA, **TRL[name]["options"]})
+    chosen, rejected, chosen_tokens, rejected_tokens = _columns(TRL[name]["kit"])[3:]
+    zeros = torch.zeros_like(chosen)
+    # The sigmoid loss's rewards are beta times the log-ratios to the reference.
+    ratios = [zeros, zeros] if name in WITHOUT_REFERENCE else [r / BETA for r in _columns(TRL["sigmoid"]["kit"])[1:3]]
+    references = [zeros, zeros] if name in WITHOUT_REFERENCE else [chosen - ratios[0], rejected - ratios[1]]
+    found = preference_loss(PairLogps(chosen, rejected, *references, chosen_tokens, rejected_tokens), options)
+    loss, chosen_reward, rejected_reward = _columns(TRL[name]["trl"])
+    # The squares of sppo enlarge what TRL's sums of thousands in float32 lose.
+    torch.testing.assert_close(found.loss, loss, atol=1e-4, rtol=1e-4 if name == "sppo" else 1e-5)
+    torch.testing.assert_close(found.chosen_reward, chosen_reward, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found.rejected_reward, rejected_reward, atol=1e-4, rtol=1e-5)
+
+
+def _columns(rows):
+    return list(torch.tensor(rows, dtype=torch.float64).unbind(dim=1))
