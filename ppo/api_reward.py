@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +23,8 @@ from weakref import WeakKeyDictionary
 from ppo.api.client import ApiClient, Scored
 from ppo.api.exchange import prompt_text
 from ppo.api.settings import Settings, read_settings
+
+TRIAL_SECONDS, TRIAL_ATTEMPTS = 50.0, 3  # less than the minute that the preflight gives a call
 
 DEFAULT_CONFIG = Path(__file__).with_name("api_reward_config.yaml")
 
@@ -36,6 +39,7 @@ async def compute_score(
     config: str = str(DEFAULT_CONFIG),
     on_failure: str | None = None,
     reward_router_address: str | None = None,
+    trial: bool = False,
     **kwargs: Any,
 ) -> dict[str, float]:
     """Score one answer through the API; the signature is the one that verl calls by keyword.
@@ -50,6 +54,7 @@ async def compute_score(
         on_failure: ``stop`` or ``default``, instead of what the file says.
         reward_router_address: Where verl serves a generative reward model (``REWARD=model`` with this function):
             the judge is asked there instead of at the file's ``url``.
+        trial: Before a run: any answer without a score is an error, and the endpoint is asked at least once.
         **kwargs: Whatever else verl passes.
 
     Returns:
@@ -59,7 +64,7 @@ async def compute_score(
         ApiRewardError: If the endpoint refuses for good, or too many answers could not be scored.
         ValueError: If the settings are wrong.
     """
-    client = _client(config, on_failure, reward_router_address)
+    client = _client(config, on_failure, reward_router_address, trial)
     question = (extra_info or {}).get("prompt", "")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
     scored = await client.score(
@@ -87,22 +92,31 @@ def result_of(scored: Scored, client: ApiClient) -> dict[str, float]:
     }
 
 
-def _client(config: str, on_failure: str | None, router: str | None) -> ApiClient:
+def _client(config: str, on_failure: str | None, router: str | None, trial: bool) -> ApiClient:
     """The client of this event loop for these settings; made at the first call."""
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
-    key = (config, on_failure, router)
+    key = (config, on_failure, router, trial)
     if key not in clients:
-        clients[key] = ApiClient(_settings(config, on_failure, router))
+        settings = read_settings(config, on_failure)
+        if router:
+            url = f"http://{router}/v1/chat/completions"
+            settings = replace(settings, url=url, api_key_env="", headers={})
+        clients[key] = ApiClient(for_trial(settings) if trial else settings, ask_once=trial)
     return clients[key]
 
 
-def _settings(config: str, on_failure: str | None, router: str | None) -> Settings:
-    settings = read_settings(config, on_failure)
-    if not router:
-        return settings
-    from dataclasses import replace
-
-    return replace(settings, url=f"http://{router}/v1/chat/completions", api_key_env="", headers={})
+def for_trial(settings: Settings) -> Settings:
+    """Settings under which an endpoint that hangs or fails is told within `TRIAL_SECONDS`."""
+    quick = settings.timeout_s * TRIAL_ATTEMPTS <= TRIAL_SECONDS
+    return replace(
+        settings,
+        attempts=min(settings.attempts, TRIAL_ATTEMPTS if quick else 1),
+        timeout_s=min(settings.timeout_s, TRIAL_SECONDS),
+        backoff_s=min(settings.backoff_s, 0.5),
+        longest_wait_s=1.0,
+        on_failure="stop",
+        max_failed_share=0.0,
+    )
 
 
 def main() -> int:

@@ -410,6 +410,8 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
     rows = [row for file in files for row in file.sample[: reward.ROWS]]
     needed = method.group_metric(knobs)
     parameters = {**knobs.reward_kwargs, **reward.reward_kwargs(knobs.arguments)}
+    if knobs.reward_kwargs:
+        parameters["trial"] = True
     problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, parameters, needed)
     if problem:
         knobs.errors.append(problem)

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from ppo.api.client import ApiClient, ApiRewardError
 from ppo.api.exchange import BadReplyError, build_request, fill, prompt_text, read_scores
 from ppo.api.settings import make_settings, read_settings
-from ppo.api_reward import DEFAULT_CONFIG, compute_score
+from ppo.api_reward import DEFAULT_CONFIG, compute_score, for_trial
 from tests.api_server import FAILURES, KEY, Judge
 from tests.conftest import ROOT
 
@@ -399,6 +399,26 @@ def test_a_broken_cache_is_moved_aside(tmp_path, caplog):
     assert run(go()).score == 1.0
     assert "no database" in caplog.text and (tmp_path / "cache.db.broken").exists()
     assert sqlite3.connect(path).execute("SELECT count(*) FROM scores").fetchone() == (1,)
+
+
+def test_a_trial_asks_although_the_cache_knows_and_takes_no_default(tmp_path):
+    async def go():
+        judge = Judge()
+        cache = str(tmp_path / "c.db")
+        async with serving(judge, cache=cache) as client:
+            url = client.settings.url
+            await client.score(values("#### 4"))
+            trial = ApiClient(for_trial(settings(url=url, cache=cache, on_failure="default")), ask_once=True)
+            assert not (await trial.score(values("#### 4"))).cached
+            assert (await trial.score(values("#### 4"))).cached
+            judge.share = {"html": 1.0}
+            with pytest.raises(ApiRewardError, match="1 of the last 2"):
+                await trial.score(values("new"))
+            return trial.counts["calls"]
+
+    assert run(go()) == 1 + 3
+    hanging = for_trial(settings(timeout_s=60, attempts=5))
+    assert hanging.attempts * hanging.timeout_s <= 50
 
 
 def test_compute_score_as_verl_calls_it(tmp_path):

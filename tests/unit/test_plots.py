@@ -119,3 +119,13 @@ def test_plots_a_run_directory(tmp_path: Path):
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "data": {"train/loss": 2.5, "train/grad_norm": null}}\n')
     assert plot_run(run_dir) == [run_dir / "charts" / "metrics.png"]
     assert png_size(run_dir / "charts" / "metrics.png")[0] == 1400
+
+
+def test_a_run_with_a_critic_has_a_picture_of_its_own(tmp_path):
+    records = [{"step": step, "data": {"critic/score/mean": step / 9, "actor/pg_loss": 0.1}} for step in range(9)]
+    assert [path.name for path in plot_records(records, "grpo", tmp_path)] == ["metrics.png"]
+    for record in records:
+        record["data"] |= {"critic/vf_loss": 1.0, "critic/advantages/max": 2.0, "actor/reward_kl_penalty": 0.01}
+    written = plot_records(records, "ppo", tmp_path)
+    assert [path.name for path in written] == ["metrics.png", "ppo.png"]
+    assert written[1].read_bytes()[:4] == b"\x89PNG"
