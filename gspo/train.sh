@@ -86,7 +86,7 @@ prepare_run gspo "$@"
 if [[ "${SELF_PLAY}" == true && "${DRY_RUN:-0}" != 1 ]]; then exec "${PYTHON}" -m gspo.rounds "$@"; fi
 
 run_training "${PYTHON}" -m verl.trainer.main_ppo \
-  --config-path="${PWD}/grpo" --config-name=config +hardware="${DEVICE}" \
+  --config-path="${PWD}/gspo" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
   data.val_files="${VAL_DATA}" \
   data.max_prompt_length="${MAX_PROMPT_LENGTH}" \

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from verl.utils.fsdp_utils import apply_fsdp2, fsdp2_load_full_state_dict
+from torch.distributed.tensor import DTensor
+from verl.utils.fsdp_utils import (
+    apply_fsdp2,
+    fsdp2_load_full_state_dict,
+    merged_lora_context,
+    normalize_peft_param_name,
+)
+from verl.utils.model import convert_weight_keys
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+from common.verl_source import expect_source
 
 
 def training_threads() -> int:
@@ -43,6 +53,19 @@ class _OnCpu:
         """
         torch.set_num_threads(training_threads())
         return super().forward_backward_batch(*args, **kwargs)
+
+    def _merged_lora_per_tensor_param(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Base and adapter as whole weights, in float32 as the rollout server holds them.
+
+        verl's own rounds them to bfloat16 (fsdp/transformer_impl.py:1083), which is what its GPU engines generate with
+        but moves float32 weights by up to a thousandth. They are copied while the adapter is merged in: afterwards the
+        storage holds the base again.
+        """
+        expect_source(super()._merged_lora_per_tensor_param, "full_tensor().to(torch.bfloat16", "LoRA in float32")
+        with merged_lora_context(self.module, backup_adapters=True):
+            weights = convert_weight_keys(normalize_peft_param_name(self.module.state_dict()), self.module)
+            for name, weight in weights.items():
+                yield name, (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().clone()
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if self.engine_config.strategy != "fsdp2":

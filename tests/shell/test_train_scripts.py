@@ -120,6 +120,17 @@ def test_shape_of_a_script(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
+def test_a_script_runs_its_own_config(script):
+    text = script.read_text(encoding="utf-8")
+    folder = script.parent.name
+    assert (
+        re.findall(r'--config-path="\$\{PWD\}/(\w+)"', text)
+        == [folder]
+        == re.findall(r"^prepare_run (\w+)", text, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
 def test_every_knob_is_used_and_has_a_rule(script):
     text = script.read_text(encoding="utf-8")
     command = text.split("run_training", 1)[1]
