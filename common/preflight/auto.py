@@ -23,7 +23,7 @@ LEARNING_RATES = {
     "gspo": ("1e-6", "1e-5", "5e-5", "5e-4"),
     "ppo": ("1e-6", "1e-5", "5e-5", "5e-4"),
 }
-PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "5e-5", "3e-4")
+PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "2e-5", "2e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
 LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
