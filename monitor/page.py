@@ -39,7 +39,7 @@ def build_page(monitor: Monitor, sampler: Sampler, language: str, refresh: float
     w = Words(language)
     with gr.Blocks(title=w("title"), analytics_enabled=False, fill_width=True) as blocks:
         run = _top_bar(monitor, w)
-        tab = gr.Textbox("runs", visible="hidden", elem_id="open-tab")
+        tab = gr.Textbox("", visible="hidden", elem_id="open-tab")
         compared = gr.Dropdown(
             [],
             value=[],
@@ -59,7 +59,7 @@ def build_page(monitor: Monitor, sampler: Sampler, language: str, refresh: float
             for name, module in TABS.items():
                 with gr.Tab(w(f"{name}_tab"), id=name, elem_id=f"tab-{name}") as opened[name]:
                     built[name] = module.build(page)
-        _wire(page, built, opened, tokens, names, refresh)
+        _wire(blocks, page, built, opened, tokens, names, refresh)
     return blocks
 
 
@@ -80,7 +80,9 @@ def _top_bar(monitor: Monitor, w: Words) -> gr.Dropdown:
     return run
 
 
-def _wire(page: Page, built: dict[str, Tab], opened: dict, tokens: list, names: gr.Textbox, refresh: float) -> None:
+def _wire(
+    blocks: gr.Blocks, page: Page, built: dict[str, Tab], opened: dict, tokens: list, names: gr.Textbox, refresh: float
+) -> None:
     """Connects the poll to the tabs."""
     poll = (ASSETS / "poll.js").read_text(encoding="utf-8").replace("TABS", json.dumps(list(TABS)))
     poll = poll[poll.index("async") :]
@@ -124,4 +126,5 @@ def _wire(page: Page, built: dict[str, Tab], opened: dict, tokens: list, names: 
     names.change(choices, page.run, [page.run, page.compared], **QUIET)
     address = "() => { const at = new URLSearchParams(window.address); return [at.get('run'), at.get('tab')]; }"
     opening = [page.run, page.compared, page.tabs, page.tab]
-    gr.on(None, begin, [page.run, page.tab], opening, js=address, **QUIET).then(None, asked, told, js=poll)
+    opened_now = f"(...all) => {{ window.opened = true; return ({poll})(...all); }}"
+    blocks.load(begin, [page.run, page.tab], opening, js=address, **QUIET).then(None, asked, told, js=opened_now)

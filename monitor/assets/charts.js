@@ -5,8 +5,8 @@ const grid = element.querySelector(".charts");
 const cells = new Map();
 const touch = matchMedia("(pointer: coarse)").matches;
 const config = {
-  displaylogo: false, responsive: true, scrollZoom: false, displayModeBar: touch ? false : "hover",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+  displaylogo: false, responsive: true, scrollZoom: false, doubleClick: false, displayModeBar: touch ? false : "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
 };
 const sight = new IntersectionObserver((entries) => entries.forEach((entry) => {
   const cell = entry.target.cell;
@@ -27,13 +27,38 @@ function make(key) {
   return cell;
 }
 
+// A zoom is kept while the points change; a double click, or other axes, ends it.
+function watchZoom(cell) {
+  cell.plot.on("plotly_relayout", (change) => {
+    const { xaxis, yaxis } = cell.plot.layout;
+    if (Object.keys(change).some((key) => /axis.*range/.test(key))) cell.zoom = { x: xaxis.range, y: yaxis.range };
+  });
+  cell.plot.on("plotly_doubleclick", () => reset(cell));
+}
+
+function reset(cell) {
+  cell.zoom = null;
+  cell.next = cell.last;
+  paint(cell);
+}
+
 function paint(cell) {
   if (!cell.seen || !cell.next || !window.Plotly) return;
-  const chart = cell.next;
+  const chart = cell.last = cell.next;
   cell.next = null;
-  if (touch) chart.layout.dragmode = false;  // a finger scrolls the page
-  const options = { ...config, toImageButtonOptions: { filename: chart.key.replace(/[^\w.-]+/g, "_"), scale: 2 } };
-  window.Plotly.react(cell.plot, chart.data, chart.layout, options);
+  const layout = { ...chart.layout, xaxis: { ...chart.layout.xaxis }, yaxis: { ...chart.layout.yaxis } };
+  if (cell.axes !== layout.uirevision) cell.zoom = null;
+  cell.axes = layout.uirevision;
+  if (cell.zoom) {
+    layout.xaxis.range = cell.zoom.x;
+    layout.yaxis.range = cell.zoom.y;
+  }
+  if (touch) layout.dragmode = false;  // a finger scrolls the page
+  const home = { name: "reset", title: "↺", icon: window.Plotly.Icons.home, click: () => reset(cell) };
+  const file = { filename: chart.key.replace(/[^\w.-]+/g, "_"), scale: 2 };
+  const first = !cell.plot.on;
+  window.Plotly.react(cell.plot, chart.data, layout, { ...config, modeBarButtonsToAdd: [home], toImageButtonOptions: file });
+  if (first) watchZoom(cell);
 }
 
 function draw() {

@@ -24,7 +24,7 @@ def build(page: Page) -> Tab:
     w = page.words
     with gr.Row(elem_classes="controls"):
         names = gr.Dropdown([], value=[], multiselect=True, label=w("metrics"), scale=5, min_width=260)
-        smoothing = gr.Slider(0, 0.99, 0.6, step=0.01, label=w("smoothing"), scale=2, min_width=170)
+        smoothing = gr.Slider(0, 0.99, 0.6, step=0.01, label=w("smoothing"), scale=3, min_width=210)
         axes = [(w("by_step"), "step"), (w("by_time"), "time")]
         axis = gr.Radio(axes, value="step", label=w("x_axis"), scale=2, min_width=190)
         flags = gr.CheckboxGroup(

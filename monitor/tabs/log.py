@@ -56,8 +56,7 @@ def _errors(path: Path, failed: bool, w: Words) -> str:
     if not found:
         return meaning
     title = escape(w("errors", len(found)))
-    opened = " open" if diagnosis else ""
-    return f'{meaning}<details class="errors"{opened}><summary>{title}</summary>{_lines(found)}</details>'
+    return f'{meaning}<details class="errors" open><summary>{title}</summary>{_lines(found)}</details>'
 
 
 def _lines(lines: list[str]) -> str:

@@ -38,6 +38,9 @@ def build(page: Page) -> Tab:
         if not steps:
             return note(w("no_samples")), "", gr.Dropdown([newest]), ""
         shown = int(step) if str(step).isdecimal() and int(step) in steps else steps[-1]
+        if picked and step == NEWEST and picked[0] in steps:
+            shown = picked[0]  # a sample that is being read stays when a new step comes
+        number = picked[1] if picked else None
         samples, wrong = read_step(folder, shown)
         found = choose(samples, text or "", order)
         start = min(first, max(0, len(found) - 1)) // PER_PAGE * PER_PAGE
@@ -45,23 +48,29 @@ def build(page: Page) -> Tab:
         choices = gr.skip() if key == known else gr.Dropdown([newest, *((str(one), str(one)) for one in steps[::-1])])
         head = problem(w(wrong)) if wrong else ""
         head += facts(_facts(shown, samples, found, w))
-        body = _detail(folder, samples, picked, w) + _listing(found, start, picked, w)
+        body = _detail(folder, samples, number, w) + _listing(found, start, number, w)
         return head, body, choices, key
+
+    def refill(run, source, step, order, text, known):
+        """Shows another choice from its start. Inputs: as `fill`. Outputs: as `fill`, then picked, first."""
+        return *fill(run, source, step, order, text, None, 0, known), None, 0
 
     def click(picked, first, event: gr.EventData):
         """Shows one sample, or another page. Inputs: picked, first. Outputs: picked, first."""
         kind, _, value = str(event._data.get("pick", "")).partition(":")
-        if not value.isdecimal():
-            return picked, first
-        if kind == "page":
-            return picked, int(value)
-        return (None if picked == int(value) else int(value)), first
+        numbers = [int(one) for one in value.split("/") if one.isdecimal()]
+        if kind == "page" and len(numbers) == 1:
+            return picked, numbers[0]
+        if kind == "sample" and len(numbers) == 2:
+            return (None if picked == tuple(numbers) else tuple(numbers)), first
+        return picked, first
 
     inputs = [page.run, source, step, order, text, picked, first, known]
     outputs = [status, listing, step, known]
     listing.click(click, [picked, first], [picked, first], **QUIET).then(fill, inputs, outputs, **QUIET)
     changes = [source.input, step.input, order.input, text.input]
-    gr.on(changes, lambda: (None, 0), None, [picked, first], **QUIET).then(fill, inputs, outputs, **QUIET)
+    fresh = [*inputs[:5], known]
+    gr.on(changes, refill, fresh, [*outputs, picked, first], trigger_mode="always_last", **QUIET)
     return Tab(fill, inputs, outputs, step=step)
 
 
@@ -82,7 +91,7 @@ def _listing(found: list[Sample], start: int, picked: int | None, w: Words) -> s
     for sample in found[start : start + PER_PAGE]:
         mark = " chosen" if sample.number == picked else ""
         rows.append(
-            f'<div class="sample{mark}" data-pick="sample:{sample.number}" tabindex="0">{_score(sample)}'
+            f'<div class="sample{mark}" data-pick="sample:{sample.step}/{sample.number}" tabindex="0">{_score(sample)}'
             f'<div class="asked">{_line(question(sample.prompt))}</div>'
             f'<div class="answered">{_line(sample.answer)}</div></div>'
         )
@@ -109,7 +118,7 @@ def _detail(folder: Path, samples: list[Sample], picked: int | None, w: Words) -
     cards = "".join(_card(one, one.number == picked, w) for one in answers)
     through, complete = follow(folder, sample.prompt)
     return (
-        f'<div class="detail"><a class="close" data-pick="sample:{picked}" tabindex="0">{w("close")} ×</a>'
+        f'<div class="detail"><a class="close" data-pick="sample:{sample.step}/{picked}" tabindex="0">{w("close")} ×</a>'
         f'<h3 class="part">{w("prompt")}</h3><pre>{_text(sample.prompt)}</pre>{truth}'
         f'<h3 class="part">{w("group", len(answers))}</h3><div class="cards">{cards}</div>'
         f'<h3 class="part">{w("through")}</h3>{_through(through, w)}{"" if complete else note(w("search_cut"))}</div>'

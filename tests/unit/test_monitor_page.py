@@ -50,12 +50,13 @@ def logs(tmp_path_factory):
 
 
 class Server(threading.Thread):
-    """The app on a free port."""
+    """The app on a port, a free one when none is given."""
 
-    def __init__(self, app):
+    def __init__(self, app, port=0):
         super().__init__(daemon=True)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         self.server = uvicorn.Server(
             uvicorn.Config(app, port=int(self.url.rsplit(":")[-1]), log_level="error", timeout_graceful_shutdown=1)
