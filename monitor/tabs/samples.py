@@ -117,8 +117,9 @@ def _detail(folder: Path, samples: list[Sample], picked: int | None, w: Words) -
     answers = group_of(samples, sample)
     cards = "".join(_card(one, one.number == picked, w) for one in answers)
     through, complete = follow(folder, sample.prompt)
+    close = f'<a class="close" data-pick="sample:{sample.step}/{picked}" tabindex="0">{w("close")} ×</a>'
     return (
-        f'<div class="detail"><a class="close" data-pick="sample:{sample.step}/{picked}" tabindex="0">{w("close")} ×</a>'
+        f'<div class="detail">{close}'
         f'<h3 class="part">{w("prompt")}</h3><pre>{_text(sample.prompt)}</pre>{truth}'
         f'<h3 class="part">{w("group", len(answers))}</h3><div class="cards">{cards}</div>'
         f'<h3 class="part">{w("through")}</h3>{_through(through, w)}{"" if complete else note(w("search_cut"))}</div>'
