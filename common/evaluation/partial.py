@@ -107,7 +107,9 @@ class Partial:
         self.answers = {key: answer for key, answer in self.answers.items() if key in wanted}
 
     def close(self) -> None:
-        """Close the file and keep it."""
+        """Close the file and keep it, if there is anything in it."""
+        if not self._stream.closed and self.path.exists() and not self.path.stat().st_size:
+            self.path.unlink()
         self._stream.close()
 
     def remove(self) -> None:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.evaluation.engine import Meter
@@ -34,7 +35,7 @@ class Bar:
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self.bar = Progress(*columns, TextColumn("{task.fields[facts]}"), TimeRemainingColumn(), console=console)
-            self.task = self.bar.add_task(title, total=total, completed=done, facts="")
+            self.task = self.bar.add_task(escape(title), total=total, completed=done, facts="")
 
     def __enter__(self) -> Bar:
         if self.bar is not None:
@@ -75,7 +76,7 @@ class Bar:
         if self.bar is not None:
             self._refresh()
         else:
-            self.console.print(f"{self.title}: {self.done:,}/{self.total:,} answers | {self.facts()}")
+            self.console.print(f"{self.title}: {self.done:,}/{self.total:,} answers | {self.facts()}", markup=False)
 
     def _refresh(self) -> None:
         self.bar.update(self.task, completed=self.done, facts=self.facts())

@@ -111,7 +111,8 @@ def run_model(candidate: Candidate, job: Job) -> tuple[ModelResults, Partial]:
     results.answers = partial.answers
     missing = [key for key in wanted if key not in partial.answers]
     if missing and len(missing) < len(wanted):
-        job.console.print(f"{candidate.name}: going on, {len(wanted) - len(missing):,} answers are there already")
+        there = len(wanted) - len(missing)
+        job.console.print(f"{candidate.name}: going on, {there:,} answers are there already", markup=False)
     bar = Bar(job.console, candidate.name, len(wanted), len(wanted) - len(missing))
     scorer = Scorer(job.questions, job.rewards.specs, _keep_scores(results, partial, bar))
     try:
@@ -177,7 +178,7 @@ def _generate(
         deliver(answer)
     if not asks:
         return
-    job.console.print(f"{candidate.name}: loading the model ({job.backend.kind})")
+    job.console.print(f"{candidate.name}: loading the model ({job.backend.kind})", markup=False)
     stop = candidate.prompter.stop if candidate.prompter else job.settings.stop
     engine: Engine = make_engine(job.backend, candidate.source, candidate.tokenizer, job.settings, stop)
     try:

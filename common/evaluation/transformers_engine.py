@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from common.evaluation.backends import Backend
 
 MAX_ROWS = 256  # answers at once; more gain nothing on a CPU
+# A batch ends before a prompt of less than this share of its longest, once it has so many rows: padding costs more than
+# another batch. Measured with benchmarks/evaluation.py; a GPU needs more rows to be busy.
+LENGTH_SHARE = 0.5
+ROWS_BEFORE_SHARE = {"cpu": 16, "cuda": 64}
 PREFILL_TOKENS = 65_536  # prompt tokens, padding included, in one forward pass
 MEMORY_SHARE = 0.6  # of the free memory, for keys and values
 ONE_GPU_SHARE = 0.8  # of a GPU's memory that weights may take before a model is spread over several
@@ -133,8 +137,11 @@ class TransformersEngine:
         """How many of the waiting requests fit into one batch."""
         budget = self.batch_tokens or self._budget()
         longest = total = size = 0
+        least = ROWS_BEFORE_SHARE.get(self.model.device.type, MAX_ROWS)
         for request in waiting[:MAX_ROWS]:
             longest = max(longest, len(request.prompt_ids))
+            if size >= least and len(request.prompt_ids) < LENGTH_SHARE * longest:
+                break
             total = max(total, len(request.prompt_ids) + request.max_tokens)
             if size and ((size + 1) * longest > PREFILL_TOKENS or (size + 1) * total > budget):
                 break
@@ -251,12 +258,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Free bytes of a device."""
+    """Free bytes of a device; what torch holds of a GPU and does not use counts as free."""
     import psutil
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     return psutil.virtual_memory().available
 
 

@@ -105,7 +105,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, mixed, monkeypatch
     monkeypatch.setattr(transformers_engine, "generate", breaks_on_many)
     rows = evaluate(tmp_path, "--greedy", "--max_new_tokens", 24, file=path)
     assert [(row["response"], row["tokens"]) for row in rows] == answers
-    assert sizes[0] == 24 and max(sizes[3:]) <= 12
+    assert sizes[0] > 5 >= sizes[-1]
 
 
 def test_a_prompt_that_never_fits_is_named_and_the_others_answered(tmp_path, mixed, monkeypatch):
