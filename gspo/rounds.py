@@ -61,7 +61,9 @@ class Rounds:
         for index, stage in enumerate(self.stages):
             if stage.name in done:
                 continue
-            status = self._run_stage(index, stage)
+            status = self._run_stage(index, stage) if self.stop_signal is None else 0
+            if self.stop_signal is not None:
+                status = STATUS_STOPPED + self.stop_signal
             if status:
                 break
             entry = {"name": stage.name, **asdict(stage), "state": "finished"}
@@ -151,7 +153,7 @@ class Rounds:
             self.curve.follow()
             time.sleep(POLL_SECONDS)
         self.curve.end()
-        return self.child.returncode if self.stop_signal is None else STATUS_STOPPED + self.stop_signal
+        return self.child.returncode
 
     def script_of(self, stage: Stage) -> Path:
         """The train.sh that a stage runs."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 
 import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
 from common.preflight.knobs import read_block
 from common.run_dir import read_metrics, read_run
+from common.runner.attempt import STOP_SIGNALS
 from gspo.rounds import Rounds
 from tests.conftest import ROOT
 
@@ -24,6 +26,7 @@ attempt="$(ls "${folder}" | grep -c '^metrics' || true)"
 file="${folder}/metrics.jsonl"; [[ "${attempt}" == 0 ]] || file="${folder}/metrics.$((attempt + 1)).jsonl"
 echo '{"step": 0, "data": {"val-core/x/acc/mean@1": 0.25}}' > "${file}"
 echo '{"step": 1, "data": {"train/loss": 1.0}}' >> "${file}"
+if [[ -f "${CONTROL}/${name}-stop" ]]; then rm "${CONTROL}/${name}-stop"; kill -TERM "${PPID}"; sleep 20; fi
 if [[ -f "${CONTROL}/${name}" ]]; then
   rm "${CONTROL}/${name}"
   echo '{"state": "failed", "reason": "the judge is away"}' > "${folder}/run.json"; exit 1
@@ -43,7 +46,16 @@ echo '{"state": "finished"}' > "${folder}/run.json"
 
 
 @pytest.fixture
-def play(tmp_path, monkeypatch):
+def signals():
+    """The driver takes over the signals of its process, which here is pytest's."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch, signals):
     """Run the rounds with stand-ins; returns the exit status. ``control`` makes a stage fail once."""
     script = tmp_path / "stage.sh"
     script.write_text(STAGE)
@@ -122,6 +134,15 @@ def test_a_stage_that_fails_is_named_and_the_next_start_goes_on_there(play, caps
     assert play() == 0
     assert calls(play) == [*ALL[:3], *ALL[2:]]
     assert [record["step"] for record in read_metrics(play.dir)] == list(range(9))
+
+
+def test_a_signal_stops_the_stage_and_starts_no_other(play, capsys):
+    assert play(fail="round-1-preference-stop") == 128 + 15
+    run = read_run(play.dir)
+    assert (run["state"], run["reason"]) == ("stopped", "SIGTERM") and len(run["stages"]) == 1
+    assert calls(play) == ALL[:2] and "EXPERIMENT_NAME=run" in capsys.readouterr().out
+    assert play() == 0
+    assert calls(play) == [*ALL[:2], *ALL[1:]]
 
 
 def test_more_rounds_go_on_from_the_model_of_the_run(play):
