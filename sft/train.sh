@@ -35,13 +35,13 @@ DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda wh
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # nodes; several are not there yet
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa | sdpa_varlen (CPU)
-OFFLOAD="${OFFLOAD:-auto}"                           # true: weights and optimiser wait in host memory; slower
+OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
-RESUME="${RESUME:-auto}"                             # auto | never
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
 WANDB_PROJECT="${WANDB_PROJECT:-verl_sft}"           # Weights & Biases project
 WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default

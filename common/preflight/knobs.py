@@ -119,7 +119,6 @@ RULES: dict[str, Rule] = {
     "SAVE_FREQ": _count(),
     "KEEP_CHECKPOINTS": _count(auto=False),
     "TEST_FREQ": _count(),
-    "RESUME": Rule("choice", choices=("auto", "never")),
     "USE_WANDB": Rule("choice", choices=SWITCH, auto=True),
 }
 
@@ -139,6 +138,7 @@ class Knobs:
         facts: What was looked at and is in order: what, value, note.
         model: The model, None when it was not found.
         plan: The memory plan, None where there is none.
+        resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
     """
 
     algorithm: str
@@ -151,6 +151,7 @@ class Knobs:
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     model: ModelInfo | None = None
     plan: Fit | None = None
+    resume_from: Path | None = None
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]

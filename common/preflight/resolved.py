@@ -61,6 +61,9 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     # verl has two switches: states wait on the host between phases, or stay there for good.
     values["OFFLOAD"] = str(knobs["OFFLOAD"] == "true").lower()
     values["OFFLOAD_POLICY"] = str(knobs["OFFLOAD"] == "full").lower()
+    # Always said: verl's own search would take a checkpoint that is torn.
+    values["RESUME_MODE"] = "resume_path" if knobs.resume_from else "disable"
+    values["RESUME_FROM"] = str(knobs.resume_from or "")
     values["RUN_DIR"] = str(run_dir)
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")

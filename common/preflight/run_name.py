@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint
+from common.preflight import resume
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
 from common.preflight.self_play import stage_names
@@ -32,15 +33,25 @@ def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
         )
         return None
     run_dir = OUTPUTS / name
+    named = resume.named_checkpoint(knobs)
+    if named and (problem := resume.fork_problem(knobs, named, run_dir)):
+        knobs.errors.append(f"RESUME={knobs['RESUME']}: {problem}")
+    knobs.resume_from = named.path if named else None
     if run_dir.exists():
-        problem = problem_with_existing(knobs, run_dir)
+        problem = problem_with_existing(knobs, run_dir, named)
         if problem:
             knobs.errors.append(f"EXPERIMENT_NAME={name}: {problem}")
     return run_dir
 
 
-def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
-    """Return why a run directory that exists cannot be used, or None when it is resumed."""
+def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None = None) -> str | None:
+    """Return why a run directory that exists cannot be used, or None when it is resumed.
+
+    Args:
+        knobs: Their ``resume_from`` becomes the checkpoint to go on from.
+        run_dir: Exists.
+        named: The checkpoint that ``RESUME`` names.
+    """
     run = read_run(run_dir)
     if not run:
         return "outputs/ has a folder of that name that is not a run; choose another name"
@@ -54,11 +65,15 @@ def problem_with_existing(knobs: Knobs, run_dir: Path) -> str | None:
         return "this run is of the other kind, one with rounds and one without do not mix; choose another name"
     if "stages" in run:
         return _problem_with_rounds(knobs, run, run_dir.name)
+    if named:
+        own = named.run_dir == run_dir.resolve()
+        return None if own else "this run exists, and RESUME names a checkpoint of another; choose another name"
     choice = newest_complete(run_dir)
     knobs.warnings += choice.skipped
     step = choice.checkpoint.step if choice.checkpoint else 0
-    if choice.checkpoint and (problem := _other_setting(knobs, run, choice.checkpoint)):
+    if choice.checkpoint and (problem := resume.unusable(knobs, choice.checkpoint)):
         return problem
+    knobs.resume_from = choice.checkpoint.path if choice.checkpoint else None
     total = knobs.number("TOTAL_STEPS")
     if total and step >= total and not (run_dir / "model" / "config.json").is_file():
         return (
@@ -93,22 +108,6 @@ def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> str | None:
             f"this run has finished all {len(names)} stages; raise SELF_PLAY_ROUNDS to train on, or choose another name"
         )
     knobs.warnings.append(f"resuming {name} ({run.get('state')}) at {left[0]}")
-    return None
-
-
-def _other_setting(knobs: Knobs, run: dict, checkpoint: Checkpoint) -> str | None:
-    """Return what makes the checkpoint useless for the present knobs, or None."""
-    world = checkpoint.world_size
-    wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
-    if world and wanted and world != wanted:
-        return (
-            f"its checkpoint was written by {world} GPUs and verl resumes on the same number only, but N_GPUS is "
-            f"{wanted}; set N_GPUS={world}, or start a new run with MODEL_PATH set to this run's model"
-        )
-    for name in ("MODEL_PATH", "LORA_RANK"):
-        before = run.get("knobs", {}).get(name)
-        if before is not None and before != knobs[name]:
-            return f"it was started with {name}={before}, now {name}={knobs[name]}; choose another name"
     return None
 
 

@@ -19,16 +19,19 @@ from typing import Any
 
 import psutil
 
-from common.checkpoints.layout import checkpoint_at
+from common.checkpoints.integrity import read_marker
+from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
 from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import (
     LOG_FILE,
+    RUN_FILE,
     STOP_FILE,
     latest_checkpoint,
     metrics_files,
     metrics_path,
     read_early_stop,
+    read_metrics,
     read_run,
     update_run,
     write_atomically,
@@ -47,6 +50,8 @@ COMMAND_VARIABLES = (
     "ALGORITHM",
     "SEED",
     "OFFLOAD_POLICY",
+    "RESUME_MODE",
+    "RESUME_FROM",
     "VERL_PLATFORM",
     "VERL_USE_EXTERNAL_MODULES",
     "OMP_WAIT_POLICY",
@@ -69,7 +74,9 @@ class Attempt:
         self.command = list(command)
         self.run_dir = Path(environment["RUN_DIR"])
         self.knobs = json.loads(environment["KNOBS_JSON"])
-        self.number = len(metrics_files(self.run_dir)) + 1
+        self.resume_from = Path(environment["RESUME_FROM"]) if environment.get("RESUME_FROM") else None
+        self.forked = self.resume_from is not None and not (self.run_dir / RUN_FILE).is_file()
+        self.number = len(metrics_files(self.run_dir)) + 1 + self.forked  # the first is what the other run has measured
         self.metrics = metrics_path(self.run_dir, self.number)
         self.environment = {**environment, **self._trainer_environment()}
         self.stop_signal: int | None = None
@@ -119,6 +126,8 @@ class Attempt:
     def _open(self) -> None:
         """Make the run directory, or go on in it: command.sh, the log's heading, run.json."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self.resume_from:
+            self._take_up(checkpoint_at(self.resume_from))
         write_atomically(self.run_dir / "command.sh", self.script())
         (self.run_dir / "command.sh").chmod(0o755)
         with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
@@ -128,6 +137,21 @@ class Attempt:
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], **facts)
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        """Make the run's folder fit to the checkpoint that it goes on from.
+
+        A run that goes on from another's takes up its curve. In its own folder later checkpoints, which are of a line
+        of training that is left, are set aside: overwritten bit by bit they would look complete when they are not.
+        """
+        if self.forked:
+            records = [record for record in read_metrics(checkpoint.run_dir) if record["step"] <= checkpoint.step]
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            write_atomically(metrics_path(self.run_dir, 1), lines)
+            return
+        for later in checkpoints_of(self.run_dir):
+            if later.step > checkpoint.step and read_marker(later):
+                later.path.rename(later.path.with_name(f"{later.path.name}_before_attempt_{self.number}"))
 
     def script(self) -> str:
         """The command as a script that does the same again, into the metrics file of this attempt."""

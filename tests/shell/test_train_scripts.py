@@ -140,6 +140,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "TRAIN_DATA",
         "VAL_DATA",
         "REFERENCE_MODEL_PATH",
+        "RESUME",
         "CRITIC_MODEL_PATH",
         "REWARD_FUNC_PATH",
         "REWARD_FUNC_NAME",

@@ -1,0 +1,86 @@
+"""From which checkpoint a run goes on: ``RESUME=auto|never|<path>``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.checkpoints.integrity import newest_complete, problems
+from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
+from common.preflight.extensions import find_path
+from common.preflight.knobs import SUPERVISED, Knobs
+from common.run_dir import read_run
+
+WORDS = ("auto", "never")
+
+
+def named_checkpoint(knobs: Knobs) -> Checkpoint | None:
+    """The checkpoint that ``RESUME=<path>`` names; None for ``auto`` and ``never``, or when it cannot be used.
+
+    A run directory stands for its newest complete checkpoint. What is wrong goes to the errors.
+    """
+    text = knobs["RESUME"]
+    if text in WORDS:
+        return None
+    path = find_path(text)
+    if path is None or not path.is_dir():
+        knobs.errors.append(f"RESUME={text}: must be auto, never, or a run or checkpoint to go on from; no such folder")
+        return None
+    checkpoint = checkpoint_at(path)
+    if checkpoint is None and checkpoints_of(path):
+        choice = newest_complete(path)
+        knobs.warnings += choice.skipped
+        checkpoint = choice.checkpoint
+    if checkpoint is None:
+        knobs.errors.append(f"RESUME={text}: no complete checkpoint in it; see python -m common.checkpoints list")
+        return None
+    found = problems(checkpoint)
+    if found:
+        knobs.errors.append(
+            f"RESUME={text}: this checkpoint is not complete: {found[0]}; name another "
+            "(python -m common.checkpoints list RUN)"
+        )
+        return None
+    return checkpoint
+
+
+def unusable(knobs: Knobs, checkpoint: Checkpoint) -> str | None:
+    """Return why a complete checkpoint cannot be resumed with the present knobs, and what to do; None when it can."""
+    if checkpoint.is_supervised != (knobs.algorithm in SUPERVISED):
+        kind = "SFT or DPO" if checkpoint.is_supervised else "RL"
+        return f"it is of {kind}; to train its model with {knobs.algorithm} {_from_weights(checkpoint)}"
+    if knobs.algorithm == "ppo" and "critic" not in checkpoint.roles:
+        return f"it has no critic; {_from_weights(checkpoint)}"
+    world, wanted = checkpoint.world_size, knobs.number("N_GPUS") * knobs.number("NNODES")
+    if world and wanted and world != wanted:
+        return (
+            f"it was written by {world} GPUs and N_GPUS is {wanted}: verl loads optimiser, learning rate schedule and "
+            f"random state on the same number only; set N_GPUS={world}, or {_from_weights(checkpoint)} (the weights "
+            "alone go on, the optimiser starts anew)"
+        )
+    before = read_run(checkpoint.run_dir)
+    for name in ("MODEL_PATH", "LORA_RANK"):
+        value = before.get("knobs", {}).get(name)
+        if value is not None and value != knobs[name]:
+            return f"it was started with {name}={value}, now {name}={knobs[name]}; choose another name"
+    return None
+
+
+def _from_weights(checkpoint: Checkpoint) -> str:
+    run = checkpoint.run_dir
+    return f"run python -m common.checkpoints merge {run} and start a new run with MODEL_PATH={run}/model"
+
+
+def fork_problem(knobs: Knobs, checkpoint: Checkpoint, run_dir: Path) -> str | None:
+    """Return why a run cannot go on from the checkpoint that ``RESUME`` names, or None; says what will happen."""
+    problem = unusable(knobs, checkpoint)
+    if problem:
+        return problem
+    total = knobs.number("TOTAL_STEPS")
+    if total and checkpoint.step >= total:
+        return f"it has all {total} steps; raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on"
+    own = checkpoint.run_dir == run_dir.resolve()
+    later = [other.step for other in checkpoints_of(run_dir) if other.step > checkpoint.step] if own else []
+    aside = f"; its later checkpoints {later} are set aside" if later else ""
+    where = "back to" if own else f"on from {checkpoint.run_dir.name},"
+    knobs.warnings.append(f"going {where} step {checkpoint.step}{aside}")
+    return None
