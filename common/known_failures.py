@@ -58,6 +58,12 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "The GPU ran out of memory.",
           "In this order: lower TOKENS_PER_GPU; lower GPU_MEMORY_UTILIZATION; set OFFLOAD=true; set LORA_RANK=16; "
           "use more GPUs or a smaller model."),
+    # Ray's object store and torch's data loaders
+    Known(r"/dev/shm.{0,80}(?:No space|full|exceed)|No space left on device.{0,80}/dev/shm|ObjectStoreFullError|"
+          r"Bus error|insufficient shared memory",
+          "The shared memory /dev/shm is full.",
+          "Start the container with --shm-size=16g, empty /dev/shm (ls /dev/shm shows what earlier runs left), or "
+          "lower BATCH_SIZE.", anywhere=True),
     Known(r"No space left on device|Errno 28|PytorchStreamWriter failed writing|unexpected pos \d+ vs|"
           r"SafetensorError: .*I/?O ?error|OutOfDiskError|Disk quota exceeded", *_DISK, anywhere=True),
     # raylet, ray/exceptions.py OutOfMemoryError
@@ -133,6 +139,12 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "The GPUs lost contact with each other (NCCL).",
           "Look above for a rank that failed or hung first. Else add actor_rollout_ref.nccl_timeout=3600 to the "
           "command, set NCCL_DEBUG=INFO, and on several nodes set NCCL_SOCKET_IFNAME.", anywhere=True),
+    # vllm/v1/engine: its own log lines come before and are read first where they say why
+    Known(r"Engine core initialization failed|EngineCore failed to start|Failed core proc",
+          "vLLM did not start.",
+          "Look above for the first line of (EngineCore) with an error. Most often its memory: lower "
+          "GPU_MEMORY_UTILIZATION or stop other jobs on the GPU; else ROLLOUT_ENGINE=hf shows whether the rest works.",
+          anywhere=True),
     # hydra/_internal/config_loader_impl.py, omegaconf/dictconfig.py; {1} becomes a suggestion
     Known(r"Could not override '([^']+)'|Key '([^']+)' is not in struct",
           "verl's config has no key '{0}'.", "Correct or remove it{1}.", anywhere=True),

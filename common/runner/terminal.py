@@ -15,7 +15,7 @@ from rich.markup import escape
 from common.failures import diagnose
 from common.metric_names import check_health, friendly
 from common.progress_line import format_duration, step_line
-from common.run_dir import LOG_FILE, latest_checkpoint
+from common.run_dir import LOG_FILE, latest_checkpoint, read_run
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
 PHASES: tuple[tuple[str, str], ...] = (
@@ -186,8 +186,27 @@ class Terminal:
         self.console.print(f"\n[bold red]Failed[/bold red] with exit status {status}: {escape(diagnosis.cause)}")
         if diagnosis.fix:
             self.console.print(f"  fix: {escape(diagnosis.fix)}")
+        for text in self._numbers(diagnosis.cause):
+            self.console.print(f"  try: {escape(text)}")
         self.console.print(f"  log: {where}")
         return diagnosis.cause
+
+    def _numbers(self, cause: str) -> list[str]:
+        """Knobs with values to try, from the run's knobs and its memory plan."""
+        from common.preflight.knobs import Knobs
+        from common.preflight.machine import this_machine
+        from common.preflight.model import read_model
+        from common.preflight.sizing import setup_of
+        from common.runner.advice import numbers_to_try
+
+        run = read_run(self.run_dir)
+        knobs = Knobs(run.get("algorithm", ""), run.get("knobs", {}))
+        try:
+            sequence = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
+            setup = setup_of(knobs, read_model(knobs["MODEL_PATH"]), this_machine(), sequence)
+        except (ValueError, KeyError, OSError):  # the model is gone, or the run was of an older kit
+            setup = None
+        return numbers_to_try(cause, knobs.values, setup)
 
     def stopped(self, resume: str) -> None:
         """Print where a run that was stopped can go on."""

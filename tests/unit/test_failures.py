@@ -9,6 +9,7 @@ import pytest
 
 from common.failures import diagnose
 from common.known_failures import KNOWN_FAILURES
+from common.runner.advice import numbers_to_try
 
 TASK = "\x1b[36m(TaskRunnerV1 pid=2596)\x1b[0m "
 AGENT = "\x1b[36m(AgentLoopWorkerTQ pid=7019)\x1b[0m "
@@ -370,3 +371,51 @@ def test_reads_a_file_with_its_own_line_numbers(tmp_path: Path):
     for log in (path, str(path)):
         found = diagnose(log)
         assert found.cause.startswith("The run asks for 4 GPUs") and found.line == 9
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("OSError: [Errno 28] No space left on device: '/dev/shm/psm_1'", "The shared memory /dev/shm is full"),
+        ("RuntimeError: DataLoader worker is killed by signal: Bus error.", "The shared memory /dev/shm is full"),
+        ("OSError: [Errno 28] No space left on device: '/data/x.pt'", "The disk is full"),
+        ("RuntimeError: Engine core initialization failed. See root cause above.", "vLLM did not start"),
+    ],
+)
+def test_shared_memory_disk_and_engine_are_told_apart(said, cause):
+    kind, message = said.split(": ", 1)
+    assert diagnose(driver(kind, message)).cause.startswith(cause)
+
+
+# ---- numbers to try ------------------------------------------------------------------------------------------------
+
+KNOBS = {
+    "TOKENS_PER_GPU": "16384", "GPU_MEMORY_UTILIZATION": "0.6", "OFFLOAD": "false", "LORA_RANK": "0",
+    "ROLLOUT_ENGINE": "vllm", "MAX_PROMPT_LENGTH": "512", "MAX_RESPONSE_LENGTH": "1024", "BATCH_SIZE": "256",
+    "ROLLOUT_N": "8", "TENSOR_PARALLEL_SIZE": "1", "N_GPUS": "8",
+}  # fmt: skip
+
+
+def test_numbers_after_an_oom_of_the_gpu_say_what_they_save():
+    from common.plan.machine import parse_gpus
+    from common.plan.memory import Setup
+    from common.plan.weights import read_weights
+    from tests.published_models import MODELS
+
+    setup = Setup(read_weights(MODELS["Qwen2.5-14B"][0]), parse_gpus("4x80GB"), 16384, 1536)
+    said = numbers_to_try("The GPU ran out of memory. (CUDA out of memory)", KNOBS, setup)
+    assert said[0].startswith("TOKENS_PER_GPU=8192 (now 16384), saves") and said[0].endswith("GiB a GPU")
+    assert said[1] == "GPU_MEMORY_UTILIZATION=0.5 (now 0.6)"
+    assert "OFFLOAD=full (now false), saves" in said[3] and "LORA_RANK=16" in said[4]
+    short = numbers_to_try("The GPU ran out of memory.", {**KNOBS, "TOKENS_PER_GPU": "2048"})
+    assert not any("TOKENS" in text for text in short)  # one longest sequence must fit
+
+
+def test_numbers_after_other_failures():
+    assert numbers_to_try("The machine ran out of main memory (RAM)", KNOBS) == [
+        "BATCH_SIZE=128 (now 256)",
+        "ROLLOUT_N=4 (now 8)",
+    ]
+    cache = numbers_to_try("vLLM got too little GPU memory for its KV cache.", KNOBS)
+    assert cache[0] == "GPU_MEMORY_UTILIZATION=0.75 (now 0.6)" and "TENSOR_PARALLEL_SIZE=2 (now 1)" in cache
+    assert numbers_to_try("The data has no column 'prompt'.", KNOBS) == []
