@@ -75,21 +75,21 @@ def run_kit(engine, asks: list[Ask]) -> list[tuple[str, int]]:
     return [(answers[ask.row].text, answers[ask.row].tokens) for ask in asks]
 
 
-def in_turn(name: str, ours: Callable, theirs: Callable, rounds: int) -> None:
-    """Run both sides in turn and print times, ratio and whether the answers are the same."""
+def in_turn(name: str, ours: Callable, theirs: Callable, asks: list, rounds: int) -> None:
+    """Run both sides in turn and print times, ratio and whether the answers are the same; a few prompts warm up."""
     seconds: dict[str, list[float]] = {"kit": [], name: []}
-    same = 0
-    for number in range(rounds + 1):
+    for run in (ours, theirs):
+        run(asks[::32])
+    for _ in range(rounds):
         results = []
         for label, run in (("kit", ours), (name, theirs)):
             started = time.perf_counter()
-            results.append(run())
-            if number:  # the first round warms up
-                seconds[label].append(time.perf_counter() - started)
+            results.append(run(asks))
+            seconds[label].append(time.perf_counter() - started)
         same = sum(one == other for one, other in zip(*results, strict=True))
+        print(json.dumps({label: round(values[-1], 2) for label, values in seconds.items()}), flush=True)
     mine, its = (statistics.median(values) for values in seconds.values())
-    print(json.dumps({label: [round(value, 2) for value in values] for label, values in seconds.items()}))
-    print(f"kit {mine:.2f} s, {name} {its:.2f} s: {its / mine:.2f} times as fast; same answers: {same} of {PROMPTS}")
+    print(f"kit {mine:.2f} s, {name} {its:.2f} s: {its / mine:.2f} times as fast; same answers: {same} of {len(asks)}")
 
 
 def against_generate(rounds: int) -> None:
@@ -100,7 +100,7 @@ def against_generate(rounds: int) -> None:
     engine = kit_engine("transformers")
 
     @torch.inference_mode()
-    def one_by_one() -> list[tuple[str, int]]:
+    def one_by_one(asks: list[Ask]) -> list[tuple[str, int]]:
         found = []
         for ask in asks:
             ids = torch.tensor([ask.prompt_ids])
@@ -111,11 +111,11 @@ def against_generate(rounds: int) -> None:
             found.append((engine.decode(new), len(new)))
         return found
 
-    in_turn("generate", lambda: run_kit(engine, asks), one_by_one, rounds)
+    in_turn("generate", lambda some: run_kit(engine, some), one_by_one, asks, rounds)
 
 
 def against_lm_eval(rounds: int) -> None:
-    """lm-evaluation-harness, backend hf, its automatic batch size; its first round finds that size."""
+    """lm-evaluation-harness, backend hf, its automatic batch size, which the warm-up finds."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -124,11 +124,11 @@ def against_lm_eval(rounds: int) -> None:
     harness = HFLM(pretrained=str(DEMO_MODEL_DIR), batch_size="auto", dtype="float32", device="cpu")
     options = {"until": ["<|im_end|>"], "max_gen_toks": NEW_TOKENS, "do_sample": False}
 
-    def generate_until() -> list[str]:
-        requests = [Instance("generate_until", {}, (text, dict(options)), row) for row, text in enumerate(texts)]
+    def generate_until(asks: list[Ask]) -> list[str]:
+        requests = [Instance("generate_until", {}, (texts[ask.row], dict(options)), ask.row) for ask in asks]
         return [text.replace("<|endoftext|>", "") for text in harness.generate_until(requests, disable_tqdm=True)]
 
-    in_turn("lm_eval", lambda: [text for text, _ in run_kit(engine, asks)], generate_until, rounds)
+    in_turn("lm_eval", lambda some: [text for text, _ in run_kit(engine, some)], generate_until, asks, rounds)
 
 
 def against_vllm(rounds: int) -> None:
@@ -140,12 +140,12 @@ def against_vllm(rounds: int) -> None:
     engine = kit_engine("vllm")
     params = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS)
 
-    def generate() -> list[tuple[str, int]]:
+    def generate(asks: list[Ask]) -> list[tuple[str, int]]:
         prompts = [TokensPrompt(prompt_token_ids=ask.prompt_ids) for ask in asks]
         outputs = engine.llm.generate(prompts, params, use_tqdm=False)
         return [(output.outputs[0].text, len(output.outputs[0].token_ids)) for output in outputs]
 
-    in_turn("LLM.generate", lambda: run_kit(engine, asks), generate, rounds)
+    in_turn("LLM.generate", lambda some: run_kit(engine, some), generate, asks, rounds)
 
 
 def write_rows(folder: Path, count: int) -> list[str]:
