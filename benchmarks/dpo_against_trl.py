@@ -117,7 +117,7 @@ def shortened(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]
 def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
     """One side in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        job = {**job, "longest": LONGEST, "folder": str(Path(folder) / "run" / "checkpoints")}
+        job = {**job, "longest": 2048 if job["speed"] else LONGEST, "folder": str(Path(folder) / "run" / "checkpoints")}
         Path(job["folder"]).mkdir(parents=True)
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
         if side == "kit":

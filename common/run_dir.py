@@ -15,11 +15,21 @@ from typing import Any
 
 import psutil
 
+from common.demo_model import DEMO_MODEL_DIR
+
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
 STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
 STATES = ("running", "finished", "failed", "stopped")
 _METRICS_NAME = re.compile(r"metrics(?:\.(\d+))?\.jsonl")
+
+
+def short_model_name(path: str) -> str:
+    """A model as a person would call it: the last part of its path; for the result of a run, the run's name."""
+    folder = Path(path)
+    if folder == DEMO_MODEL_DIR:
+        return "demo"
+    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from common.preflight import resume
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
 from common.preflight.self_play import stage_names
-from common.run_dir import is_alive, read_run
+from common.run_dir import is_alive, read_run, short_model_name
 
 OUTPUTS = Path(os.environ.get("OUTPUTS_DIR") or ROOT / "outputs")  # a stage of self-play is a run inside a run
 NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -22,7 +22,7 @@ NAME = re.compile(r"\w[\w.-]{0,99}")
 
 def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
     """Resolve ``EXPERIMENT_NAME`` and return the run directory; what stands against it goes to the errors."""
-    short = "demo" if model is None or model.is_demo else Path(model.path).name
+    short = short_model_name(model.path) if model else "demo"
     stamp = datetime.now().strftime("%m%d-%H%M%S")
     name = re.sub(r"[^\w.-]+", "-", f"{knobs.algorithm}-{short}-{stamp}")
     knobs.resolve("EXPERIMENT_NAME", name, "algorithm, model and time")

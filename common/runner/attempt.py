@@ -22,7 +22,6 @@ import psutil
 from common.checkpoints.integrity import read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
-from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
@@ -33,6 +32,7 @@ from common.run_dir import (
     read_early_stop,
     read_metrics,
     read_run,
+    short_model_name,
     update_run,
     write_atomically,
 )
@@ -115,7 +115,7 @@ class Attempt:
     def knobs_words(self) -> str:
         """The run in a few words."""
         where = "the CPU" if self.knobs["DEVICE"] == "cpu" else f"{self.knobs['N_GPUS']} GPU(s)"
-        return f"{self.environment['ALGORITHM']} of the model {model_name(self.knobs)} on {where}"
+        return f"{self.environment['ALGORITHM']} of the model {short_model_name(self.knobs['MODEL_PATH'])} on {where}"
 
     def _log_size(self) -> int:
         path = self.run_dir / LOG_FILE
@@ -265,19 +265,13 @@ class Attempt:
             terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {error}")
 
 
-def model_name(knobs: Mapping[str, str]) -> str:
-    """The model as a person would call it."""
-    path = Path(knobs["MODEL_PATH"])
-    return "demo" if path == DEMO_MODEL_DIR else path.name
-
-
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
     """What run.json says of a run that this process starts now."""
     return {
         "name": run_dir.name,
         "algorithm": algorithm,
         "model": knobs["MODEL_PATH"],
-        "model_name": model_name(knobs),
+        "model_name": short_model_name(knobs["MODEL_PATH"]),
         "data": {"train": knobs["TRAIN_DATA"].split(","), "validation": knobs["VAL_DATA"].split(",")},
         "state": "running",
         "reason": None,

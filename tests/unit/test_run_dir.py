@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from common import run_dir
+from common.demo_model import DEMO_MODEL_DIR
 
 
 def record(step, **data):
@@ -87,3 +88,9 @@ def test_is_alive_knows_a_reused_pid():
     assert run_dir.is_alive({**me, "pid_started": psutil.Process().create_time()})
     assert not run_dir.is_alive({**me, "pid_started": psutil.Process().create_time() - 60})
     assert not run_dir.is_alive({**me, "pid_started": psutil.Process().create_time(), "state": "finished"})
+
+
+def test_a_model_is_called_as_a_person_would():
+    names = {"/models/Qwen3-4B": "Qwen3-4B", "Qwen/Qwen3-4B": "Qwen3-4B", "outputs/my-run/model": "my-run"}
+    assert {path: run_dir.short_model_name(path) for path in names} == names
+    assert run_dir.short_model_name(str(DEMO_MODEL_DIR)) == "demo"
