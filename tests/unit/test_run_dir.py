@@ -58,15 +58,6 @@ def test_metrics_files_are_ordered_by_number(tmp_path):
     assert run_dir.metrics_path(tmp_path, 3).name == "metrics.3.jsonl"
 
 
-def test_only_a_complete_checkpoint_is_found(tmp_path):
-    checkpoints = tmp_path / "checkpoints"
-    (checkpoints / "global_step_4").mkdir(parents=True)
-    (checkpoints / "global_step_8").mkdir()  # was being written
-    assert run_dir.latest_checkpoint(tmp_path) is None
-    (checkpoints / "latest_checkpointed_iteration.txt").write_text("4")
-    assert run_dir.latest_checkpoint(tmp_path) == (4, checkpoints / "global_step_4")
-
-
 def test_update_run_keeps_other_fields_and_leaves_no_temporary_file(tmp_path):
     run_dir.update_run(tmp_path, state="running", name="数据")
     run_dir.update_run(tmp_path, state="finished")
