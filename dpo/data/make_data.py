@@ -10,10 +10,10 @@ about in training.
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
 
+from common.data.samples import write_samples
 from common.demo_model.make import LARGEST, QUESTIONS, wrong_sum
 
 SEED = 3
@@ -43,22 +43,5 @@ def make_splits() -> dict[str, list[dict[str, list[Message]]]]:
     return {"train": rows[:TRAIN_ROWS], "val": rows[TRAIN_ROWS:]}
 
 
-def main() -> None:
-    """Command line entry."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    parser = argparse.ArgumentParser(description="Write the DPO sample data.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="directory to write to")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for split, rows in make_splits().items():
-        path = args.out / f"{split}.parquet"
-        beside = path.with_name(path.name + ".new")
-        pq.write_table(pa.Table.from_pylist(rows), beside, compression="zstd")
-        beside.rename(path)
-        print(f"{split}: {len(rows)} rows")
-
-
 if __name__ == "__main__":
-    main()
+    write_samples("Write the DPO sample data.", make_splits, Path(__file__).resolve().parent)

@@ -8,9 +8,10 @@ Both numbers are 0..49. No validation question is in the training set, nor is th
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
+
+from common.data.samples import write_samples
 
 SEED = 1
 LARGEST = 49
@@ -55,26 +56,5 @@ def make_splits() -> dict[str, list[Row]]:
     }
 
 
-def write_parquet(rows: list[Row], path: Path) -> None:
-    """Writes the rows beside `path` and renames, so that a reader never sees half a file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    beside = path.with_name(path.name + ".new")
-    pq.write_table(pa.Table.from_pylist(rows), beside, compression="zstd")
-    beside.rename(path)
-
-
-def main() -> None:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(description="Write the GRPO sample data.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="directory to write to")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for split, rows in make_splits().items():
-        write_parquet(rows, args.out / f"{split}.parquet")
-        print(f"{split}: {len(rows)} rows")
-
-
 if __name__ == "__main__":
-    main()
+    write_samples("Write the GRPO sample data.", make_splits, Path(__file__).resolve().parent)

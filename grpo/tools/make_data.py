@@ -8,10 +8,10 @@ left to learn from the reward. ``rl.*.parquet`` holds other products as prompts.
 
 from __future__ import annotations
 
-import argparse
 import random
-from pathlib import Path
 from typing import Any
+
+from common.data.samples import write_samples
 
 SEED = 6
 SMALLEST, LARGEST = 11, 99
@@ -79,18 +79,5 @@ def make_files() -> dict[str, list[dict[str, Any]]]:
     return files
 
 
-def main() -> None:
-    """Command line entry."""
-    from grpo.data.make_data import write_parquet
-
-    parser = argparse.ArgumentParser(description="Write the data of the tool demo.")
-    parser.add_argument("--out", type=Path, required=True, help="directory to write to")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_files().items():
-        write_parquet(rows, args.out / f"{name}.parquet")
-        print(f"{name}: {len(rows)} rows")
-
-
 if __name__ == "__main__":
-    main()
+    write_samples("Write the data of the tool demo.", make_files)

@@ -9,12 +9,12 @@ training questions, but for the rows with `self_play`, which stand for both.
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
 
+from common.data.samples import write_samples
 from dpo.data.make_data import make_row as make_pair
-from grpo.data.make_data import draw_pairs, make_row, write_parquet
+from grpo.data.make_data import draw_pairs, make_row
 
 SEED = 4
 PROMPTS, PAIRS, BOTH = 1024, 192, 64  # rows of each kind in training
@@ -48,16 +48,5 @@ def make_splits() -> dict[str, list[Row]]:
     }
 
 
-def main() -> None:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(description="Write the GSPO sample data.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="directory to write to")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for split, rows in make_splits().items():
-        write_parquet(rows, args.out / f"{split}.parquet")
-        print(f"{split}: {len(rows)} rows")
-
-
 if __name__ == "__main__":
-    main()
+    write_samples("Write the GSPO sample data.", make_splits, Path(__file__).resolve().parent)

@@ -9,10 +9,11 @@ open with a system turn, some hold two questions. No pair of numbers in validati
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable
 from pathlib import Path
+
+from common.data.samples import write_samples
 
 SEED = 2
 LARGEST = 49
@@ -91,26 +92,9 @@ def make_splits() -> dict[str, list[Messages]]:
     }
 
 
-def write_parquet(conversations: list[Messages], path: Path) -> None:
-    """Writes one `messages` column beside `path` and renames, so that a reader never sees half a file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    beside = path.with_name(path.name + ".new")
-    pq.write_table(pa.table({"messages": conversations}), beside, compression="zstd")
-    beside.rename(path)
-
-
-def main() -> None:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(description="Write the SFT sample data.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="directory to write to")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for split, conversations in make_splits().items():
-        write_parquet(conversations, args.out / f"{split}.parquet")
-        print(f"{split}: {len(conversations)} rows")
+def _make_rows() -> dict[str, list[dict[str, Messages]]]:
+    return {split: [{"messages": messages} for messages in rows] for split, rows in make_splits().items()}
 
 
 if __name__ == "__main__":
-    main()
+    write_samples("Write the SFT sample data.", _make_rows, Path(__file__).resolve().parent)

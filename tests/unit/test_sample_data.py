@@ -1,6 +1,7 @@
 """The sample sets: right answers, no leak into validation, and what verl's own dataset makes of them."""
 
 import re
+import runpy
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +11,6 @@ from common.demo_model import DEMO_MODEL_DIR
 from dpo.data import make_data as dpo_data
 from grpo.data import make_data as grpo_data
 from grpo.reward_func import compute_score, extract_answer
-from ppo.data import make_data as ppo_data
 from sft.data import make_data as sft_data
 from tests.conftest import ROOT
 
@@ -43,11 +43,13 @@ def test_make_data_writes_what_is_shipped(split):
     assert read("dpo", split) == dpo_data.make_splits()[split]
 
 
-@pytest.mark.parametrize("module", [grpo_data, ppo_data, sft_data, dpo_data])
-def test_make_data_command(module, tmp_path, monkeypatch):
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo", "ppo", "gspo"])
+def test_make_data_command(algorithm, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["make_data", "--out", str(tmp_path / "new")])
-    module.main()
+    runpy.run_module(f"{algorithm}.data.make_data", run_name="__main__")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["train.parquet", "val.parquet"]
+    for split in SPLITS:
+        assert pq.read_table(tmp_path / "new" / f"{split}.parquet").to_pylist() == read(algorithm, split)
 
 
 def test_grpo_row_as_documented():
