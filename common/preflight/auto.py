@@ -35,6 +35,8 @@ VARLEN_FAMILIES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "llama", "mistral
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     """Choose device, GPU count, attention and rollout engine."""
+    if machine.nodes > 1:
+        knobs.values["NNODES"] = str(machine.nodes)
     gpus = len(machine.gpu_memory)
     knobs.resolve("DEVICE", "cuda" if gpus else "cpu", f"{gpus} GPUs found" if gpus else "no NVIDIA GPU found")
     on_cpu = knobs["DEVICE"] == "cpu"

@@ -158,7 +158,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             f"REWARD_MODEL_GPUS={own}: with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible; lower "
             "one of the two"
         )
-    if knobs.number("NNODES") > 1:
+    if knobs.number("NNODES") > 1 and not machine.planned:
         knobs.errors.append(f"NNODES={knobs['NNODES']}: training over several nodes is not there yet; set NNODES=1")
     if on_cpu:
         knobs.warnings.append(

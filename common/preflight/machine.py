@@ -22,12 +22,14 @@ class Machine:
         cores: CPU cores this process may use.
         memory: Host memory available now, bytes.
         planned: It is not this host but one to plan for.
+        nodes: How many of it are planned for.
     """
 
     gpu_memory: tuple[int, ...]
     cores: int
     memory: int
     planned: bool = False
+    nodes: int = 1
 
 
 def this_machine() -> Machine:
@@ -37,7 +39,8 @@ def this_machine() -> Machine:
 
 def planned_machine(gpus: Gpus) -> Machine:
     """A machine that is not here, with a rollout engine and flash-attn installed."""
-    return Machine((gpus.memory,) * gpus.per_node, cores=16 * gpus.per_node, memory=2**62, planned=True)
+    memory = (gpus.memory,) * gpus.per_node
+    return Machine(memory, cores=16 * gpus.per_node, memory=2**62, planned=True, nodes=gpus.nodes)
 
 
 def visible_gpus() -> tuple[int, ...]:

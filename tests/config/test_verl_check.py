@@ -1,0 +1,58 @@
+"""What the preflight knows about verl, against verl itself."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from common.preflight import config_checks
+from common.preflight.verl_check import VerlCheck, validate
+from common.runner.compose import compose_command
+from tests.conftest import command_in
+
+
+def test_names_are_those_of_verls_registries():
+    import verl.experimental.reward_loop.reward_manager  # noqa: F401  registers them
+    from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+    from verl.utils.tracking import Tracking
+
+    assert set(config_checks.ESTIMATORS) <= set(ADV_ESTIMATOR_REGISTRY)
+    assert set(config_checks.LOSSES) <= set(POLICY_LOSS_REGISTRY)
+    assert set(config_checks.LOGGERS) == set(Tracking.supported_backend)
+    assert set(REWARD_MANAGER) == set(config_checks.CHOICES["reward.reward_manager.name"])
+
+
+@pytest.fixture
+def config(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("RUN_DIR", str(tmp_path))
+
+    def build(algorithm, *arguments):
+        done = train(algorithm, *arguments, DRY_RUN=1)
+        assert done.returncode == 0, done.stderr
+        return compose_command(command_in(done.stdout))
+
+    return build
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "sft"])
+def test_good_configs_pass_verls_own_validation(config, algorithm):
+    assert validate(config(algorithm), {"model_type": "qwen2"}) == []
+
+
+def test_verls_own_validation_is_heard(config):
+    bad = config("grpo")
+    OmegaConf.update(bad, "actor_rollout_ref.actor.loss_agg_mode", "token_mean")
+    assert "token_mean" in validate(bad, {})[0]
+    bad = config("sft")
+    OmegaConf.update(bad, "engine.strategy", "fsdp3")
+    assert validate(bad, {})[0].startswith("verl's own validation")
+    assert "does not know the architecture alien" in validate(config("sft"), {"model_type": "alien"})[0]
+
+
+def test_the_process_beside_answers_and_can_be_cancelled(config):
+    bad = config("grpo")
+    OmegaConf.update(bad, "actor_rollout_ref.actor.loss_agg_mode", "token_mean")
+    beside = VerlCheck()
+    assert "token_mean" in beside.finish(bad, {})[0]
+    other = VerlCheck()
+    other.cancel()
+    assert other.process.poll() is not None
