@@ -16,7 +16,7 @@ from monitor.figures import BESIDE, Look, compare_panel, metric_panel
 from monitor.metrics_collector import RunMetrics
 from monitor.series import hours, smooth, thin, value_range, within
 from monitor.tabs.curves import default_names, step_range
-from monitor.words import METRICS_ZH, TEXTS, Words
+from monitor.words import ADVICE_ZH, METRICS_ZH, TEXTS, Words
 
 
 def test_smoothing_is_that_of_tensorboard():
@@ -140,5 +140,7 @@ def test_every_text_is_there_in_both_languages():
         assert set(texts) == {"en", "zh"} and all(texts.values()), key
         holes = [sorted(re.findall(r"{\d}", text)) for text in texts.values()]
         assert holes[0] == holes[1], key
-    assert set(METRICS_ZH) <= set(BY_NAME), "texts.yaml names a metric that the table no longer has"
+    assert set(METRICS_ZH) == set(BY_NAME), "metrics_zh of texts.yaml: not the metrics of common/metric_names.py"
+    advice = {f"{m.name}_{side}" for m in BY_NAME.values() for side in ("above", "below") if getattr(m, side)}
+    assert advice <= set(ADVICE_ZH), "advice_zh of texts.yaml"
     assert {*BESIDE, *BESIDE.values()} <= set(BY_NAME)
