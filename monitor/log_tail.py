@@ -105,7 +105,7 @@ def _blocks_from_the_end(path: Path) -> Iterator[tuple[int, bytes]]:
             start = max(0, end - _BLOCK)
             stream.seek(start)
             block = stream.read(end - start) + rest
-            cut = block.find(b"\n") + 1 if start else 0
+            cut = block.find(b"\n", 0, -1) + 1 if start else 0
             if start and not cut and len(block) < 8 * _BLOCK:
                 cut = len(block)  # no line end yet; a line that is longer than eight blocks is searched in pieces
             rest, shown = block[:cut], block[cut:]

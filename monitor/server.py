@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import importlib.util
 import secrets
+import threading
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -46,6 +47,30 @@ class Password:
         await Response("password needed", 401, headers)(scope, receive, send)
 
 
+class ReadAhead:
+    """Begins to read a run when its page is asked for, while the browser is still busy with the page's scripts.
+
+    Args:
+        app: What is behind it.
+        monitor: The log folder.
+    """
+
+    def __init__(self, app: ASGIApp, monitor: Monitor):
+        self.app = app
+        self.monitor = monitor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes every request on."""
+        if scope["type"] == "http" and scope["path"] in (f"/{one}/" for one in LANGUAGES):
+            asked = parse_qs(scope["query_string"].decode("latin-1")).get("run", [""])[0]
+            threading.Thread(target=self._read, args=(asked,), daemon=True).start()
+        await self.app(scope, receive, send)
+
+    def _read(self, run: str) -> None:
+        rows = self.monitor.rows()
+        self.monitor.metrics(run if run in rows else next(iter(rows), None))
+
+
 def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: str | None = None) -> FastAPI:
     """Builds the whole application.
 
@@ -78,6 +103,7 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
         )
         # Gradio's queue, which no event of the page uses, looks for work 1,000 times a second: 2 percent of a core.
         blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = 0.25
+    app.add_middleware(ReadAhead, monitor=monitor)
     if auth:
         app.add_middleware(Password, pair=auth)
     return app
@@ -129,7 +155,10 @@ def _head(w: Words) -> str:
     lost = w("connection_lost").replace('"', "&quot;")
     # window.address: what the link asked for, before the poll writes the address anew
     ready = f"addEventListener('DOMContentLoaded', () => document.body.dataset.lost = \"{lost}\")"
-    return f'<script>window.address = location.search; {ready}</script><link rel="icon" href="../favicon.ico">'
+    library = "<script>window.plotlyComes = new Promise((done) => { window.plotlyIsHere = done; });</script>"
+    library += '<script async src="../assets/plotly.min.js" onload="plotlyIsHere()"></script>'
+    icon = '<link rel="icon" href="../favicon.ico">'
+    return f"<script>window.address = location.search; {ready}</script>{library}{icon}"
 
 
 def _theme() -> gr.themes.Base:

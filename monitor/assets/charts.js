@@ -89,15 +89,6 @@ function draw() {
   });
 }
 
-// The library is large: it comes once, and is kept by the browser.
-if (!window.Plotly && !window.plotlyComes) {
-  window.plotlyComes = new Promise((done) => {
-    const script = document.createElement("script");
-    script.src = new URL("../assets/plotly.min.js", document.baseURI);
-    script.onload = done;
-    document.head.append(script);
-  });
-}
-if (window.plotlyComes) window.plotlyComes.then(() => cells.forEach(paint));
+window.plotlyComes.then(() => cells.forEach(paint));  // the page's head loads the library
 watch("value", draw);
 draw();

@@ -205,6 +205,9 @@ def test_a_search_finds_the_newest_first_and_every_line_once(tmp_path, monkeypat
     text = log.read_bytes()
     assert all(text[hit.offset :].startswith(hit.text[:20].encode()) for hit in found)
     assert log_tail.search(log, "nowhere") == ([], True)
+    log.write_text("z" * 5000 + "\nend\n")  # a line longer than many blocks
+    assert [hit.text for hit in log_tail.search(log, "end")[0]] == ["end"]
+    assert max(len(block) for _, block in log_tail._blocks_from_the_end(log)) <= 10 * 50
 
 
 def test_errors_first(tmp_path):

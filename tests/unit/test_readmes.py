@@ -11,7 +11,7 @@ from common.preflight.knobs import read_block
 from tests.conftest import ROOT
 
 ALGORITHMS = sorted(script.parent for script in ROOT.glob("*/train.sh"))
-FOLDERS = [ROOT, *ALGORITHMS]
+FOLDERS = [ROOT, *ALGORITHMS, ROOT / "monitor"]
 NAMES = ("README.md", "README_zh.md")
 # Knobs of the run's name, its resuming and its logging; the comments in train.sh explain them.
 NOT_IN_TABLE = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
