@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 CASES = [f"{a}-{ranks}-{kind}" for a in ("sft", "dpo", "grpo") for ranks in (1, 2, 4) for kind in ("full", "lora")]
-SMALL = {"TOTAL_STEPS": "2", "TEST_FREQ": "2", "SAVE_FREQ": "2", "BATCH_SIZE": "16", "RESUME": "never"}
+SMALL = {"TOTAL_STEPS": "2", "TEST_FREQ": "2", "SAVE_FREQ": "2", "BATCH_SIZE": "16", "ATTENTION": "sdpa"}
 
 
 def script(algorithm: str, ranks: int, lora: bool, name: str, *arguments: str) -> str:

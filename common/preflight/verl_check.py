@@ -87,6 +87,7 @@ def _architecture(model_config: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Read a config from standard input, write a JSON list of errors as the last line of standard output."""
+    os.nice(10)  # the other checks end sooner, and when they find something this one is not needed
     import verl.trainer.ppo.utils
     import verl.utils.config  # noqa: F401  loaded while the parent still reads data
     from omegaconf import OmegaConf
