@@ -33,7 +33,8 @@ LIMIT_S = 180
 def start(**knobs: str) -> subprocess.Popen:
     """Start or resume the run."""
     environment = os.environ | KNOBS | {"EXPERIMENT_NAME": RUN.name, "PREFLIGHT": "fast"} | knobs
-    log = (ROOT / "outputs" / f"{RUN.name}.out").open("a")
+    RUN.parent.mkdir(exist_ok=True)
+    log = (RUN.parent / f"{RUN.name}.out").open("a")
     return subprocess.Popen([str(ROOT / "sft" / "train.sh")], env=environment, stdout=log, stderr=log)
 
 

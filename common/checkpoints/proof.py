@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 PROMPT = "Hello"
 NEW_TOKENS = 8
 MARGIN = 1.3  # memory beside the weights while a few tokens are generated
+
+
+def _prompt(tokenizer: Any) -> Any:
+    """A greeting as the model was trained to see one, as tensors."""
+    if not tokenizer.chat_template:
+        return tokenizer(PROMPT, return_tensors="pt")
+    talk = [{"role": "user", "content": PROMPT}]
+    return tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 
 
 def prove_folder(folder: Path) -> str:
@@ -33,7 +42,7 @@ def prove_folder(folder: Path) -> str:
     if absent:
         raise ValueError(f"{folder}: weights do not fit the model: {absent[:3]}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(PROMPT, return_tensors="pt")
+    inputs = _prompt(tokenizer)
     with torch.inference_mode():
         logits = model(**inputs).logits
         if not torch.isfinite(logits).all():
