@@ -84,7 +84,7 @@ def wait(condition, what: str) -> None:
 def resumed_at() -> int:
     """The step that the last attempt went on from, as the launcher has said it."""
     said = (ROOT / "outputs" / f"{RUN.name}.out").read_text()
-    found = re.findall(r"from (?:the checkpoint of step (\d+)|the start)", said)
+    found = re.findall(r"resuming \S+ \(\w+\) from (?:the checkpoint of step (\d+)|the start)", said)
     return int(found[-1] or 0) if found else 0
 
 
