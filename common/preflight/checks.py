@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from common.data.checks import structure
-from common.data.keys import prompt_key, question_of
-from common.data.rows import loaded_tools
-from common.preflight import auto, command, data, extensions, method, reward, self_play, sizing
+from common.preflight import (
+    auto,
+    command,
+    data,
+    data_checks,
+    extensions,
+    method,
+    reward,
+    self_play,
+    size_checks,
+    sizing,
+)
 from common.preflight.config_checks import ConfigCheck, check_config
 from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
@@ -17,15 +24,12 @@ from common.preflight.extensions import find_path
 from common.preflight.fitness import check_fitness
 from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
 from common.preflight.machine import Machine, has_package
-from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model, token_lengths
+from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
 from common.preflight.ppo import check_critic, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
 from common.preflight.run_name import OUTPUTS, choose_run
 from common.preflight.verl_check import VerlCheck
-
-RL_SUFFIXES = (".parquet", ".jsonl", ".json")
-SUPERVISED_SUFFIXES = (".parquet",)
 
 
 def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everything: bool = True) -> Path | None:
@@ -63,12 +67,12 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     model = knobs.model = check_model(knobs, weights=not machine.planned)
     check_fitness(knobs, model)
     auto.resolve_attention(knobs, model)
-    train = check_data(knobs, "TRAIN_DATA")
-    validation = check_data(knobs, "VAL_DATA")
+    train = data_checks.check_data(knobs, "TRAIN_DATA")
+    validation = data_checks.check_data(knobs, "VAL_DATA")
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
     rows = sum(file.rows for file in train)
     tools = extensions.read_tools(knobs, model)
-    lengths, answers = measure(knobs, model, train + validation, tools)
+    lengths, answers = data_checks.measure(knobs, model, train + validation, tools)
     auto.resolve_lengths(knobs, model, lengths, answers)
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
         rows = int(rows * auto.share_that_fits(lengths, knobs.number("MAX_PROMPT_LENGTH")))
@@ -88,13 +92,13 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     knobs.plan = sizing.plan_run(knobs, model, machine, auto.longest_group(knobs))
     auto.resolve_without_plan(knobs)
     if rows:
-        check_batch(knobs, rows, sum(file.rows for file in validation))
-    check_parallel(knobs)
-    check_context(knobs, model)
+        size_checks.check_batch(knobs, rows, sum(file.rows for file in validation))
+    size_checks.check_parallel(knobs)
+    size_checks.check_context(knobs, model)
     self_play.check_self_play(knobs, rows, pairs, sum(file.rows for file in validation))
     if everything:
         check_reward(knobs, train)
-        check_leak(knobs, train, validation)
+        data_checks.check_leak(knobs, train, validation)
     check_wandb(knobs)
     check_rate(knobs, model)
 
@@ -123,18 +127,6 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
         return
     knobs.errors += verl.finish(config, model.config if model else {})
     knobs.facts.append(("verl", "0.9.1", "its own validation has passed"))
-
-
-def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.DataFile]) -> None:
-    """Validation rows that stand in the training data measure memory, not ability."""
-    seen = {prompt_key(question_of(row)) for file in train for row in file.sample}
-    rows = [row for file in validation for row in file.sample]
-    both = sum(prompt_key(question_of(row)) in seen for row in rows)
-    if both:
-        knobs.warnings.append(
-            f"VAL_DATA={knobs['VAL_DATA']}: {both} of {len(rows)} rows looked at stand in the training data too; "
-            "python -m common.data_utils validate --against names them"
-        )
 
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
@@ -200,111 +192,6 @@ def model_folder(given: str) -> str:
     return str(DEMO_MODEL_DIR) if given == DEMO else str(find_path(given) or given)
 
 
-def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
-    """Find and read the files of a data knob; sets the knob to their absolute paths."""
-    suffixes = SUPERVISED_SUFFIXES if knobs.algorithm in SUPERVISED else RL_SUFFIXES
-    files = []
-    for text in [part.strip() for part in knobs[name].split(",") if part.strip()]:
-        path = find_path(text)
-        if path is None:
-            knobs.errors.append(f"{name}={text}: no such file")
-            continue
-        try:
-            file = data.read_file(path, suffixes)
-        except ValueError as error:
-            knobs.errors.append(f"{name}={error}")
-            continue
-        problem = first_bad_row(file, knobs.algorithm)
-        if problem:
-            knobs.errors.append(f"{name}={problem}")
-            continue
-        files.append(file)
-        if knobs.algorithm == "dpo":
-            check_equal_answers(knobs, name, file)
-    knobs.values[name] = ",".join(str(file.path) for file in files)
-    return files
-
-
-def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
-    """Pairs that teach nothing: the trainer leaves them out."""
-    equal = sum(row["chosen"] == row["rejected"] for row in file.sample)
-    if equal == len(file.sample):
-        knobs.errors.append(f"{name}={file.path}: chosen and rejected are the same in every row; mend the data")
-    elif equal:
-        knobs.warnings.append(
-            f"{name}={file.path}: chosen and rejected are the same in {equal} of {len(file.sample)} rows looked at; "
-            "these are left out (python -m common.data_utils validate names them)"
-        )
-
-
-def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
-    """Return the first problem of a file's sample with its row number and how many rows have one, or None."""
-    found = ((number, structure(algorithm, row)) for number, row in enumerate(file.sample, 1))
-    problems = [(number, problem) for number, problem in found if problem]
-    if not problems:
-        return None
-    number, problem = problems[0]
-    columns = ", ".join(sorted(file.sample[0]))
-    return (
-        f"{file.path}: row {number}: {problem} ({len(problems)} of {len(file.sample)} rows looked at; "
-        f"columns: {columns}). {data.CONVERT}"
-    )
-
-
-def measure(
-    knobs: Knobs, model: ModelInfo | None, files: list[data.DataFile], tools: list[dict] | None = None
-) -> tuple[list[int], list[int]]:
-    """Token lengths of the sampled rows under the model's chat template; empty when they cannot be measured.
-
-    Returns:
-        Lengths of conversations (sft) or prompts; for dpo also those of the longer answers.
-    """
-    if not model or not model.chat_template or not files:
-        return [], []
-    rows = [row for file in files for row in file.sample]
-    column = "messages" if knobs.algorithm == "sft" else "prompt"
-    try:
-        talks = ((talk, tools or own) for talk, own in _talks(rows, column))
-        lengths = token_lengths(model, talks, answer_next=knobs.algorithm != "sft")
-        answers = []
-        if knobs.algorithm == "dpo":
-            sides = [token_lengths(model, _talks(rows, column, side), False) for side in ("chosen", "rejected")]
-            answers = [max(c, r) - prompt for prompt, c, r in zip(lengths, *sides, strict=True)]
-    except ValueError as error:
-        knobs.warnings.append(f"token lengths were not measured: {error}")
-        return [], []
-    knob = "MAX_LENGTH" if knobs.algorithm == "sft" else "MAX_PROMPT_LENGTH"
-    _warn_of_long_rows(knobs, knob, lengths)
-    if answers:
-        _warn_of_long_rows(knobs, "MAX_RESPONSE_LENGTH", answers)
-    return lengths, answers
-
-
-def _talks(rows: list[dict], *columns: str) -> Iterator[tuple[list[dict], list[dict] | None]]:
-    """Messages of some columns, one after the other, with the row's tools."""
-    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-    for row in rows:
-        talk = []
-        for column in columns:
-            value = row[column]
-            talk += [{"role": roles[column], "content": value}] if isinstance(value, str) else value
-        yield talk, loaded_tools(row.get("tools"))
-
-
-def _warn_of_long_rows(knobs: Knobs, knob: str, lengths: list[int]) -> None:
-    limit = knobs.number(knob)
-    over = sum(length > limit for length in lengths)
-    if not limit or not over:
-        return
-    left_out = knobs.algorithm not in SUPERVISED
-    fate = "will be left out" if left_out else "will be cut"
-    knobs.warnings.append(
-        f"{knob}={limit}: {over} of {len(lengths)} rows looked at are longer and {fate} (longest {max(lengths)})"
-    )
-    if over == len(lengths) and left_out:
-        knobs.errors.append(f"{knob}={limit}: every prompt is longer (shortest {min(lengths)} tokens); raise it")
-
-
 def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
     """The reference against the loss, the adapter and the architecture of the model."""
     if "REFERENCE" not in knobs:
@@ -329,66 +216,6 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
             f"REFERENCE_MODEL_PATH={path}: knows {other.vocabulary:,} tokens and the model {model.vocabulary:,}; "
             "use a model of the same family"
         )
-
-
-def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
-    """Batch sizes against each other, the number of processes and the data."""
-    batch, world = knobs.number("BATCH_SIZE"), knobs.number("N_GPUS") * knobs.number("NNODES")
-    if not batch or not world:
-        return
-    answers = 1 if knobs.algorithm in SUPERVISED else knobs.number("ROLLOUT_N")
-    if (batch * answers) % world:
-        near = nearest_multiples(batch, world)
-        knobs.errors.append(f"BATCH_SIZE={batch}: not divisible by the {world} GPUs; use {near}")
-    if batch > rows:
-        knobs.errors.append(f"BATCH_SIZE={batch}: the training data has only {rows} rows; lower it or add data")
-    mini = knobs.number("MINI_BATCH_SIZE")
-    if mini and (mini > batch or batch % mini):
-        divisors = [str(size) for size in range(1, batch + 1) if batch % size == 0 and size * answers % world == 0]
-        knobs.errors.append(f"MINI_BATCH_SIZE={mini}: must divide BATCH_SIZE={batch}; use one of {', '.join(divisors)}")
-    elif mini and mini * answers % world:
-        knobs.errors.append(f"MINI_BATCH_SIZE={mini}: times ROLLOUT_N={answers} must be divisible by {world} GPUs")
-    longest = auto.longest_group(knobs)
-    if knobs.number("TOKENS_PER_GPU") < longest:
-        word = "pair" if knobs.algorithm == "dpo" else "sequence"
-        knobs.errors.append(
-            f"TOKENS_PER_GPU={knobs['TOKENS_PER_GPU']}: must hold one {word} of {longest} tokens; raise it, or "
-            "lower the length limits"
-        )
-    if knobs.algorithm == "sft" and validation_rows and validation_rows < batch:
-        knobs.errors.append(
-            f"VAL_DATA has {validation_rows} rows, fewer than BATCH_SIZE={batch}: verl would validate on nothing; "
-            f"use BATCH_SIZE={validation_rows} or less, or more validation rows"
-        )
-    per_epoch, total = rows // batch, knobs.number("TOTAL_STEPS")
-    if per_epoch and total > per_epoch * knobs.number("TOTAL_EPOCHS"):
-        knobs.errors.append(
-            f"TOTAL_STEPS={total}: TOTAL_EPOCHS={knobs['TOTAL_EPOCHS']} ends after "
-            f"{per_epoch * knobs.number('TOTAL_EPOCHS')} steps; set TOTAL_EPOCHS=auto"
-        )
-
-
-def check_context(knobs: Knobs, model: ModelInfo | None) -> None:
-    """Length limits against the longest sequence the model was made for."""
-    longest = auto.longest_sequence(knobs)
-    if model and model.context and longest > model.context:
-        names = "MAX_LENGTH" if "MAX_LENGTH" in knobs else "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH"
-        knobs.errors.append(f"{names}={longest}: the model was made for {model.context} tokens; lower the limits")
-
-
-def check_parallel(knobs: Knobs) -> None:
-    """Tensor parallelism against the number of GPUs and the engine."""
-    size, gpus = knobs.number("TENSOR_PARALLEL_SIZE"), knobs.number("N_GPUS")
-    if size and gpus and gpus % size:
-        knobs.errors.append(f"TENSOR_PARALLEL_SIZE={size}: must divide N_GPUS={gpus}")
-    elif size > 1 and knobs["ROLLOUT_ENGINE"] == "hf":
-        knobs.errors.append(f"TENSOR_PARALLEL_SIZE={size}: ROLLOUT_ENGINE=hf has none; set 1")
-
-
-def nearest_multiples(number: int, of: int) -> str:
-    """The multiples around a number in words, e.g. ``6 or 9``."""
-    below = number - number % of
-    return f"{below} or {below + of}" if below else str(of)
 
 
 def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
