@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 
+LEAST_GAIN = 1e-5  # of the best score, or of 1: less is rounding, as in the mean of a reward model's logits
+
+
 @dataclass
 class Validations:
     """Validation scores of a run, higher is better.
@@ -23,7 +26,8 @@ class Validations:
     def add(self, step: int, score: float) -> None:
         """Note the score of a step; of one that was scored before (a resume does that) it is replaced."""
         again = step in self.scores
-        better = score > self.best_score  # false for NaN
+        best = self.best_score
+        better = score > (best + LEAST_GAIN * max(1.0, abs(best)) if math.isfinite(best) else best)  # false for NaN
         self.scores[step] = score
         if not again:
             self.stale = 0 if better else self.stale + 1

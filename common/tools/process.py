@@ -62,12 +62,14 @@ def _stand_ins(functions: dict[str, Callable[..., Any]]) -> dict[str, ModuleType
 def _run(path: Path, stand_ins: dict[str, ModuleType]) -> None:
     spec = importlib.util.spec_from_file_location("_kit_tools", path)
     module = importlib.util.module_from_spec(spec)
+    real = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
     sys.modules.update(stand_ins)
     try:
         spec.loader.exec_module(module)
     finally:
         for name in stand_ins:
-            sys.modules.pop(name, None)
+            del sys.modules[name]
+        sys.modules.update(real)
 
 
 def call(functions: dict[str, Callable[..., Any]], question: tuple[str, dict[str, Any]]) -> tuple[str, Any]:

@@ -81,6 +81,15 @@ def test_calculator(expression, answer):
     assert call(functions, ("calculator", {"expression": expression})) == ("ok", answer)
 
 
+def test_modules_of_verl_that_are_loaded_stay_what_they_were():
+    import verl.tools.function_tool as before
+
+    load_functions(TOOLS / "calculator.py")
+    import verl.tools.function_tool as after
+
+    assert after is before
+
+
 @pytest.mark.parametrize(
     "expression", ["__import__('os').getcwd()", "9**9**9", "1/0", "10**400", "'a' * 9", "True + 1", "", "2 +"]
 )

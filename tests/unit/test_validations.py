@@ -34,6 +34,12 @@ def test_a_better_score_starts_the_count_again():
     assert fed(2, [(0, 0.2), (5, 0.1), (10, 0.3), (15, 0.2), (20, 0.25)])[1] == [False] * 4 + [True]
 
 
+@pytest.mark.parametrize(("best", "noise"), [(0.3, 1e-7), (-2.0, 1e-6), (250.0, 1e-3)])
+def test_rounding_is_no_better_score(best, noise):
+    assert fed(2, [(step, best + step * noise) for step in range(3)])[1] == [False, False, True]
+    assert fed(2, [(step, best + step * 0.01 * abs(best)) for step in range(9)])[1] == [False] * 9
+
+
 def test_no_patience_never_stops():
     assert not any(fed(0, [(step, 0.0) for step in range(20)])[1])
 
