@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-
 LEAST_GAIN = 1e-5  # of the best score, or of 1: less is rounding, as in the mean of a reward model's logits
 
 

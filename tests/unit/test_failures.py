@@ -167,10 +167,16 @@ Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.
 
 def test_the_first_rank_to_fail_wins_over_the_ranks_that_lost_contact():
     log = (
-        prefixed("[rank1]: ", 'Traceback (most recent call last):\n  File "/a.py", line 1, in f\n'
-                 "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB.")  # fmt: skip
-        + prefixed("[rank0]: ", 'Traceback (most recent call last):\n  File "/a.py", line 2, in g\n'
-                   "torch.distributed.DistBackendError: NCCL communicator was aborted on rank 0.")  # fmt: skip
+        prefixed(
+            "[rank1]: ",
+            'Traceback (most recent call last):\n  File "/a.py", line 1, in f\n'
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB.",
+        )  # fmt: skip
+        + prefixed(
+            "[rank0]: ",
+            'Traceback (most recent call last):\n  File "/a.py", line 2, in g\n'
+            "torch.distributed.DistBackendError: NCCL communicator was aborted on rank 0.",
+        )  # fmt: skip
         + CHILD_FAILED.format(code=1)
     )
     assert diagnose(log).cause.startswith("The GPU ran out of memory.")
@@ -191,7 +197,7 @@ def test_chain_is_searched_for_a_known_cause():
 
 def test_unknown_chain_names_its_root():
     log = (
-        'Traceback (most recent call last):\n  File "/a.py", line 1, in f\nKeyError: \'x\'\n\n'
+        "Traceback (most recent call last):\n  File \"/a.py\", line 1, in f\nKeyError: 'x'\n\n"
         "The above exception was the direct cause of the following exception:\n\n"
         'Traceback (most recent call last):\n  File "/b.py", line 2, in g\nRuntimeError: no luck\n'
     )

@@ -41,6 +41,7 @@ def findings(monkeypatch, tmp_path, files, bases):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("CALLER_DIR", str(files))
     monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
+
     def compose(knobs, run_dir):
         if knobs.algorithm not in bases:
             plain = read_knobs(knobs.algorithm, {})
