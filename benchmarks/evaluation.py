@@ -114,14 +114,14 @@ def against_generate(rounds: int) -> None:
     in_turn("generate", lambda some: run_kit(engine, some), one_by_one, asks, rounds)
 
 
-def against_lm_eval(rounds: int) -> None:
-    """lm-evaluation-harness, backend hf, its automatic batch size, which the warm-up finds."""
+def against_lm_eval(rounds: int, batch_size: str) -> None:
+    """lm-evaluation-harness, backend hf; its automatic batch size is looked for again in each call."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     asks, texts = make_asks()
     engine = kit_engine("transformers")
-    harness = HFLM(pretrained=str(DEMO_MODEL_DIR), batch_size="auto", dtype="float32", device="cpu")
+    harness = HFLM(pretrained=str(DEMO_MODEL_DIR), batch_size=batch_size, dtype="float32", device="cpu")
     options = {"until": ["<|im_end|>"], "max_gen_toks": NEW_TOKENS, "do_sample": False}
 
     def generate_until(asks: list[Ask]) -> list[str]:
@@ -215,15 +215,16 @@ def main() -> None:
     parser.add_argument("what", choices=("generate", "lm_eval", "vllm", "rows", "kills"))
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds of both sides")
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--batch_size", default="auto", help="of lm-evaluation-harness, which looks for it in each call")
     arguments = parser.parse_args()
     if arguments.what == "rows":
         many_rows(arguments.rows)
     elif arguments.what == "kills":
         kills(arguments.rows)
+    elif arguments.what == "lm_eval":
+        against_lm_eval(arguments.rounds, arguments.batch_size)
     else:
-        {"generate": against_generate, "lm_eval": against_lm_eval, "vllm": against_vllm}[arguments.what](
-            arguments.rounds
-        )
+        {"generate": against_generate, "vllm": against_vllm}[arguments.what](arguments.rounds)
 
 
 if __name__ == "__main__":
