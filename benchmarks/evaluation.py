@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("what", choices=("generate", "lm_eval", "vllm", "rows", "kills"))
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds of both sides")
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--batch_size", default="auto", help="of lm-evaluation-harness, which looks for it in each call")
+    parser.add_argument("--batch_size", default="auto", help="of lm-evaluation-harness; auto: found in each call")
     arguments = parser.parse_args()
     if arguments.what == "rows":
         many_rows(arguments.rows)

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,9 +51,13 @@ def probe(checkpoint: Path, ranks: int, lora: bool, folder: Path):
 
     shards = checkpoint / "actor" if (checkpoint / "actor").is_dir() else checkpoint
     where = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={shards}")
-    text = script("sft", ranks, lora, "probe", *where).replace("verl.trainer.sft_trainer", "tests.e2e.engine_probe")
+    name = f"probe-{os.getpid()}"
+    text = script("sft", ranks, lora, name, *where).replace("verl.trainer.sft_trainer", "tests.e2e.engine_probe")
     out = folder / "probe.json"
-    run(text, folder / "probe.log", PROBE_OUT=str(out))
+    try:
+        run(text, folder / "probe.log", PROBE_OUT=str(out))
+    finally:
+        shutil.rmtree(ROOT / "outputs" / name, ignore_errors=True)
     return torch.load(out.with_suffix(".pt"), weights_only=True), json.loads(out.read_text())
 
 

@@ -101,7 +101,7 @@ def _client(config: str, on_failure: str | None, router: str | None, trial: bool
         if router:
             url = f"http://{router}/v1/chat/completions"
             settings = replace(settings, url=url, api_key_env="", headers={})
-        clients[key] = ApiClient(for_trial(settings) if trial else settings, ask_once=trial)
+        clients[key] = ApiClient(for_trial(settings) if trial else settings, trial=trial)
     return clients[key]
 
 

@@ -114,6 +114,11 @@ def write(path: Path, rows: list[dict]) -> None:
 
 BAD = {
     # knobs
+    "variant with a slip": bad("grpo", "VARIANT=drgrpo|dr_grpo", VARIANT="drgrpo"),
+    "LoRA of a layer that is not there": bad(
+        "grpo", "LORA_TARGETS=q_prj|did you mean q_proj", LORA_RANK="8", LORA_TARGETS="q_prj,v_proj"
+    ),
+    "judge that does not answer": bad("ppo", "API_REWARD_CONFIG=|127.0.0.1:8000|api_reward try", REWARD="api"),
     "rate of no number": bad("grpo", "LEARNING_RATE=fast", LEARNING_RATE="fast"),
     "rate 0": bad("sft", "LEARNING_RATE=0", LEARNING_RATE="0"),
     "rate that destroys a 7B model": bad(
@@ -284,6 +289,7 @@ GOOD = {
     "dpo demo": good("dpo"),
     "ppo demo": good("ppo"),
     "gspo demo": good("gspo"),
+    "grpo demo, LoRA of some layers": good("grpo", LORA_RANK="8", LORA_TARGETS="q_proj,self_attn.v_proj,lm_head"),
     "grpo demo, two processes, LoRA": good("grpo", N_GPUS="2", LORA_RANK="8", BATCH_SIZE="16"),
     "sft, four epochs, cosine": good("sft", TOTAL_EPOCHS="4", LR_SCHEDULER="cosine", WARMUP_RATIO="0.1"),
     "sft, own data": good("sft", TRAIN_DATA="{tmp}/sft.parquet", VAL_DATA="{tmp}/sft.parquet", BATCH_SIZE="16"),

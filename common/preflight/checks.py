@@ -77,6 +77,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
         rows = int(rows * auto.share_that_fits(lengths, knobs.number("MAX_PROMPT_LENGTH")))
     extensions.check_adapter(knobs)
+    extensions.check_targets(knobs, model)
     auto.resolve_optimisation(knobs, model)
     own = extensions.read_algorithm(knobs)
     method.resolve_method(knobs)
@@ -113,9 +114,11 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
         verl: verl's validation in its process, None to leave it out.
     """
     knobs.errors += dead_arguments(knobs.arguments, knobs.algorithm in SUPERVISED)
-    config = command.compose(knobs, run_dir)
-    if config is None or any(knobs.is_auto(name) for name in knobs.values if name != "RESUME"):
+    if any(knobs.is_auto(name) for name in knobs.values if name != "RESUME"):
         return  # a batch size, say, that could not be chosen because the data is not there
+    config = command.compose(knobs, run_dir)
+    if config is None:
+        return
     own = bool(knobs.values.get("ALGORITHM_PATH"))
     check = ConfigCheck(config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), own)
     text = model.config.get("text_config", model.config) if model else {}
@@ -240,6 +243,9 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
     if knobs.reward_kwargs:
         parameters["trial"] = True
     problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, parameters, needed)
+    if problem and knobs.reward_kwargs:  # what fails is the endpoint, not the kit's own function
+        said = problem.partition("ApiRewardError: ")[2] or problem
+        problem = f"API_REWARD_CONFIG={knobs['API_REWARD_CONFIG']}: {said}"
     if problem:
         knobs.errors.append(problem)
 

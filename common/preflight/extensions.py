@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from common.plan.weights import read_weights
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo, token_lengths
 
@@ -120,4 +122,25 @@ def check_adapter(knobs: Knobs) -> None:
     if knobs["LORA_ALPHA"] != str(alpha):
         knobs.errors.append(
             f"LORA_ALPHA={knobs['LORA_ALPHA']}: the adapter in {text} was trained with {alpha}; set LORA_ALPHA=auto"
+        )
+
+
+def check_targets(knobs: Knobs, model: ModelInfo | None) -> None:
+    """The layers of ``LORA_TARGETS`` against those of the model; PEFT passes over a name that it does not find."""
+    text = knobs.values.get("LORA_TARGETS", "all-linear")
+    if text == "all-linear" or not knobs.number("LORA_RANK") or not model or not model.config:
+        return
+    try:
+        names = {weight.name for weight in read_weights(model.config).weights} | {"lm_head"}
+    except ValueError:  # said where the memory is planned
+        return
+    layers = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
+    for target in filter(None, (part.strip() for part in text.split(","))):
+        if any(name == target or name.endswith(f".{target}") for name in names):
+            continue
+        near = difflib.get_close_matches(target, layers, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        knobs.errors.append(
+            f"LORA_TARGETS={text}: the model has no layer {target!r}; {hint}use all-linear, or some of "
+            f"{', '.join(layers)}"
         )

@@ -76,13 +76,15 @@ class ApiClient:
 
     Args:
         settings: Of the endpoint.
-        ask_once: Make the first call even when the cache knows the answer, to see that the endpoint is there.
+        trial: Before a run: the first call is made even when the cache knows the answer, to see that the endpoint is
+            there, and errors do not speak of resuming.
     """
 
-    def __init__(self, settings: Settings, ask_once: bool = False):
+    def __init__(self, settings: Settings, trial: bool = False):
         self.settings = settings
         self.cache = ScoreCache(settings.cache)
-        self.ask_once = ask_once
+        self.trial = trial
+        self.asked = not trial
         self.counts: Counter[str] = Counter()
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._running: dict[str, asyncio.Future[Scored]] = {}
@@ -101,8 +103,8 @@ class ApiClient:
         self._refuse_after_too_many()
         body = build_request(self.settings, values)
         key = content_key(self.settings, body)
-        parts = None if self.ask_once else self.cache.get(key)
-        self.ask_once = False
+        parts = self.cache.get(key) if self.asked else None
+        self.asked = True
         if parts is not None:
             self.counts["cached"] += 1
             return Scored(total(parts, self.settings.criteria), parts, cached=True)
@@ -209,6 +211,11 @@ class ApiClient:
         failed, limit = self._recent.count(False), self.settings.max_failed_share
         if self.settings.on_failure != "stop" or failed <= limit * max(len(self._recent), LEAST):
             return
+        if self.trial:
+            raise ApiRewardError(
+                f"{self.settings.url} gave no score to an answer ({self.last_error}); python -m ppo.api_reward try "
+                "shows the exchange"
+            )
         raise ApiRewardError(
             f"{failed} of the last {len(self._recent)} answers got no score (max_failed_share={limit:g}; last: "
             f"{self.last_error}). Mend the endpoint {self.settings.url} and run the same command again "

@@ -408,11 +408,11 @@ def test_a_trial_asks_although_the_cache_knows_and_takes_no_default(tmp_path):
         async with serving(judge, cache=cache) as client:
             url = client.settings.url
             await client.score(values("#### 4"))
-            trial = ApiClient(for_trial(settings(url=url, cache=cache, on_failure="default")), ask_once=True)
+            trial = ApiClient(for_trial(settings(url=url, cache=cache, on_failure="default")), trial=True)
             assert not (await trial.score(values("#### 4"))).cached
             assert (await trial.score(values("#### 4"))).cached
             judge.share = {"html": 1.0}
-            with pytest.raises(ApiRewardError, match="1 of the last 2"):
+            with pytest.raises(ApiRewardError, match="gave no score"):
                 await trial.score(values("new"))
             return trial.counts["calls"]
 
