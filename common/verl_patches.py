@@ -108,19 +108,30 @@ def skip_loader_state_at_epoch_end() -> None:
 
 
 def mark_complete_checkpoints() -> None:
-    """Write the marker of ``common.checkpoints.integrity`` after each save; the original ends with a barrier."""
+    """Write the marker of ``common.checkpoints.integrity`` after each save, and only then remove old checkpoints.
+
+    verl removes them when the shards are written, before the rest of the checkpoint is there, and forgets after a
+    resume which ones an earlier attempt has written. The original ends with a barrier.
+    """
     from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler
 
     from common.checkpoints.integrity import mark_complete
+    from common.checkpoints.prune import remove, to_remove
 
     original = CheckpointHandler.save_checkpoint
-    expect_source(original, "torch.distributed.barrier()", "checkpoints marked complete")
+    expect_source(original, "max_ckpt_to_keep = self.max_ckpt_to_keep", "checkpoints marked complete")
 
     def save_and_mark(self: CheckpointHandler, step: int) -> None:
-        original(self, step)
+        keep, self.max_ckpt_to_keep = self.max_ckpt_to_keep, None
+        try:
+            original(self, step)
+        finally:
+            self.max_ckpt_to_keep = keep
         if self.rank == 0:
-            folder = Path(self.default_local_dir) / f"global_step_{step}"
-            mark_complete(folder, attempt=int(os.environ.get("ATTEMPT", "1")))
+            folder = Path(self.default_local_dir)
+            mark_complete(folder / f"global_step_{step}", attempt=int(os.environ.get("ATTEMPT", "1")))
+            for checkpoint, _ in to_remove(folder, keep) if keep else ():
+                remove(checkpoint)
 
     CheckpointHandler.save_checkpoint = save_and_mark
 

@@ -120,6 +120,15 @@ def torn(file: Path, deep: bool = False) -> str | None:
     return f"is damaged: the checksum of {bad} does not fit" if bad else None
 
 
+def age(checkpoint: Checkpoint) -> tuple[float, int]:
+    """What checkpoints are sorted by, the newest last: attempt, then step, as an attempt may start at an earlier one.
+
+    Without a marker only one that was named the moment before the end can be whole, and it is the newest.
+    """
+    marker = read_marker(checkpoint)
+    return (float(marker.get("attempt", 0)) if marker else float("inf"), checkpoint.step)
+
+
 @dataclass
 class Choice:
     """The checkpoint to go on from, and those that were passed over with the reason."""
@@ -135,12 +144,6 @@ def newest_complete(path: Path) -> Choice:
         path: A run directory, or a folder of ``global_step_N`` folders.
     """
     choice = Choice()
-
-    def age(checkpoint: Checkpoint) -> tuple[float, int]:
-        marker = read_marker(checkpoint)
-        # Without a marker only one that was named the moment before the end can be whole, and it is the newest.
-        return (float(marker.get("attempt", 0)) if marker else float("inf"), checkpoint.step)
-
     for checkpoint in sorted(checkpoints_of(path), key=age, reverse=True):
         found = problems(checkpoint)
         if not found:

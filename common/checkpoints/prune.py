@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from common.checkpoints.integrity import problems
+from common.checkpoints.integrity import age, problems
 from common.checkpoints.layout import Checkpoint, checkpoints_of
 from common.metric_names import friendly
 from common.run_dir import read_metrics
@@ -33,6 +33,7 @@ def to_remove(
     for checkpoint in checkpoints_of(run):
         found = problems(checkpoint)
         broken.append((checkpoint, found[0])) if found else complete.append(checkpoint)
+    complete.sort(key=age)
     old = complete[:-keep]
     gone = [(checkpoint, f"older than the newest {keep}") for checkpoint in old if checkpoint.step not in keep_steps]
     if incomplete and complete:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from common.checkpoints.layout import checkpoints_of
 from common.evaluation.cli import main as test_sh
 from common.metric_names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
@@ -250,6 +251,8 @@ def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_
     for stop in (3, 4, 8):
         finish(train, "sft", run_dir, **{**SMALL_SFT, "TRAIN_DATA": small_sft_data, "TOTAL_STEPS": stop})
     assert read_run(run_dir)["attempt"] == 3 and processes_of(run_dir) == []
+    kept = [checkpoint.step for checkpoint in checkpoints_of(run_dir)]
+    assert len(kept) == 2 and kept[-1] == 8  # those of earlier attempts count too
     resumed = curve(run_dir, "loss")
     assert list(resumed) == list(range(1, 9))
     for step, loss in whole_sft_curve.items():

@@ -332,6 +332,14 @@ def test_prune_keeps_the_newest_and_the_best(run, call):
     assert call("prune", run, "--keep", 0, "--yes")[0] == 2
 
 
+def test_prune_goes_by_attempts_before_steps(run, call):
+    """A run that went on from an earlier checkpoint has its newest ones at lower steps."""
+    for step, attempt in ((2, 2), (4, 1), (6, 1)):
+        mark_complete(run / "checkpoints" / f"global_step_{step}", attempt=attempt)
+    assert call("prune", run, "--keep", 2, "--yes")[0] == 0
+    assert [checkpoint.step for checkpoint in checkpoints_of(run)] == [2, 6]
+
+
 def test_prune_leaves_an_unfinished_one_that_may_be_under_way(run, call):
     assert "nothing to remove" in call("prune", run, "--keep", 2, "--incomplete", "--yes")[1]
     shard(run, 2).unlink()
