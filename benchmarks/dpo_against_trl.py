@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 SIDES = ROOT / "benchmarks" / "dpo_sides.py"
 STEPS, BATCH, SPEED_BATCH = 10, 4, 8
 LONGEST = 500  # tokens of a pair's longer sequence, so that nothing is cut on either side
-SPEED_TOKENS = 256  # tokens of a text in the runs for speed
+SPEED_TOKENS, SPEED_LONGEST = 256, 4096  # of a text, and of a sequence (several turns), in the runs for speed
 SMALL, LARGE = (128, 4, 4, 2, 4096), (512, 7, 8, 4, 8192)
 KEPT = 4  # pairs whose figures the unit tests hold
 TEMPLATE_END = "{{ '<|im_end|>\\n' }}"
@@ -102,11 +102,11 @@ def that_fit(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]]
     return [row for row in rows if max(length(row, side) for side in ("chosen", "rejected")) <= LONGEST]
 
 
-def shortened(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
-    """The rows with texts of at most ``SPEED_TOKENS`` tokens each, so that a CPU can do two epochs of them."""
+def shortened(rows: list[dict[str, Any]], tokenizer: Any, tokens: int) -> list[dict[str, Any]]:
+    """The rows with texts of at most so many tokens each, so that a CPU can do two epochs of them."""
 
     def cut(text: str) -> str:
-        return tokenizer.decode(tokenizer(text)["input_ids"][:SPEED_TOKENS])
+        return tokenizer.decode(tokenizer(text)["input_ids"][:tokens])
 
     return [
         {side: [{**turn, "content": cut(turn["content"])} for turn in turns] for side, turns in row.items()}
@@ -117,7 +117,11 @@ def shortened(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]
 def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
     """One side in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        job = {**job, "longest": 2048 if job["speed"] else LONGEST, "folder": str(Path(folder) / "run" / "checkpoints")}
+        job = {
+            **job,
+            "longest": SPEED_LONGEST if job["speed"] else LONGEST,
+            "folder": str(Path(folder) / "run" / "checkpoints"),
+        }
         Path(job["folder"]).mkdir(parents=True)
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
         if side == "kit":
@@ -158,14 +162,15 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
     return kept
 
 
-def speed(trl: str, model: Path, pairs: Path, count: int, repeats: int) -> None:
+def speed(trl: str, model: Path, pairs: Path, count: int, repeats: int, against: list[str]) -> None:
     """Prints pairs a second over two epochs, in turn; everything after loading the model counts.
 
     Both keep the reference's log-probabilities; TRL also as it comes, which asks the reference for every batch.
     """
     steps = 2 * (count // SPEED_BATCH)
     job = {"loss": "sigmoid", "model": str(model), "pairs": str(pairs), "steps": steps, "batch": SPEED_BATCH}
-    sides = {"kit": ("kit", True), "TRL": ("trl", False), "TRL, reference kept": ("trl", True)}
+    names = {"plain": ("TRL", ("trl", False)), "kept": ("TRL, reference kept", ("trl", True))}
+    sides = {"kit": ("kit", True), **dict(names[one] for one in against)}
     for number in range(repeats):
         rate = {}
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
@@ -191,16 +196,19 @@ def main() -> None:
     parser.add_argument("--keep", metavar="FILE", type=Path, help="write the figures of the first pairs, for the tests")
     parser.add_argument("--speed", action="store_true", help="measure speed on a model of 30M parameters instead")
     parser.add_argument("--count", type=int, default=64, help="pairs to use (default: 64; for --speed give 300)")
+    parser.add_argument("--tokens", type=int, default=SPEED_TOKENS, help="of a text, with --speed (default: 256)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--against", nargs="+", choices=("plain", "kept"), default=["plain", "kept"],
+                        help="TRL as it comes, and with the reference's figures kept, with --speed")  # fmt: skip
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model, pairs = Path(folder) / "model", Path(folder) / "pairs.parquet"
         rows = read_pairs(arguments.pairs, pairs)
         tokenizer = make_model(model, rows, LARGE if arguments.speed else SMALL)
-        usable = shortened(rows, tokenizer) if arguments.speed else that_fit(rows, tokenizer)
+        usable = shortened(rows, tokenizer, arguments.tokens) if arguments.speed else that_fit(rows, tokenizer)
         write_pairs(usable[: arguments.count], pairs)
         if arguments.speed:
-            speed(arguments.trl, model, pairs, len(usable[: arguments.count]), arguments.repeats)
+            speed(arguments.trl, model, pairs, len(usable[: arguments.count]), arguments.repeats, arguments.against)
             return
         kept = compare(arguments.trl, model, pairs, arguments.losses)
         if arguments.keep:
