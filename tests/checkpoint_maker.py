@@ -43,6 +43,8 @@ def write_checkpoint(model, path: Path, ranks: int, layout="sft", replicas: int 
     if lora_alpha:
         (folder / "lora_train_meta.json").write_text(json.dumps({"r": 8, "lora_alpha": lora_alpha}))
     model.config.save_pretrained(folder / "huggingface")
+    config = folder / "huggingface" / "config.json"  # verl writes the attention of the training, which is not here
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attn_implementation": "flash_attention_2"}))
     AutoTokenizer.from_pretrained(DEMO_MODEL_DIR).save_pretrained(folder / "huggingface")
     return path
 

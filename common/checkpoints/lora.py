@@ -85,11 +85,10 @@ def fold_with_peft(
     """Whole weights of a PEFT model, the adapter merged by PEFT itself; needs memory for the model once more."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig
 
-    from common.checkpoints.merge import auto_class
+    from common.checkpoints.merge import auto_class, read_config
 
-    model = auto_class(config_folder).from_config(AutoConfig.from_pretrained(config_folder), dtype=torch.float32)
+    model = auto_class(config_folder).from_config(read_config(config_folder), dtype=torch.float32)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     peft = get_peft_model(model, settings)
     peft.load_state_dict(state)

@@ -181,6 +181,17 @@ def auto_class(folder: Path) -> Any:
     return AutoModelForImageTextToText if "ForConditionalGeneration" in architecture else AutoModelForCausalLM
 
 
+def read_config(folder: Path) -> Any:
+    """The config of a checkpoint without the attention that it was trained with.
+
+    verl writes that into config.json (``flash_attention_2``, ``sdpa_varlen``), and transformers would insist on it
+    where the model is merged and loaded, which may be a machine that does not have it.
+    """
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, attn_implementation="eager")
+
+
 def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path, dtype: str) -> None:
     """Write weights with the config, tokenizer and generation settings of another folder.
 
@@ -195,10 +206,9 @@ def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path
     """
     import torch
     from accelerate import init_empty_weights
-    from transformers import AutoConfig
     from verl.utils.transformers_compat import drop_tied_target_keys
 
-    config = AutoConfig.from_pretrained(config_folder)
+    config = read_config(config_folder)
     kind = auto_class(config_folder)
     with init_empty_weights():
         model = kind.from_config(config, dtype=getattr(torch, dtype))
