@@ -6,7 +6,8 @@ knob to change. Pure Python: the terminal, the plots and the monitor all import 
 * It logs no reward spread. `friendly` fills `reward_std` from `critic/score/{mean,max,min}` as
   sqrt((max - mean) * (mean - min)): exact for rewards with two values (0/1), else an upper bound (Bhatia-Davis).
 * `response_length/clip_ratio` counts answers as long as the longest *of the batch*, cut or not
-  (verl/trainer/ppo/v1/trainer_base.py pads to that length). It only means "cut" when the longest hit the limit.
+  (verl/trainer/ppo/v1/trainer_base.py pads to that length). It only means "cut" when the longest hit the limit. Runs of
+  the kit log 0 otherwise (``common.callbacks``); the rule here is for other logs.
 * Its `file` logger writes NaN and infinity as null, so `friendly` reads None as nan.
 """
 

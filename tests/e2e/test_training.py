@@ -114,6 +114,8 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
         assert (run_dir / name).exists(), name
     assert [record["step"] for record in read_metrics(run_dir)] == [0, 1, 2, 3]
     assert min(curve(run_dir, "rollout_corr").values()) >= 0.999
+    longest, cut = curve(run_dir, "response_length_max"), curve(run_dir, "response_clip_ratio")
+    assert all((share > 0) == (longest[step] == 24) for step, share in cut.items())
     assert latest_checkpoint(run_dir)[0] == 3
     samples = [json.loads(line) for line in (run_dir / "rollouts" / "3.jsonl").read_text().splitlines()]
     assert len(samples) == 32 * 8 and {"input", "output", "score"} <= set(samples[0])

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import common.callbacks
-from common.callbacks import RunCallback, mean_figures, not_finite
+from common.callbacks import RunCallback, mean_figures, not_finite, share_cut
 from common.run_dir import read_early_stop
 from common.validations import Validations
 
@@ -65,6 +65,13 @@ def test_the_later_of_two_equals_is_best():
 def test_nan_is_named(key, value):
     assert not_finite({"actor/pg_loss": 0.1, "actor/pg_clipfrac": math.nan}) is None
     assert not_finite({"actor/entropy": 1.0, key: value})
+
+
+def test_answers_that_end_before_the_limit_are_not_cut():
+    """verl's clip ratio counts answers as long as the longest one of the batch."""
+    metrics = {"response_length/max": 17.0, "response_length/clip_ratio": 0.7, "response_length/mean": 15.0}
+    assert share_cut(metrics, 24) == {"response_length/clip_ratio": 0.0}
+    assert share_cut(metrics, 17) == {} and share_cut({}, 24) == {}
 
 
 def test_figures_of_the_reward():
