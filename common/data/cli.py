@@ -295,7 +295,7 @@ def _add_download(commands: Any) -> None:
 
 def _download(arguments: argparse.Namespace, console: Console) -> int:
     folder = download_model(arguments.model, arguments.to, arguments.hub, arguments.revision)
-    console.print(f"[green]{folder}[/green]; use it with MODEL_PATH={folder}")
+    console.print(f"[green]{folder}[/green]; use it with MODEL_PATH={folder}", soft_wrap=True)
     return 0
 
 

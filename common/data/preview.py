@@ -154,7 +154,8 @@ def stats(console: Console, source: Source) -> None:
         _count_turns(record.row, counts)
     if not rows:
         raise DataError(f"{source.path}: has no rows")
-    console.print(f"{source.path}: {rows:,} rows" + (f", {problems:,} unreadable" if problems else ""), markup=False)
+    unreadable = f", {problems:,} unreadable" if problems else ""
+    console.print(f"{source.path}: {rows:,} rows{unreadable}", markup=False, soft_wrap=True)  # a path stays whole
     table = Table("column", "kinds", "filled", "characters: median", "longest")
     for name, column in columns.items():
         table.add_row(name, *column.cells(rows))
@@ -162,7 +163,7 @@ def stats(console: Console, source: Source) -> None:
     for name, counter in counts.items():
         if counter:
             shown = ", ".join(f"{key} {count:,}" for key, count in counter.most_common(10))
-            console.print(f"{name}: {shown}" + (" ..." if len(counter) > 10 else ""), markup=False)
+            console.print(f"{name}: {shown}" + (" ..." if len(counter) > 10 else ""), markup=False, soft_wrap=True)
 
 
 class _Column:

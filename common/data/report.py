@@ -108,7 +108,7 @@ class Report:
         from common.data.readers import place_word
 
         for path, rows in self.written.items():
-            console.print(f"[green]{escape(str(path))}[/green]: {rows:,} rows")
+            console.print(f"[green]{escape(str(path))}[/green]: {rows:,} rows", soft_wrap=True)
         parts = [f"{self.read:,} rows read"]
         parts += [f"{self.duplicates:,} repeated"] if self.duplicates else []
         parts += [f"[red]{self.rows_bad:,} bad[/red]"] if self.rows_bad else []
