@@ -3,7 +3,7 @@
     python benchmarks/ppo_rewards.py model     # a served reward model
     python benchmarks/ppo_rewards.py api       # a judge: a small model behind `transformers serve`, OpenAI's route
     python benchmarks/ppo_rewards.py failing   # the same, and a quarter of the calls fails, in seven ways
-    python benchmarks/ppo_rewards.py kl        # KL_TARGET, fixed at a tenth of where the demo would go without
+    python benchmarks/ppo_rewards.py kl        # KL_TARGET, a fifth of where the demo goes without
 
 Three to five minutes each on 2 cores. The judge of `api` is the demo model after 120 steps of sft/train.sh: it says
 "Score: 10" to an answer in the wanted form and "Score: 0" to any other.
@@ -166,7 +166,7 @@ def holds_the_kl(folder: Path) -> None:
         knobs = {"KL_TARGET": target, "TOTAL_STEPS": KL_STEPS, "TEST_FREQ": KL_STEPS, "EXPERIMENT_NAME": name}
         run_dir = run_script("ppo", folder, **knobs)
         records = [record["data"] for record in read_metrics(run_dir) if record["step"]]
-        curve = [friendly(data)["kl"] for data in records]
+        curve = [friendly(data)["kl_divergence"] for data in records]
         print(f"{name}: KL by step", " ".join(f"{value:.4f}" for value in curve))
         print(f"{name}: coefficient", " ".join(f"{d['actor/reward_kl_penalty_coeff']:.4f}" for d in records))
         print(f"{name}: mean of the last half {statistics.mean(curve[KL_STEPS // 2 :]):.4f}; target {KL_TARGET}")
