@@ -26,7 +26,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-PYTHON = ROOT / ".venv" / "bin" / "python"
 START_LIMIT_S = 120
 KL_TARGET, KL_STEPS = 0.01, 24
 SMOOTH = 3  # steps that the first and the last reward are the mean of
@@ -135,17 +134,18 @@ def report(run_dir: Path, *names: str) -> None:
 def against_judge(folder: Path) -> None:
     """``api``."""
     judge, port = make_judge(folder), free_port()
-    command = [str(PYTHON.with_name("transformers")), "serve", str(judge), "--device", "cpu", "--port", str(port)]
-    with serving([*command, "--host", "127.0.0.1"], port, folder / "server.log"):
+    program = str(Path(sys.executable).with_name("transformers"))
+    command = [program, "serve", str(judge), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    with serving(command, port, folder / "server.log"):
         config = write_config(folder, port, judge)
         run_dir = run_script("ppo", folder, EXPERIMENT_NAME="api", REWARD="api", API_REWARD_CONFIG=config)
     report(run_dir, "api_failed", "api_retries", "api_cached", "api_latency")
 
 
 def against_failing(folder: Path) -> None:
-    """``failing``."""
+    """``failing``; the share is that of each of seven kinds."""
     port = free_port()
-    command = [str(PYTHON), "-m", "tests.api_server", "--port", str(port), "--fail", "0.035"]  # of each of seven kinds
+    command = [sys.executable, "-m", "tests.api_server", "--port", str(port), "--fail", "0.035"]
     with serving(command, port, folder / "server.log"):
         config = write_config(folder, port, "judge", timeout_s=2, backoff_s=0.05, attempts=10)
         run_dir = run_script("ppo", folder, EXPERIMENT_NAME="failing", REWARD="api", API_REWARD_CONFIG=config)
