@@ -175,7 +175,7 @@ def _explain(error: _Error) -> Diagnosis:
         cause = f"The reward function raised {_short(error.header)} at {place[0]}:{place[1]} in {place[2]}."
         fix = "Correct the function in REWARD_FUNC_PATH; it must give a number for any answer, also an empty one."
         if "ApiRewardError" in error.header:
-            fix = "See what the endpoint says: python -m ppo.api_reward try. The same command again resumes the run."
+            fix = "Ask the endpoint: .venv/bin/python -m ppo.api_reward try. The same command again resumes the run."
         return Diagnosis(cause, fix, error.line)
     for link in error.chain():
         for known in KNOWN_FAILURES:

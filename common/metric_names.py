@@ -142,8 +142,8 @@ METRICS: tuple[Metric, ...] = (
                  "or reward shorter answers in REWARD_FUNC_PATH."),
     Metric("api_failed", ("reward/api_failed/mean",), "API: answers without a score", "8 reward API", high=0.05,
            number=".3f",
-           above="The reward API often gives no score, and default_score counts instead: python -m ppo.api_reward try "
-                 "shows what it says; lower its concurrency, or raise timeout_s and attempts."),
+           above="The reward API often gives no score, and default_score counts instead: .venv/bin/python -m "
+                 "ppo.api_reward try shows what it says; lower its concurrency, or raise timeout_s and attempts."),
     Metric("api_latency", ("reward/api_latency/mean",), "API: time of a call", "8 reward API", unit="s", number=".2f"),
     Metric("api_cached", ("reward/api_cached/mean",), "API: found in the cache", "8 reward API", number=".3f"),
     Metric("api_retries", ("reward/api_retries/mean",), "API: retries per answer", "8 reward API", number=".3f"),

@@ -253,6 +253,18 @@ BAD = {
     "sequence parallel with padding": bad(
         "grpo", "ulysses_sequence_parallel_size", f"{RL}.actor.ulysses_sequence_parallel_size=2", N_GPUS="2"
     ),
+    "sequence parallel by its other key": bad(
+        "grpo",
+        "fsdp_config.ulysses_sequence_parallel_size=2|flash_attention_2",
+        f"{RL}.actor.fsdp_config.ulysses_sequence_parallel_size=2",
+        N_GPUS="2",
+    ),
+    "sequence parallel of a critic": bad(
+        "ppo", "critic.fsdp.ulysses_sequence_parallel_size=3", "critic.fsdp.ulysses_sequence_parallel_size=3"
+    ),
+    "sequence parallel of SFT on the CPU": bad(
+        "sft", "not sdpa_varlen", "engine.ulysses_sequence_parallel_size=2", N_GPUS="2"
+    ),
     "sequence parallel 3 of 8": bad(
         "grpo",
         "ulysses_sequence_parallel_size=3|use one of",

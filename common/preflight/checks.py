@@ -204,7 +204,7 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
         knobs.errors.append("REFERENCE=adapter: needs LoRA; set LORA_RANK above 0, or REFERENCE=precompute")
     if reference == "adapter" and path:
         knobs.errors.append(f"REFERENCE_MODEL_PATH={path}: REFERENCE=adapter uses the model itself; set one of the two")
-    if knobs["LOSS_TYPE"] == "robust" and float(knobs["LABEL_SMOOTHING"] or 0) == 0:
+    if knobs["LOSS_TYPE"] == "robust" and knobs.decimal("LABEL_SMOOTHING") == 0:
         knobs.warnings.append("LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss; set LABEL_SMOOTHING=0.1")
     if not path:
         return

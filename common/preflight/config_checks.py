@@ -28,6 +28,10 @@ LOGGERS = (
     "console", "file", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "rl_insight",
 )  # fmt: skip
 SAVED = ("model", "optimizer", "extra", "hf_model")
+SEQUENCE_PARALLEL = (  # the short ones are verl's older names, which it still obeys
+    f"{RL}.actor.ulysses_sequence_parallel_size", f"{RL}.actor.fsdp_config.ulysses_sequence_parallel_size",
+    "critic.ulysses_sequence_parallel_size", "critic.fsdp.ulysses_sequence_parallel_size",
+)  # fmt: skip
 # Key -> values, for RL configs and for SFT ones; a key that a config does not have is passed over.
 CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm.adv_estimator": ESTIMATORS,
@@ -231,7 +235,9 @@ def _parallel(check: ConfigCheck, world: int, heads: int) -> None:
         check.error(key, f"the model has {heads} attention heads; use one of {', '.join(map(str, fits))}")
     if pipeline > 1:
         check.error(f"{RL}.rollout.pipeline_model_parallel_size", "no rollout engine of verl does it; set 1")
-    _sequence_parallel(check, f"{RL}.actor.ulysses_sequence_parallel_size", f"{RL}.model", world, heads)
+    for key in SEQUENCE_PARALLEL:
+        model = "critic.model" if key.startswith("critic") else f"{RL}.model"
+        _sequence_parallel(check, key, model, world, heads)
     _fsdp_size(check, f"{RL}.actor.fsdp_config.fsdp_size", world)
     share = check.get(f"{RL}.rollout.gpu_memory_utilization")
     if isinstance(share, float | int) and share > 0.95 and check.get(f"{RL}.rollout.name") != "hf":
@@ -250,8 +256,11 @@ def _sequence_parallel(check: ConfigCheck, key: str, model: str, world: int, hea
         check.error(key, f"must divide the {world} GPUs; {_divisors(world)}")
     elif heads and heads % size:
         check.error(key, f"must divide the model's {heads} attention heads; use 1, or a divisor of it")
-    if not check.get(f"{model}.use_remove_padding"):
-        check.error(key, "works without padding only; set ATTENTION=flash_attention_2, or 1 here")
+    # verl's exchange between the GPUs sits in flash-attn's call (verl/models/transformers/monkey_patch.py); with any
+    # other attention each GPU would see its part of a sequence alone, and nothing would say so.
+    attention = check.get(f"{model}.override_config.attn_implementation") or "flash_attention_2"  # verl's default
+    if attention != "flash_attention_2" or not check.get(f"{model}.use_remove_padding"):
+        check.error(key, f"works with flash-attn only, not {attention}; set ATTENTION=flash_attention_2, or 1 here")
 
 
 def _fsdp_size(check: ConfigCheck, key: str, world: int) -> None:
@@ -271,7 +280,7 @@ def _lengths(check: ConfigCheck) -> None:
         check.error(
             f"{RL}.rollout.max_num_batched_tokens", f"below a prompt of {prompt} without chunked prefill; raise it"
         )
-    parallel = check.get(f"{RL}.actor.ulysses_sequence_parallel_size") or 1
+    parallel = max(check.get(key) or 1 for key in SEQUENCE_PARALLEL[:2])
     key, dynamic = f"{RL}.actor.ppo_max_token_len_per_gpu", check.get(f"{RL}.actor.use_dynamic_bsz")
     if dynamic and (check.get(key) or prompt + response) * parallel < prompt + response:
         check.error(key, f"must hold one sequence of {prompt + response} tokens; raise it, or lower the lengths")

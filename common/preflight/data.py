@@ -11,7 +11,7 @@ from common.data.readers import Record, read_records
 from common.data.rows import loaded
 
 SAMPLE_ROWS = 2000  # rows that are looked at one by one; the number of rows is always exact
-CONVERT = "python -m common.data_utils convert makes it from any common form"
+CONVERT = ".venv/bin/python -m common.data_utils convert makes it from any common form"
 
 
 @dataclass(frozen=True)

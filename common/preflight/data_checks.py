@@ -49,7 +49,7 @@ def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
     elif equal:
         knobs.warnings.append(
             f"{name}={file.path}: chosen and rejected are the same in {equal} of {len(file.sample)} rows looked at; "
-            "these are left out (python -m common.data_utils validate names them)"
+            "these are left out (.venv/bin/python -m common.data_utils validate names them)"
         )
 
 
@@ -129,5 +129,5 @@ def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.D
     if both:
         knobs.warnings.append(
             f"VAL_DATA={knobs['VAL_DATA']}: {both} of {len(rows)} rows looked at stand in the training data too; "
-            "python -m common.data_utils validate --against names them"
+            ".venv/bin/python -m common.data_utils validate --against names them"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ BLOCK_LINE = re.compile(
     r"""^(?P<name>[A-Z][A-Z0-9_]*)=(?:"\$\{(?P=name):-(?P<default>[^}]*)\}"|(?P<literal>"[^"]*"|'[^']*'|[^\s#]*))""",
     re.MULTILINE,
 )
+WHOLE, DECIMAL = r"[0-9]+", r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 COMMAND_LINE = re.compile(r'^ +\+?([\w.]+)="\$\{([A-Z_]+)\}"', re.MULTILINE)
 
 
@@ -93,7 +95,7 @@ RULES: dict[str, Rule] = {
     "CLIP_RATIO": Rule("float", low=0, above=True),
     "PPO_EPOCHS": _count(auto=False),
     "KL_IN": Rule("choice", choices=("reward", "loss")),
-    "KL_COEF": Rule("float", low=0),
+    "KL_COEF": Rule("float", low=0, auto=True),
     "KL_TARGET": Rule("float", low=0),
     "KL_HORIZON": _count(),
     "ENTROPY_COEF": Rule("float", low=0),
@@ -172,7 +174,12 @@ class Knobs:
     def number(self, name: str) -> int:
         """A whole-number knob; 0 when it is not resolved or was refused (its error is on the list)."""
         text = self.values.get(name, "")
-        return int(text) if re.fullmatch(r"\d+", text) else 0
+        return int(text) if re.fullmatch(WHOLE, text) else 0
+
+    def decimal(self, name: str) -> float | None:
+        """A number knob; None when it is not there, not resolved, or was refused (its error is on the list)."""
+        text = self.values.get(name, "")
+        return float(text) if re.fullmatch(DECIMAL, text) else None
 
 
 def read_block(script: Path) -> dict[str, str]:
@@ -236,10 +243,11 @@ def check_value(name: str, value: str) -> str | None:
 
 
 def _number_ok(rule: Rule, text: str) -> bool:
-    pattern = r"\d+" if rule.kind == "int" else r"\d*\.?\d+([eE][-+]?\d+)?|\d+\.([eE][-+]?\d+)?"
-    if not re.fullmatch(pattern, text):
+    if not re.fullmatch(WHOLE if rule.kind == "int" else DECIMAL, text):
         return False
     number = float(text)
+    if math.isinf(number):
+        return False
     low_ok = rule.low is None or (number > rule.low if rule.above else number >= rule.low)
     return low_ok and (rule.high is None or number <= rule.high)
 

@@ -95,9 +95,8 @@ def check_method(knobs: Knobs, own: dict[str, list[str]]) -> None:
         if knobs[name] not in names and not knobs.is_auto(name):
             knobs.errors.append(unknown_name(name, knobs[name], names))
     check_group(knobs, own["estimators"])
-    try:
-        low, high = (float(knobs[name]) for name in ("CLIP_RATIO_LOW", "CLIP_RATIO_HIGH"))
-    except ValueError:  # said already, or a variant with a slip in its name
+    low, high = knobs.decimal("CLIP_RATIO_LOW"), knobs.decimal("CLIP_RATIO_HIGH")
+    if low is None or high is None:  # said already, or a variant with a slip in its name
         return
     if low > high and knobs["POLICY_LOSS"] != "cispo":  # CISPO has no lower bound
         knobs.errors.append(

@@ -72,7 +72,10 @@ def read_model(path: str, weights: bool = True) -> ModelInfo:
     if not (folder / "config.json").is_file():
         hint = ""
         if any(folder.glob("**/model_world_size_*.pt")) or (folder / "run.json").is_file():
-            hint = "; this is a run of the kit: use its folder model/ (python -m common.checkpoints merge RUN makes it)"
+            hint = (
+                "; this is a run of the kit: use its folder model/ "
+                "(.venv/bin/python -m common.checkpoints merge RUN makes it)"
+            )
         raise ValueError(f"MODEL_PATH={path}: no config.json in it, so it is not a Hugging Face model{hint}")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from common.preflight.knobs import Knobs
 from common.preflight.model import ModelInfo, read_model
 
 CRITIC_TIMES = 10  # the critic starts from a random head, so it learns faster than the policy
+KL_FIXED = 0.001
+SPREAD = 0.5  # standard deviation of a score from 0 to 1 that is right half of the time
+SLOWEST = 10  # steps in which an adapting KL_COEF moves by a fifth at the least
 
 
 def resolve_ppo(knobs: Knobs) -> None:
-    """Choose the critic's learning rate and the horizon of an adapting KL; needs batch and learning rate."""
+    """Choose the critic's learning rate and the KL's coefficient; needs batch, lengths, schedule and learning rate."""
     if "CRITIC_LR" not in knobs:
         return
-    try:
-        rate = float(knobs["LEARNING_RATE"]) * CRITIC_TIMES
-    except ValueError:  # refused already
-        rate = 1e-5
+    rate = (knobs.decimal("LEARNING_RATE") or 1e-6) * CRITIC_TIMES
     knobs.resolve("CRITIC_LR", f"{rate:g}", f"{CRITIC_TIMES} x LEARNING_RATE: its head starts from nothing")
-    target = knobs["KL_TARGET"]
-    if float(target or 0) > 0 and (knobs["KL_IN"] != "reward" or float(knobs["KL_COEF"] or 0) == 0):
-        knobs.errors.append(f"KL_TARGET={target}: adapts KL_COEF of the reward; set KL_IN=reward and KL_COEF above 0")
+    resolve_kl(knobs)
+
+
+def resolve_kl(knobs: Knobs) -> None:
+    """Choose the KL's coefficient, and how fast it adapts where there is a target."""
+    target = knobs.decimal("KL_TARGET")
+    if target and (knobs["KL_IN"] != "reward" or knobs.decimal("KL_COEF") == 0):
+        knobs.errors.append(
+            f"KL_TARGET={knobs['KL_TARGET']}: adapts KL_COEF of the reward; set KL_IN=reward and KL_COEF=auto"
+        )
+    if target:
+        length = knobs.number("MAX_RESPONSE_LENGTH")
+        reason = f"holds {target:g} nats a token over {length:,} tokens against a score from 0 to 1"
+        knobs.resolve("KL_COEF", f"{first_coefficient(target, length):.2g}", reason)
+    knobs.resolve("KL_COEF", KL_FIXED, "a light pull")
     answers = max(1, knobs.number("BATCH_SIZE") * knobs.number("ROLLOUT_N"))
-    knobs.resolve("KL_HORIZON", answers, "the answers of one step")
+    steps = min(SLOWEST, max(1, knobs.number("TOTAL_STEPS") // SLOWEST))
+    knobs.resolve("KL_HORIZON", answers * steps, f"the answers of {steps} step{'s' if steps > 1 else ''}")
+
+
+def first_coefficient(target: float, length: int) -> float:
+    """The coefficient from which an adapting KL starts.
+
+    The policy that is best under a KL penalty is the starting model times exp(score / coefficient) (Rafailov et al.,
+    arXiv 2305.18290, eq. 4). Up to the second order its KL to the starting model is Var(score) / (2 coefficient^2);
+    this solves that for the coefficient.
+
+    Args:
+        target: Nats a token.
+        length: Tokens of an answer.
+    """
+    return SPREAD / math.sqrt(2 * target * max(1, length))
 
 
 def check_critic(knobs: Knobs, model: ModelInfo | None, path: str) -> None:

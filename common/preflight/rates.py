@@ -25,9 +25,8 @@ def usual_range(algorithm: str, lora: bool, parameters: int) -> tuple[float, flo
 
 def check_rate(knobs: Knobs, model: ModelInfo | None) -> None:
     """A learning rate far outside is an error, outside a warning."""
-    try:
-        rate = float(knobs["LEARNING_RATE"])
-    except ValueError:
+    rate = knobs.decimal("LEARNING_RATE")
+    if rate is None:
         return  # its own error is on the list
     lora = knobs.number("LORA_RANK") > 0
     low, high = usual_range(knobs.algorithm, lora, model.parameters if model else 0)

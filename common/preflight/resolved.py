@@ -50,10 +50,10 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         pairs = (f"{name}: {hydra_quote(value)}" for name, value in knobs.reward_kwargs.items())
         values["REWARD_KWARGS"] = "{" + ", ".join(pairs) + "}"
     if "KL_IN" in values:
-        wanted = float(values["KL_COEF"]) > 0
+        wanted = bool(knobs.decimal("KL_COEF"))
         values["USE_KL_LOSS"] = str(wanted and values["KL_IN"] == "loss").lower()
         values["USE_KL_IN_REWARD"] = str(wanted and values["KL_IN"] == "reward").lower()
-        values["KL_CONTROL"] = "adaptive" if float(values["KL_TARGET"]) > 0 else "fixed"
+        values["KL_CONTROL"] = "adaptive" if knobs.decimal("KL_TARGET") else "fixed"
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
     # Where verl leaves out long prompts an epoch has fewer steps than counted; TOTAL_STEPS ends the run all the same.
@@ -68,7 +68,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
-        values["USE_KL_LOSS"] = str(float(values["KL_LOSS_COEF"]) > 0).lower()
+        values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values.update(process_environment(knobs))

@@ -31,13 +31,15 @@ def named_checkpoint(knobs: Knobs) -> Checkpoint | None:
         knobs.warnings += choice.skipped
         checkpoint = choice.checkpoint
     if checkpoint is None:
-        knobs.errors.append(f"RESUME={text}: no complete checkpoint in it; see python -m common.checkpoints list")
+        knobs.errors.append(
+            f"RESUME={text}: no complete checkpoint in it; see .venv/bin/python -m common.checkpoints list"
+        )
         return None
     found = problems(checkpoint)
     if found:
         knobs.errors.append(
             f"RESUME={text}: this checkpoint is not complete: {found[0]}; name another "
-            "(python -m common.checkpoints list RUN)"
+            "(.venv/bin/python -m common.checkpoints list RUN)"
         )
         return None
     return checkpoint
@@ -67,7 +69,7 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> str | None:
 
 def _from_weights(checkpoint: Checkpoint) -> str:
     run = checkpoint.run_dir
-    return f"run python -m common.checkpoints merge {run} and start a new run with MODEL_PATH={run}/model"
+    return f"run .venv/bin/python -m common.checkpoints merge {run} and start a new run with MODEL_PATH={run}/model"
 
 
 def fork_problem(knobs: Knobs, checkpoint: Checkpoint, run_dir: Path) -> str | None:

@@ -78,7 +78,7 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
     if total and step >= total and not (run_dir / "model" / "config.json").is_file():
         return (
             f"this run has all {total} steps but no model yet; "
-            f"python -m common.checkpoints merge outputs/{run_dir.name} makes it"
+            f".venv/bin/python -m common.checkpoints merge outputs/{run_dir.name} makes it"
         )
     if total and step >= total:
         return (

@@ -78,13 +78,11 @@ def _has_reference(knobs: Knobs) -> bool:
     """Whether a second copy of the model is asked for log-probabilities: for a KL, or for DPO that has no table."""
     if knobs.algorithm in SUPERVISED:
         return knobs.values.get("REFERENCE") == "model"
-    weights = (knobs.values.get(name, "0") for name in ("KL_LOSS_COEF", "KL_COEF"))
-    return any(text not in ("", "auto") and float(text) > 0 for text in weights)
+    return any(knobs.decimal(name) for name in ("KL_LOSS_COEF", "KL_COEF"))
 
 
 def _share(knobs: Knobs) -> float:
-    text = knobs.values.get("GPU_MEMORY_UTILIZATION", "auto")
-    return 0.5 if text == "auto" else float(text)
+    return knobs.decimal("GPU_MEMORY_UTILIZATION") or 0.5
 
 
 def _critic(knobs: Knobs, policy: Model) -> Model | None:

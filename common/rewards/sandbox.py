@@ -4,7 +4,8 @@ r"""Runs programs that a model wrote, so that neither the machine nor the traini
     [{'status': 'ok', 'out': '42\n'}]
 
 Each run is a process of its own that confines itself first (`sandbox_child.py`), with all that this machine offers:
-`python -m common.rewards.sandbox` prints what that is. docs/code_reward.md says what a hostile program can still do.
+`.venv/bin/python -m common.rewards.sandbox` prints what that is. docs/code_reward.md says what a hostile program can
+still do.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def run(program: str, tests: list[dict], limits: Limits | None = None, require: 
     if missing:
         known = ", ".join(protections)
         raise SandboxError(
-            f"this machine cannot enforce {', '.join(missing)}; run `python -m common.rewards.sandbox` to see why,"
-            f" or leave it out of require (known: {known})"
+            f"this machine cannot enforce {', '.join(missing)}; run `.venv/bin/python -m common.rewards.sandbox` to "
+            f"see why, or leave it out of require (known: {known})"
         )
     limits = limits or Limits()
     if limits.forks and not {"namespaces", "uid"} & set(plan()):

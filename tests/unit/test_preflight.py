@@ -14,7 +14,7 @@ from common.demo_model import DEMO_MODEL_DIR
 from common.plan.machine import GIB, parse_gpus
 from common.preflight import auto, checks, run_name
 from common.preflight.auto import DEMO_STEPS
-from common.preflight.knobs import check_value, misspelt, read_block, read_knobs
+from common.preflight.knobs import RULES, check_value, misspelt, read_block, read_knobs
 from common.preflight.machine import Machine, planned_machine
 from common.preflight.model import ModelInfo, read_model, token_lengths
 from common.preflight.resolved import hydra_list, write_resolved
@@ -74,6 +74,19 @@ def test_all_errors_are_shown_at_once(check):
     for word in ("BATCH_SIZE=0", "TEMPERATURE=hot", "TRAIN_DATA=nope.parquet", "MODEL_PATH=/nope", "ROLLOUT_N=1"):
         assert word in text
     assert len(knobs.errors) == 5
+
+
+NUMBERS = [name for name, rule in RULES.items() if rule.kind in ("int", "float")]
+
+
+@pytest.mark.parametrize("bad", ["many", "-1", "nan", "1e999", "٣"])
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo", "ppo", "gspo"])
+def test_numbers_that_are_none_end_in_a_message_each(check, algorithm, bad):
+    """Other checks read these knobs too and must not trip over them."""
+    for machine in (LAPTOP, EIGHT):
+        knobs = check(algorithm, machine, **dict.fromkeys(NUMBERS, bad))
+        named = [error for error in knobs.errors if "must be" in error]
+        assert sorted(error.split("=")[0] for error in named) == sorted(name for name in NUMBERS if name in knobs)
 
 
 @pytest.mark.parametrize(

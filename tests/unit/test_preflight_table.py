@@ -60,9 +60,8 @@ def findings(monkeypatch, tmp_path, files, bases):
         if "actor_rollout_ref" in config and "actor_rollout_ref.rollout.max_model_len" not in given:
             longest = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
             OmegaConf.update(config, "actor_rollout_ref.rollout.max_model_len", longest)
-        flash = knobs["ATTENTION"] == "flash_attention_2"
         model = "model" if "model" in config else "actor_rollout_ref.model"
-        OmegaConf.update(config, f"{model}.use_remove_padding", flash)
+        OmegaConf.update(config, f"{model}.use_remove_padding", knobs["ATTENTION"] != "sdpa")  # as resolved.py does
         return config
 
     monkeypatch.setattr(command, "compose", compose)
