@@ -179,7 +179,8 @@ class Knobs:
     def decimal(self, name: str) -> float | None:
         """A number knob; None when it is not there, not resolved, or was refused (its error is on the list)."""
         text = self.values.get(name, "")
-        return float(text) if re.fullmatch(DECIMAL, text) else None
+        number = float(text) if re.fullmatch(DECIMAL, text) else math.inf
+        return None if math.isinf(number) else number
 
 
 def read_block(script: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from common.preflight.model import ModelInfo, read_model
 CRITIC_TIMES = 10  # the critic starts from a random head, so it learns faster than the policy
 KL_FIXED = 0.001
 SPREAD = 0.5  # standard deviation of a score from 0 to 1 that is right half of the time
-SLOWEST = 10  # steps in which an adapting KL_COEF moves by a fifth at the least
+HORIZON = 10  # steps; faster, and it swings, for the policy answers to the coefficient with a delay of some steps
 
 
 def resolve_ppo(knobs: Knobs) -> None:
@@ -37,8 +37,7 @@ def resolve_kl(knobs: Knobs) -> None:
         knobs.resolve("KL_COEF", f"{first_coefficient(target, length):.2g}", reason)
     knobs.resolve("KL_COEF", KL_FIXED, "a light pull")
     answers = max(1, knobs.number("BATCH_SIZE") * knobs.number("ROLLOUT_N"))
-    steps = min(SLOWEST, max(1, knobs.number("TOTAL_STEPS") // SLOWEST))
-    knobs.resolve("KL_HORIZON", answers * steps, f"the answers of {steps} step{'s' if steps > 1 else ''}")
+    knobs.resolve("KL_HORIZON", HORIZON * answers, f"the answers of {HORIZON} steps")
 
 
 def first_coefficient(target: float, length: int) -> float:

@@ -79,7 +79,7 @@ def test_all_errors_are_shown_at_once(check):
 NUMBERS = [name for name, rule in RULES.items() if rule.kind in ("int", "float")]
 
 
-@pytest.mark.parametrize("bad", ["many", "-1", "nan", "1e999", "٣"])
+@pytest.mark.parametrize("bad", ["many", "1e999"])
 @pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo", "ppo", "gspo"])
 def test_numbers_that_are_none_end_in_a_message_each(check, algorithm, bad):
     """Other checks read these knobs too and must not trip over them."""
@@ -97,9 +97,14 @@ def test_numbers_that_are_none_end_in_a_message_each(check, algorithm, bad):
         ("LEARNING_RATE", "0", False),
         ("LEARNING_RATE", "-1e-6", False),
         ("LEARNING_RATE", "1e", False),
+        ("LEARNING_RATE", "1.", True),
+        ("LEARNING_RATE", "nan", False),
+        ("LEARNING_RATE", "1e999", False),
         ("LEARNING_RATE", "auto", True),
         ("ROLLOUT_N", "auto", False),
         ("BATCH_SIZE", "8.0", False),
+        ("BATCH_SIZE", "-8", False),
+        ("BATCH_SIZE", "\u0663", False),  # a digit, but not one that bash and verl read
         ("GPU_MEMORY_UTILIZATION", "1.5", False),
         ("DEVICE", "gpu", False),
         ("USE_WANDB", "True", False),

@@ -53,20 +53,19 @@ def test_kl(tmp_path, knobs, wanted):
 
 def test_the_first_coefficient_puts_the_best_policy_at_the_target():
     """A score that is right half of the time, in float64: the KL of p exp(score / coefficient) / Z, by answer."""
-    for target, length in ((0.001, 24), (0.0005, 200), (0.00001, 1024)):
+    for target, length in ((0.001, 24), (0.0001, 200), (0.00001, 1024)):
         coefficient = first_coefficient(target, length)
         weights = np.exp(np.array([0.0, 1.0]) / coefficient)
         best = weights / weights.sum()
-        assert (best * np.log(best / 0.5)).sum() / length == pytest.approx(target, rel=0.06)
+        assert (best * np.log(best / 0.5)).sum() / length == pytest.approx(target, rel=0.03)
 
 
 def test_a_kl_target_starts_strong_and_adapts_slowly():
-    fixed, held = checked(TOTAL_STEPS=24), checked(KL_TARGET=0.01, TOTAL_STEPS=24)
+    fixed, held = checked(), checked(KL_TARGET=0.01)
     assert (fixed["KL_COEF"], held["KL_COEF"]) == ("0.001", "0.72")
     assert "0.01 nats a token over 24 tokens" in held.reasons["KL_COEF"]
     answers = held.number("BATCH_SIZE") * held.number("ROLLOUT_N")
-    assert held.number("KL_HORIZON") == 2 * answers
-    assert checked(KL_TARGET=0.01, TOTAL_STEPS=1000, TOTAL_EPOCHS=200).number("KL_HORIZON") == 10 * answers
+    assert held.number("KL_HORIZON") == 10 * answers
     own = checked(KL_TARGET=0.01, KL_COEF=0.3, KL_HORIZON=7)
     assert (own["KL_COEF"], own["KL_HORIZON"]) == ("0.3", "7")
 
