@@ -3,7 +3,7 @@
     python benchmarks/ppo_rewards.py model     # a served reward model
     python benchmarks/ppo_rewards.py api       # a judge: a small model behind `transformers serve`, OpenAI's route
     python benchmarks/ppo_rewards.py failing   # the same, and a quarter of the calls fails, in seven ways
-    python benchmarks/ppo_rewards.py kl        # KL_TARGET, a fifth of where the demo goes without
+    python benchmarks/ppo_rewards.py kl --figure kl.png   # KL_TARGET, well below where the demo goes without
 
 Three to five minutes each on 2 cores. The judge of `api` is the demo model after 120 steps of sft/train.sh: it says
 "Score: 10" to an answer in the wanted form and "Score: 0" to any other.
@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 START_LIMIT_S = 120
-KL_TARGET, KL_STEPS = 0.01, 24
+KL_TARGET, KL_STEPS, KL_SETTLED = 0.02, 36, 12  # settled: steps until the KL has come up from 0
 SMOOTH = 3  # steps that the first and the last reward are the mean of
 
 
@@ -157,20 +157,41 @@ def against_model(folder: Path) -> None:
     report(run_script("ppo", folder, EXPERIMENT_NAME="model", REWARD="model"))
 
 
-def holds_the_kl(folder: Path) -> None:
-    """``kl``: the demo with and without a target."""
+def holds_the_kl(folder: Path, figure: Path | None = None) -> None:
+    """``kl``: the demo with and without a target, and a picture of both."""
     from common.metric_names import friendly
     from common.run_dir import read_metrics
 
+    curves = {}
     for name, target in (("free", "0"), ("held", str(KL_TARGET))):
         knobs = {"KL_TARGET": target, "TOTAL_STEPS": KL_STEPS, "TEST_FREQ": KL_STEPS, "EXPERIMENT_NAME": name}
         run_dir = run_script("ppo", folder, **knobs)
         records = [record["data"] for record in read_metrics(run_dir) if record["step"]]
-        curve = [friendly(data)["kl_divergence"] for data in records]
+        curve = curves[name] = [friendly(data)["kl_divergence"] for data in records]
+        settled = curve[KL_SETTLED:]
+        within = statistics.mean(KL_TARGET / 2 <= value <= KL_TARGET * 2 for value in settled)
         print(f"{name}: KL by step", " ".join(f"{value:.4f}" for value in curve))
         print(f"{name}: coefficient", " ".join(f"{d['actor/reward_kl_penalty_coeff']:.4f}" for d in records))
-        print(f"{name}: mean of the last half {statistics.mean(curve[KL_STEPS // 2 :]):.4f}; target {KL_TARGET}")
+        print(f"{name}: mean from step {KL_SETTLED + 1} on {statistics.mean(settled):.4f}; target {KL_TARGET}; "
+              f"{within:.0%} of these steps within a factor of two")  # fmt: skip
         report(run_dir)
+    if figure:
+        draw(curves, figure)
+
+
+def draw(curves: dict[str, list[float]], path: Path) -> None:
+    """The KL by step with and without a target, and the band of a factor of two."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = picture.subplots()
+    axes.axhspan(KL_TARGET / 2, KL_TARGET * 2, color="tab:green", alpha=0.12, label="half to twice the target")
+    axes.axhline(KL_TARGET, color="tab:green", linewidth=1)
+    for name, label in (("free", "without a target"), ("held", f"KL_TARGET={KL_TARGET}")):
+        axes.plot(range(1, len(curves[name]) + 1), curves[name], label=label)
+    axes.set(xlabel="step", ylabel="KL to the starting model, nats a token")
+    axes.legend(frameon=False)
+    picture.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -178,9 +199,11 @@ def main() -> None:
     parts = {"model": against_model, "api": against_judge, "failing": against_failing, "kl": holds_the_kl}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=parts)
-    what = parser.parse_args().what
+    parser.add_argument("--figure", type=Path, help="for kl: where to put a picture of the two curves")
+    given = parser.parse_args()
+    extra = [given.figure] if given.what == "kl" else []
     with tempfile.TemporaryDirectory() as folder:
-        parts[what](Path(folder))
+        parts[given.what](Path(folder), *extra)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
     auto.resolve_logging(knobs)
     if everything:
         check_environment(knobs, machine, model, OUTPUTS)
-        if run_dir:
+        if run_dir and not unreadable:
             check_command(knobs, model, run_dir, verl)
     return run_dir
 

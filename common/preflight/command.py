@@ -38,16 +38,23 @@ def launch_command(knobs: Knobs, run_dir: Path) -> list[str]:
 
 def compose(knobs: Knobs, run_dir: Path) -> Any:
     """The composed config of a launch, None when it cannot be composed (the reason is among the errors)."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationResolutionError
+
     from common.runner.compose import ConfigError, compose_command
 
     before = {name: os.environ.get(name) for name in ("RUN_DIR", "OFFLOAD_POLICY")}
     os.environ.update(RUN_DIR=str(run_dir), OFFLOAD_POLICY=str(knobs["OFFLOAD"] == "full").lower())
     try:
         config = compose_command(launch_command(knobs, run_dir))
+        OmegaConf.to_container(config, resolve=True)
         _resolve(config)
         return config
     except ConfigError as error:
         knobs.errors.append(str(error))
+    except InterpolationResolutionError as error:
+        reason = str(error).splitlines()[0]
+        knobs.errors.append(f"{error.full_key}: {reason}; name a key of the config there, or remove it")
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -79,6 +79,21 @@ class ConfigCheck:
 
         return OmegaConf.select(self.config, key, default=default)
 
+    def count(self, key: str, default: int = 0) -> int:
+        """A whole number from 0 on; ``default`` where the config has none, or something else, which is an error."""
+        value = self.get(key)
+        if value is None:
+            return default
+        if isinstance(value, int) and value >= 0:
+            return value
+        if not any(error.startswith(f"{self.name(key)}=") for error in self.errors):
+            self.error(key, "must be a whole number from 0 on")
+        return default
+
+    def size(self, key: str) -> int:
+        """A ``count`` of processes or of parts; 1 where the config has none or 0."""
+        return self.count(key, 1) or 1
+
     def name(self, key: str) -> str:
         """The knob that sets a key, else the key."""
         return self.owners.get(key, key)
@@ -106,7 +121,7 @@ def check_config(check: ConfigCheck, heads: int = 0) -> None:
     if check.get(RL) is None:
         _supervised(check, heads)
         return
-    world = (check.get("trainer.n_gpus_per_node") or 1) * (check.get("trainer.nnodes") or 1)
+    world = check.size("trainer.n_gpus_per_node") * check.size("trainer.nnodes")
     _groups(check)
     _batches(check, world)
     _parallel(check, world, heads)
@@ -132,29 +147,31 @@ def _choices(check: ConfigCheck) -> None:
 
 
 def _lists(check: ConfigCheck) -> None:
-    loggers = check.get("trainer.logger") or []
-    for name in [loggers] if isinstance(loggers, str) else loggers:
+    for name in _texts(check.get("trainer.logger")):
         if name not in LOGGERS:
-            check.error("trainer.logger", f"verl has no logger {name}; {near(str(name), LOGGERS)}")
+            check.error("trainer.logger", f"verl has no logger {name}; {near(name, LOGGERS)}")
     for key in (f"{RL}.actor.checkpoint.save_contents", "checkpoint.save_contents", "critic.checkpoint.save_contents"):
-        contents = check.get(key) or []
+        contents = list(_texts(check.get(key)))
         for name in contents:
             if name not in SAVED:
-                check.error(key, f"a checkpoint cannot hold {name}; {near(str(name), SAVED)}")
+                check.error(key, f"a checkpoint cannot hold {name}; {near(name, SAVED)}")
         if contents and "model" not in contents:
             check.error(key, "without model nothing can be resumed or merged; add model")
         elif contents and "optimizer" not in contents:
             check.warn(key, "without optimizer a resumed run starts Adam anew; add optimizer")
 
 
-def _paths(value: Any) -> Iterator[str]:
-    for path in [value] if isinstance(value, str) else value or []:
-        yield str(path)
+def _texts(value: Any) -> Iterator[str]:
+    """The texts of a list, or of what stands in the place of one."""
+    from omegaconf import ListConfig
+
+    for part in value if isinstance(value, ListConfig) else [] if value is None else [value]:
+        yield str(part)
 
 
 def _files(check: ConfigCheck) -> None:
     for key in ("data.train_files", "data.val_files"):
-        paths = list(_paths(check.get(key)))
+        paths = list(_texts(check.get(key)))
         if not paths and (check.get(RL) is not None or key == "data.train_files"):
             check.error(key, "no file is named; verl needs both; set TRAIN_DATA and VAL_DATA")
         for path in paths:
@@ -165,7 +182,7 @@ def _files(check: ConfigCheck) -> None:
         f"{RL}.model.lora_adapter_path",
         "model.lora_adapter_path",
     ):
-        path = check.get(key)
+        path = str(check.get(key) or "")
         if path and "://" not in path and not Path(path).exists():
             check.error(key, "no such file or folder; correct the path")
     resume = check.get("trainer.resume_from_path")
@@ -186,7 +203,7 @@ def _saving(check: ConfigCheck) -> None:
 
 def _groups(check: ConfigCheck) -> None:
     """Estimators that compare the answers to one prompt need several of them."""
-    estimator, answers = check.get("algorithm.adv_estimator"), check.get(f"{RL}.rollout.n") or 1
+    estimator, answers = check.get("algorithm.adv_estimator"), check.size(f"{RL}.rollout.n")
     if estimator in GROUPED and answers < 2:
         check.error(f"{RL}.rollout.n", f"{estimator} compares the answers to a prompt and needs at least 2; set 8")
     if estimator == "gae" and check.get("critic.enable") is False:
@@ -198,13 +215,13 @@ def _groups(check: ConfigCheck) -> None:
 
 
 def _batches(check: ConfigCheck, world: int) -> None:
-    batch, mini = check.get("data.train_batch_size"), check.get(f"{RL}.actor.ppo_mini_batch_size")
-    answers = check.get(f"{RL}.rollout.n") or 1
+    batch, mini = check.count("data.train_batch_size"), check.count(f"{RL}.actor.ppo_mini_batch_size")
+    answers = check.size(f"{RL}.rollout.n")
     if not batch or not mini:
         return
     if mini > batch:
         check.error(f"{RL}.actor.ppo_mini_batch_size", f"larger than the batch of {batch}; set MINI_BATCH_SIZE={batch}")
-    micro = check.get(f"{RL}.actor.ppo_micro_batch_size_per_gpu")
+    micro = check.count(f"{RL}.actor.ppo_micro_batch_size_per_gpu")
     share = mini * answers // world
     if not check.get(f"{RL}.actor.use_dynamic_bsz") and micro and share % micro:
         fits = [size for size in range(1, share + 1) if share % size == 0]
@@ -213,18 +230,18 @@ def _batches(check: ConfigCheck, world: int) -> None:
             f"{RL}.actor.ppo_micro_batch_size_per_gpu",
             f"must divide the {share} sequences a GPU has of a mini batch; {fix}",
         )
-    generated = check.get("data.gen_batch_size")
+    generated = check.count("data.gen_batch_size")
     if generated and batch % generated and generated % batch:
         check.error("data.gen_batch_size", f"must divide data.train_batch_size={batch}; remove it")
-    critic = check.get("critic.ppo_mini_batch_size")
+    critic = check.count("critic.ppo_mini_batch_size")
     if check.get("algorithm.adv_estimator") == "gae" and critic and critic > batch:
         check.error("critic.ppo_mini_batch_size", f"larger than the batch of {batch}; remove it")
 
 
 def _parallel(check: ConfigCheck, world: int, heads: int) -> None:
-    tensor = check.get(f"{RL}.rollout.tensor_model_parallel_size") or 1
-    data = check.get(f"{RL}.rollout.data_parallel_size") or 1
-    pipeline = check.get(f"{RL}.rollout.pipeline_model_parallel_size") or 1
+    tensor = check.size(f"{RL}.rollout.tensor_model_parallel_size")
+    data = check.size(f"{RL}.rollout.data_parallel_size")
+    pipeline = check.size(f"{RL}.rollout.pipeline_model_parallel_size")
     key = f"{RL}.rollout.tensor_model_parallel_size"
     if world % (tensor * data * pipeline):
         check.error(
@@ -249,7 +266,7 @@ def _divisors(world: int) -> str:
 
 
 def _sequence_parallel(check: ConfigCheck, key: str, model: str, world: int, heads: int) -> None:
-    size = check.get(key) or 1
+    size = check.size(key)
     if size == 1:
         return
     if world % size:
@@ -270,25 +287,24 @@ def _fsdp_size(check: ConfigCheck, key: str, world: int) -> None:
 
 
 def _lengths(check: ConfigCheck) -> None:
-    prompt, response = check.get("data.max_prompt_length") or 0, check.get("data.max_response_length") or 0
-    longest = check.get(f"{RL}.rollout.max_model_len")
+    prompt, response = check.count("data.max_prompt_length"), check.count("data.max_response_length")
+    longest = check.count(f"{RL}.rollout.max_model_len")
     if longest and longest < prompt + response:
         check.error(f"{RL}.rollout.max_model_len", f"shorter than prompt and answer, {prompt + response}; remove it")
-    batched = check.get(f"{RL}.rollout.max_num_batched_tokens")
+    batched = check.count(f"{RL}.rollout.max_num_batched_tokens")
     chunked = check.get(f"{RL}.rollout.enable_chunked_prefill")
     if batched and chunked is False and batched < prompt:
         check.error(
             f"{RL}.rollout.max_num_batched_tokens", f"below a prompt of {prompt} without chunked prefill; raise it"
         )
-    parallel = max(check.get(key) or 1 for key in SEQUENCE_PARALLEL[:2])
+    parallel = max(check.size(key) for key in SEQUENCE_PARALLEL[:2])
     key, dynamic = f"{RL}.actor.ppo_max_token_len_per_gpu", check.get(f"{RL}.actor.use_dynamic_bsz")
-    if dynamic and (check.get(key) or prompt + response) * parallel < prompt + response:
+    if dynamic and (check.count(key) or prompt + response) * parallel < prompt + response:
         check.error(key, f"must hold one sequence of {prompt + response} tokens; raise it, or lower the lengths")
 
 
 def _lora(check: ConfigCheck) -> None:
-    rank = check.get(f"{RL}.model.lora_rank") or 0
-    if not rank:
+    if not check.count(f"{RL}.model.lora_rank"):
         return
     merge, engine = check.get(f"{RL}.model.lora.merge"), check.get(f"{RL}.rollout.name")
     if check.get(f"{RL}.rollout.load_format") not in ("safetensors", "auto") and not merge:
@@ -307,8 +323,8 @@ def _reward_model(check: ConfigCheck) -> None:
         check.error("reward.reward_model.model_path", "a reward model is on and none is named; set REWARD_MODEL_PATH")
     elif str(path).startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
         check.error("reward.reward_model.model_path", "no such folder; set REWARD_MODEL_PATH")
-    world = check.get("trainer.n_gpus_per_node") or 1
-    size = check.get("reward.reward_model.rollout.tensor_model_parallel_size") or 1
+    world = check.size("trainer.n_gpus_per_node")
+    size = check.size("reward.reward_model.rollout.tensor_model_parallel_size")
     if not check.get("reward.reward_model.enable_resource_pool") and world % size:
         check.error("reward.reward_model.rollout.tensor_model_parallel_size", f"{_divisors(world)}")
 
@@ -325,28 +341,28 @@ def _contradictions(check: ConfigCheck) -> None:
             f"{RL}.rollout.multi_turn.enable",
             f"is read nowhere; tools are turned on with {RL}.rollout.agent.default_agent_loop=tool_agent",
         )
-    if check.get("algorithm.adv_estimator") == "gae" and (check.get("trainer.critic_warmup") or 0) >= (
-        check.get("trainer.total_training_steps") or float("inf")
+    if check.get("algorithm.adv_estimator") == "gae" and check.count("trainer.critic_warmup") >= (
+        check.count("trainer.total_training_steps") or float("inf")
     ):
         check.error("trainer.critic_warmup", "the actor would not be trained in any step; lower it")
 
 
 def _supervised(check: ConfigCheck, heads: int) -> None:
-    world = (check.get("trainer.n_gpus_per_node") or 1) * (check.get("trainer.nnodes") or 1)
-    batch = check.get("data.train_batch_size")
-    parallel = check.get("engine.ulysses_sequence_parallel_size") or 1
+    world = check.size("trainer.n_gpus_per_node") * check.size("trainer.nnodes")
+    batch = check.count("data.train_batch_size")
+    parallel = check.size("engine.ulysses_sequence_parallel_size")
     if batch and batch % max(1, world // parallel):
         check.error("data.train_batch_size", f"not divisible by the {world // parallel} data-parallel ranks")
     _sequence_parallel(check, "engine.ulysses_sequence_parallel_size", "model", world, heads)
     _fsdp_size(check, "engine.fsdp_size", world)
-    micro = check.get("data.micro_batch_size_per_gpu")
+    micro = check.count("data.micro_batch_size_per_gpu")
     share = batch // max(1, world // parallel) if batch else 0
     if not check.get("data.use_dynamic_bsz") and micro and share % micro:
         check.error("data.micro_batch_size_per_gpu", f"must divide the {share} rows a GPU has of a batch")
-    budget, longest = check.get("data.max_token_len_per_gpu"), check.get("data.max_length")
+    budget, longest = check.count("data.max_token_len_per_gpu"), check.count("data.max_length")
     if check.get("data.use_dynamic_bsz") and budget and longest and budget * parallel < longest:
         check.error(
             "data.max_token_len_per_gpu", f"must hold one row of {longest} tokens; raise it, or lower MAX_LENGTH"
         )
-    if (check.get("model.lora_rank") or 0) and not check.get("model.lora_alpha"):
+    if check.count("model.lora_rank") and not check.get("model.lora_alpha"):
         check.error("model.lora_alpha", "0 makes the adapter do nothing; set LORA_ALPHA to 2 x LORA_RANK")

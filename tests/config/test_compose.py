@@ -177,3 +177,17 @@ def test_both_devices_compose_with_the_same_algorithm(command, algorithm):
         ignored = {"use_torch_compile", "fsdp_config"}
         actor = [{k: v for k, v in c["actor_rollout_ref"]["actor"].items() if k not in ignored} for c in (one, two)]
         assert actor[0] == actor[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "knobs", "words"),
+    [
+        (["trainer.project_name=${nope}"], {}, "'nope' not found"),
+        (["actor_rollout_ref.rollout.max_num_batched_tokens=many"], {}, "must be a whole number"),
+        ([], {"MAX_PROMPT_LENGTH": "long"}, "MAX_PROMPT_LENGTH=long: must be a whole number"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_and_no_traceback(train, arguments, knobs, words):
+    done = train("grpo", *arguments, DRY_RUN=1, PREFLIGHT="fast", **knobs)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert words in " ".join(done.stderr.split())
