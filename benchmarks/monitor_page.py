@@ -193,6 +193,8 @@ def many_runs(browser, folder: Path) -> None:
         pages[0].wait_for_timeout(30_000)
         print(f"monitor: ten open pages, nothing new: {100 * (used(process)[0] - before) / 30:.1f}% of a core, "
               f"{used(process)[1]:.0f} MiB")  # fmt: skip
+        for one in pages:
+            one.close()
 
 
 def main() -> int:

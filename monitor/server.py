@@ -71,6 +71,32 @@ class ReadAhead:
         self.monitor.metrics(run if run in rows else next(iter(rows), None))
 
 
+class Poll:
+    """Answers `poll.js`, which every open page asks twice a second, ahead of FastAPI: its layers cost more than that.
+
+    Args:
+        app: What is behind it.
+        monitor: The log folder.
+        sampler: The machine.
+    """
+
+    def __init__(self, app: ASGIApp, monitor: Monitor, sampler: Sampler):
+        self.app = app
+        self.monitor = monitor
+        self.sampler = sampler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers /news with a token for the open tab that changes when there is something new."""
+        if scope["type"] != "http" or scope["path"] != "/news":
+            await self.app(scope, receive, send)
+            return
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        tab, run = (asked.get(name, [""])[0] for name in ("tab", "run"))
+        # in a thread: a disk that does not answer must not stop the page
+        names, changed = await run_in_threadpool(token, self.monitor, self.sampler, tab, run, asked.get("compared", []))
+        await JSONResponse({"names": names, "token": changed})(scope, receive, send)
+
+
 def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: str | None = None) -> FastAPI:
     """Builds the whole application.
 
@@ -85,7 +111,7 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
     app.state.monitor = monitor
     sampler = Sampler(monitor.root)
     sampler.start()
-    _routes(app, monitor, sampler, language)
+    _routes(app, monitor, language)
     for one in LANGUAGES:
         blocks = build_page(monitor, sampler, one, refresh)
         app = gr.mount_gradio_app(
@@ -103,23 +129,18 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
         )
         # Gradio's queue, which no event of the page uses, looks for work 1,000 times a second: 2 percent of a core.
         blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = 0.25
+    app.add_middleware(Poll, monitor=monitor, sampler=sampler)
     app.add_middleware(ReadAhead, monitor=monitor)
     if auth:
         app.add_middleware(Password, pair=auth)
     return app
 
 
-def _routes(app: FastAPI, monitor: Monitor, sampler: Sampler, language: str) -> None:
+def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
     @app.get("/")
     def root(request: Request) -> RedirectResponse:
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{language}/{query}")
-
-    @app.get("/news")
-    async def news(tab: str, run: str = "", compared: Annotated[list[str], Query()] = ()) -> JSONResponse:
-        """What `poll.js` asks: a token for the open tab that changes when there is something new."""
-        names, changed = await run_in_threadpool(token, monitor, sampler, tab, run, compared)
-        return JSONResponse({"names": names, "token": changed})
 
     @app.get("/favicon.ico")
     def icon() -> FileResponse:
