@@ -17,7 +17,8 @@ from common.preflight import (
     size_checks,
     sizing,
 )
-from common.preflight.config_checks import ConfigCheck, check_config
+from common.preflight.config_check import ConfigCheck
+from common.preflight.config_checks import check_config
 from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path

@@ -7,12 +7,20 @@ so that nothing heavy is loaded; a test compares the lists with the registries.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-RL = "actor_rollout_ref"
+from common.preflight.config_check import RL, ConfigCheck
+from common.preflight.config_sizes import (
+    check_batches,
+    check_fsdp_size,
+    check_lengths,
+    check_parallel,
+    check_sequence_parallel,
+    divisors,
+)
+
 ESTIMATORS = (
     "gae", "grpo", "grpo_vectorized", "gdpo", "grpo_passk", "reinforce_plus_plus", "reinforce_plus_plus_baseline",
     "rloo", "rloo_vectorized", "opo", "remax", "gpg", "optimal_token_baseline", "tir_optimal_token_baseline",
@@ -28,10 +36,6 @@ LOGGERS = (
     "console", "file", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "rl_insight",
 )  # fmt: skip
 SAVED = ("model", "optimizer", "extra", "hf_model")
-SEQUENCE_PARALLEL = (  # the short ones are verl's older names, which it still obeys
-    f"{RL}.actor.ulysses_sequence_parallel_size", f"{RL}.actor.fsdp_config.ulysses_sequence_parallel_size",
-    "critic.ulysses_sequence_parallel_size", "critic.fsdp.ulysses_sequence_parallel_size",
-)  # fmt: skip
 # Key -> values, for RL configs and for SFT ones; a key that a config does not have is passed over.
 CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm.adv_estimator": ESTIMATORS,
@@ -55,58 +59,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass
-class ConfigCheck:
-    """A composed config with what was found in it.
-
-    Args:
-        config: As Hydra composed it.
-        owners: Key of verl -> knob that sets it.
-        own_names: Whether a file of the user's registers estimators and losses (it has been checked already).
-        errors: Stop the launch.
-        warnings: Do not.
-    """
-
-    config: Any
-    owners: Mapping[str, str] = field(default_factory=dict)
-    own_names: bool = False
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of a dotted key, ``default`` when the config has no such key."""
-        from omegaconf import OmegaConf
-
-        return OmegaConf.select(self.config, key, default=default)
-
-    def count(self, key: str, default: int = 0) -> int:
-        """A whole number from 0 on; ``default`` where the config has none, or something else, which is an error."""
-        value = self.get(key)
-        if value is None:
-            return default
-        if isinstance(value, int) and value >= 0:
-            return value
-        if not any(error.startswith(f"{self.name(key)}=") for error in self.errors):
-            self.error(key, "must be a whole number from 0 on")
-        return default
-
-    def size(self, key: str) -> int:
-        """A ``count`` of processes or of parts; 1 where the config has none or 0."""
-        return self.count(key, 1) or 1
-
-    def name(self, key: str) -> str:
-        """The knob that sets a key, else the key."""
-        return self.owners.get(key, key)
-
-    def error(self, key: str, text: str) -> None:
-        """Note what is wrong with the value of a key."""
-        self.errors.append(f"{self.name(key)}={self.get(key)}: {text}")
-
-    def warn(self, key: str, text: str) -> None:
-        """Note what to look at in the value of a key."""
-        self.warnings.append(f"{self.name(key)}={self.get(key)}: {text}")
-
-
 def check_config(check: ConfigCheck, heads: int = 0) -> None:
     """All checks of a composed config.
 
@@ -123,9 +75,9 @@ def check_config(check: ConfigCheck, heads: int = 0) -> None:
         return
     world = check.size("trainer.n_gpus_per_node") * check.size("trainer.nnodes")
     _groups(check)
-    _batches(check, world)
-    _parallel(check, world, heads)
-    _lengths(check)
+    check_batches(check, world)
+    check_parallel(check, world, heads)
+    check_lengths(check)
     _lora(check)
     _reward_model(check)
     _contradictions(check)
@@ -214,95 +166,6 @@ def _groups(check: ConfigCheck) -> None:
         check.error(f"{RL}.rollout.temperature", "all answers to a prompt would be the same; set TEMPERATURE=1.0")
 
 
-def _batches(check: ConfigCheck, world: int) -> None:
-    batch, mini = check.count("data.train_batch_size"), check.count(f"{RL}.actor.ppo_mini_batch_size")
-    answers = check.size(f"{RL}.rollout.n")
-    if not batch or not mini:
-        return
-    if mini > batch:
-        check.error(f"{RL}.actor.ppo_mini_batch_size", f"larger than the batch of {batch}; set MINI_BATCH_SIZE={batch}")
-    micro = check.count(f"{RL}.actor.ppo_micro_batch_size_per_gpu")
-    share = mini * answers // world
-    if not check.get(f"{RL}.actor.use_dynamic_bsz") and micro and share % micro:
-        fits = [size for size in range(1, share + 1) if share % size == 0]
-        fix = f"use one of {', '.join(map(str, fits))}"
-        check.error(
-            f"{RL}.actor.ppo_micro_batch_size_per_gpu",
-            f"must divide the {share} sequences a GPU has of a mini batch; {fix}",
-        )
-    generated = check.count("data.gen_batch_size")
-    if generated and batch % generated and generated % batch:
-        check.error("data.gen_batch_size", f"must divide data.train_batch_size={batch}; remove it")
-    critic = check.count("critic.ppo_mini_batch_size")
-    if check.get("algorithm.adv_estimator") == "gae" and critic and critic > batch:
-        check.error("critic.ppo_mini_batch_size", f"larger than the batch of {batch}; remove it")
-
-
-def _parallel(check: ConfigCheck, world: int, heads: int) -> None:
-    tensor = check.size(f"{RL}.rollout.tensor_model_parallel_size")
-    data = check.size(f"{RL}.rollout.data_parallel_size")
-    pipeline = check.size(f"{RL}.rollout.pipeline_model_parallel_size")
-    key = f"{RL}.rollout.tensor_model_parallel_size"
-    if world % (tensor * data * pipeline):
-        check.error(
-            key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}; {_divisors(world)}"
-        )
-    elif heads and heads % tensor:
-        fits = [size for size in range(1, world + 1) if world % size == 0 and heads % size == 0]
-        check.error(key, f"the model has {heads} attention heads; use one of {', '.join(map(str, fits))}")
-    if pipeline > 1:
-        check.error(f"{RL}.rollout.pipeline_model_parallel_size", "no rollout engine of verl does it; set 1")
-    for key in SEQUENCE_PARALLEL:
-        model = "critic.model" if key.startswith("critic") else f"{RL}.model"
-        _sequence_parallel(check, key, model, world, heads)
-    _fsdp_size(check, f"{RL}.actor.fsdp_config.fsdp_size", world)
-    share = check.get(f"{RL}.rollout.gpu_memory_utilization")
-    if isinstance(share, float | int) and share > 0.95 and check.get(f"{RL}.rollout.name") != "hf":
-        check.error(f"{RL}.rollout.gpu_memory_utilization", "leaves nothing for training; set 0.4 to 0.7")
-
-
-def _divisors(world: int) -> str:
-    return "use one of " + ", ".join(str(size) for size in range(1, world + 1) if world % size == 0)
-
-
-def _sequence_parallel(check: ConfigCheck, key: str, model: str, world: int, heads: int) -> None:
-    size = check.size(key)
-    if size == 1:
-        return
-    if world % size:
-        check.error(key, f"must divide the {world} GPUs; {_divisors(world)}")
-    elif heads and heads % size:
-        check.error(key, f"must divide the model's {heads} attention heads; use 1, or a divisor of it")
-    # verl's exchange between the GPUs sits in flash-attn's call (verl/models/transformers/monkey_patch.py); with any
-    # other attention each GPU would see its part of a sequence alone, and nothing would say so.
-    attention = check.get(f"{model}.override_config.attn_implementation") or "flash_attention_2"  # verl's default
-    if attention != "flash_attention_2" or not check.get(f"{model}.use_remove_padding"):
-        check.error(key, f"works with flash-attn only, not {attention}; set ATTENTION=flash_attention_2, or 1 here")
-
-
-def _fsdp_size(check: ConfigCheck, key: str, world: int) -> None:
-    size = check.get(key)
-    if isinstance(size, int) and size > 0 and world % size:
-        check.error(key, f"must divide the {world} GPUs; {_divisors(world)}, or -1 for all")
-
-
-def _lengths(check: ConfigCheck) -> None:
-    prompt, response = check.count("data.max_prompt_length"), check.count("data.max_response_length")
-    longest = check.count(f"{RL}.rollout.max_model_len")
-    if longest and longest < prompt + response:
-        check.error(f"{RL}.rollout.max_model_len", f"shorter than prompt and answer, {prompt + response}; remove it")
-    batched = check.count(f"{RL}.rollout.max_num_batched_tokens")
-    chunked = check.get(f"{RL}.rollout.enable_chunked_prefill")
-    if batched and chunked is False and batched < prompt:
-        check.error(
-            f"{RL}.rollout.max_num_batched_tokens", f"below a prompt of {prompt} without chunked prefill; raise it"
-        )
-    parallel = max(check.size(key) for key in SEQUENCE_PARALLEL[:2])
-    key, dynamic = f"{RL}.actor.ppo_max_token_len_per_gpu", check.get(f"{RL}.actor.use_dynamic_bsz")
-    if dynamic and (check.count(key) or prompt + response) * parallel < prompt + response:
-        check.error(key, f"must hold one sequence of {prompt + response} tokens; raise it, or lower the lengths")
-
-
 def _lora(check: ConfigCheck) -> None:
     if not check.count(f"{RL}.model.lora_rank"):
         return
@@ -326,7 +189,7 @@ def _reward_model(check: ConfigCheck) -> None:
     world = check.size("trainer.n_gpus_per_node")
     size = check.size("reward.reward_model.rollout.tensor_model_parallel_size")
     if not check.get("reward.reward_model.enable_resource_pool") and world % size:
-        check.error("reward.reward_model.rollout.tensor_model_parallel_size", f"{_divisors(world)}")
+        check.error("reward.reward_model.rollout.tensor_model_parallel_size", f"{divisors(world)}")
 
 
 def _contradictions(check: ConfigCheck) -> None:
@@ -353,8 +216,8 @@ def _supervised(check: ConfigCheck, heads: int) -> None:
     parallel = check.size("engine.ulysses_sequence_parallel_size")
     if batch and batch % max(1, world // parallel):
         check.error("data.train_batch_size", f"not divisible by the {world // parallel} data-parallel ranks")
-    _sequence_parallel(check, "engine.ulysses_sequence_parallel_size", "model", world, heads)
-    _fsdp_size(check, "engine.fsdp_size", world)
+    check_sequence_parallel(check, "engine.ulysses_sequence_parallel_size", "model", world, heads)
+    check_fsdp_size(check, "engine.fsdp_size", world)
     micro = check.count("data.micro_batch_size_per_gpu")
     share = batch // max(1, world // parallel) if batch else 0
     if not check.get("data.use_dynamic_bsz") and micro and share % micro:

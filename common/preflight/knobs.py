@@ -178,9 +178,7 @@ class Knobs:
 
     def decimal(self, name: str) -> float | None:
         """A number knob; None when it is not there, not resolved, or was refused (its error is on the list)."""
-        text = self.values.get(name, "")
-        number = float(text) if re.fullmatch(DECIMAL, text) else math.inf
-        return None if math.isinf(number) else number
+        return _decimal(self.values.get(name, ""))
 
 
 def read_block(script: Path) -> dict[str, str]:
@@ -243,11 +241,15 @@ def check_value(name: str, value: str) -> str | None:
     return None if ok else f"{name}={value}: must be {expected}{or_auto}"
 
 
+def _decimal(text: str) -> float | None:
+    """A finite number, None for any other text."""
+    number = float(text) if re.fullmatch(DECIMAL, text) else math.inf
+    return None if math.isinf(number) else number
+
+
 def _number_ok(rule: Rule, text: str) -> bool:
-    if not re.fullmatch(WHOLE if rule.kind == "int" else DECIMAL, text):
-        return False
-    number = float(text)
-    if math.isinf(number):
+    number = _decimal(text)
+    if number is None or (rule.kind == "int" and not re.fullmatch(WHOLE, text)):
         return False
     low_ok = rule.low is None or (number > rule.low if rule.above else number >= rule.low)
     return low_ok and (rule.high is None or number <= rule.high)

@@ -1,0 +1,61 @@
+"""A composed config with what was found in it: what the checks of config_checks.py and config_sizes.py write into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RL = "actor_rollout_ref"
+
+
+@dataclass
+class ConfigCheck:
+    """A composed config with what was found in it.
+
+    Args:
+        config: As Hydra composed it.
+        owners: Key of verl -> knob that sets it.
+        own_names: Whether a file of the user's registers estimators and losses (it has been checked already).
+        errors: Stop the launch.
+        warnings: Do not.
+    """
+
+    config: Any
+    owners: Mapping[str, str] = field(default_factory=dict)
+    own_names: bool = False
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a dotted key, ``default`` when the config has no such key."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.select(self.config, key, default=default)
+
+    def count(self, key: str, default: int = 0) -> int:
+        """A whole number from 0 on; ``default`` where the config has none, or something else, which is an error."""
+        value = self.get(key)
+        if value is None:
+            return default
+        if isinstance(value, int) and value >= 0:
+            return value
+        if not any(error.startswith(f"{self.name(key)}=") for error in self.errors):
+            self.error(key, "must be a whole number from 0 on")
+        return default
+
+    def size(self, key: str) -> int:
+        """A ``count`` of processes or of parts; 1 where the config has none or 0."""
+        return self.count(key, 1) or 1
+
+    def name(self, key: str) -> str:
+        """The knob that sets a key, else the key."""
+        return self.owners.get(key, key)
+
+    def error(self, key: str, text: str) -> None:
+        """Note what is wrong with the value of a key."""
+        self.errors.append(f"{self.name(key)}={self.get(key)}: {text}")
+
+    def warn(self, key: str, text: str) -> None:
+        """Note what to look at in the value of a key."""
+        self.warnings.append(f"{self.name(key)}={self.get(key)}: {text}")
