@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.rewards.number import read_number
+from common.answers.number import read_number
 from common.rewards.result import scored
 
 MARK = "####"

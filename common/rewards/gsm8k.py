@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from common.rewards.number import LONGEST, Number, last_number, leading_number
+from common.answers.number import LONGEST, Number, last_number, leading_number
 from common.rewards.result import refuse, scored, unusable
 
 MARK = "####"
