@@ -118,14 +118,14 @@ def _opened(text: str, in_box: bool) -> tuple[str, str]:
     dressed = _undressed(text)
     if in_box or dressed is not None:
         return ("dress", dressed) if dressed is not None else ("", "")
-    for mark, find in (("tag", _tagged), ("hash", _hashed), ("box", last_box), ("said", _said), ("bold", _bold_end)):
+    for mark, find in (("tag", tagged), ("hash", _hashed), ("box", last_box), ("said", _said), ("bold", _bold_end)):
         inside = find(text)
         if inside is not None:
             return mark, inside
     return "", ""
 
 
-def _tagged(text: str) -> str | None:
+def tagged(text: str) -> str | None:
     ends = list(_TAG_END.finditer(text))
     for end in reversed(ends[-3:]):
         opening = f"<{end[1].lower()}>"
