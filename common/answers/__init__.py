@@ -1,6 +1,6 @@
-"""The one reader of answers: the rewards, the data door, the bench and test.sh take what an answer says from here.
+r"""The one reader of answers: the rewards, the data door, the bench and test.sh take what an answer says from here.
 
-- ``read_answer`` cuts the thought off and opens the marks (`<answer>`, `####`, `\\boxed{}`, "the answer is", bold)
+- ``read_answer`` cuts the thought off and opens the marks (`<answer>`, `####`, `\boxed{}`, "the answer is", bold)
 - ``accepted`` lists the answers that a ground truth accepts
 - ``number`` reads numbers, ``letters`` the letters of multiple choice
 """

@@ -126,6 +126,7 @@ def _opened(text: str, in_box: bool) -> tuple[str, str]:
 
 
 def tagged(text: str) -> str | None:
+    """Returns what the last `<answer>...</answer>` holds; None without one that is closed."""
     ends = list(_TAG_END.finditer(text))
     for end in reversed(ends[-3:]):
         opening = f"<{end[1].lower()}>"
@@ -175,10 +176,8 @@ def last_box(text: str) -> str | None:
         if inside and not (spans and found.start() < spans[-1][1]):
             spans.append((found.start(), end + 1, inside))
     if not spans:
-        bare = None
-        for bare in _BARE_BOX.finditer(text):
-            pass
-        return bare[1] if bare else None
+        bare = _BARE_BOX.findall(text)
+        return bare[-1] if bare else None
     parts = [spans[-1]]
     for span in reversed(spans[:-1]):
         if not _BETWEEN_BOXES.fullmatch(text, span[1], parts[0][0]):
@@ -209,15 +208,13 @@ def _closing(text: str, found: re.Match[str]) -> int | None:
 
 
 def _said(text: str) -> str | None:
-    last = None
-    for last in _SAID.finditer(text[-LONGEST:]):
-        pass
-    if last is None:
+    sentences = _SAID.findall(text[-LONGEST:])
+    if not sentences:
         return None
-    said = next(group for group in last.groups() if group)
+    said = "".join(sentences[-1])  # one of the groups is not empty
     again = _SAID.search(said)  # "The answer to ... is: the answer is X"
     if again:
-        said = next(group for group in again.groups() if group)
+        said = "".join(filter(None, again.groups()))
     end = _SENTENCE_END.search(said)
     said = (said[: end.start()] if end else said).strip().rstrip(".。")
     return said.strip() or None

@@ -3,8 +3,8 @@ r"""The letters of multiple choice, A to J, that an answer states.
     >>> sorted(stated_letters("First I thought the answer is A. The answer is (B)."))
     ['B']
 
-A statement is a head ("the answer is", 故选) before letters, or a tail ("is correct", 正确) behind them; a box, a `####`
-line or a line that is nothing but letters states them too. The last statement counts.
+A statement is a head ("the answer is", 故选) before letters, or a tail ("is correct", 正确) behind them; a box, a
+`####` line or a line that is nothing but letters states them too. The last statement counts.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ _ONLY = re.compile(
 )
 _OPTION = re.compile(r"(?:^|\n)\s?\(?[A-J][.:)、]\s?[^\n]*\S")
 _TAKEN_BACK = re.compile(
-    r"(?:^|[.!?\n。!,]\s?)(?:(?:oh|hmm|but|no|ah)[,.]?\s)?(?:wait|hold on|scratch that|on second thought|不对|等等|等一下|更正)\b"
+    r"(?:^|[.!?\n。!,]\s?)(?:(?:oh|hmm|but|no|ah)[,.]?\s)?(?:wait|hold on|scratch that|on second thought)\b"
+    r"|(?:^|[。!,?\n]\s?)(?:哦|不)?,?(?:不对|等等|等一下|更正)"
     r"|(?:that's|that is|this is|i was) (?:wrong|incorrect|not right)",
     re.IGNORECASE,
 )

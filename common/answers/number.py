@@ -30,9 +30,7 @@ LEADING = re.compile(
     rf"(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCENT}"
     r"(?![\d/]|[.,]\d|[eE][-+]?\d)"  # 12,34 and 1.2.3 and 1e3 are no numbers here, nor is the 1 in 1/2/3
 )
-ANYWHERE = re.compile(
-    rf"(?<![\w.,/^])(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCENT}(?![\d/]|[.,]\d)"
-)
+ANYWHERE = re.compile(rf"(?<![\w.,/^])(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCENT}(?![\d/]|[.,]\d)")
 _SECOND = re.compile(r"(?<![A-Za-z^{\d])\d")  # a further number; not the 2 of m2, km^2 or m^{2}
 _VULGAR = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _FRAC = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")

@@ -28,11 +28,9 @@ def behind_thought(text: Any) -> str | None:
     if not isinstance(text, str):
         return None
     if "<" in text or "◁" in text or "[" in text:
-        last = None
-        for last in _TAG.finditer(text):
-            pass
-        if last is not None:
-            return text[last.end() :] if last["close"] else None
+        tags = list(_TAG.finditer(text))
+        if tags:
+            return text[tags[-1].end() :] if tags[-1]["close"] else None
     if _CHANNEL.match(text):
         _, found, answer = text.rpartition(_FINAL)
         return answer if found else None

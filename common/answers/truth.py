@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Objects with accepted answers: Search-R1's {"target": [...]}, SQuAD's {"text": [...]}, TriviaQA's {"value", "aliases"}.
+# Objects with accepted answers: {"target": [...]} of Search-R1, SQuAD's text, value and aliases of TriviaQA.
 KEYS = ("target", "targets", "text", "value", "aliases", "answers", "answer")
 
 

@@ -3,9 +3,9 @@
     >>> same_words("THE  Eiffel-Tower!", "eiffel tower"), same_words("3.5", "35")
     (True, False)
 
-Source: SQuAD's evaluation, Rajpurkar et al., arXiv 1606.05250 (lower case, no punctuation, no articles). Ours: full width
-and Chinese punctuation, white space only counts between numbers, and what belongs to a number or a name stays: the
-point of 3.5, the sign of -5, 1/2, 3:45, 10-12, 5%, C++, x = 5.
+Source: SQuAD's evaluation, Rajpurkar et al., arXiv 1606.05250 (lower case, no punctuation, no articles). Ours: full
+width and Chinese punctuation, white space only counts between numbers, and what belongs to a number or a name stays:
+the point of 3.5, the sign of -5, 1/2, 3:45, 10-12, 5%, C++, x = 5.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.answers.number import read_number
 from common.evaluation.questions import Question
 from common.evaluation.settings import EvaluationError
 from common.rewards.bench import FACE, find_target
 from common.rewards.choice import multiple_choice
 from common.rewards.compose import REWARDS, route
-from common.answers.number import read_number
 from common.run_dir import read_run
 
 ALIASES = {"exact": "exact_match", "normalized": "normalized_match", "choice": "multiple_choice"}

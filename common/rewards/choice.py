@@ -19,7 +19,9 @@ from common.answers.letters import only_letters, stated_letters
 from common.rewards.result import refuse, scored, unusable
 
 WANTED = "a letter A to J, such as B or (B) or B. Paris, or several: A, C"
-_FIRST = re.compile(r"(?:(?i:option|choice|answer|选项|答案)[\s:是为]*)?[(\[【]?\s?([A-Ja-j])\s?[)\]】]?(?:\s*[.:),、]\s*\S.*|\s*[.)、]?)")
+_FIRST = re.compile(
+    r"(?:(?i:option|choice|answer|选项|答案)[\s:是为]*)?[(\[【]?\s?([A-Ja-j])\s?[)\]】]?(?:\s*[.:),、]\s*\S.*|\s*[.)、]?)"
+)
 
 
 def multiple_choice(
@@ -27,9 +29,9 @@ def multiple_choice(
 ) -> dict[str, float]:
     r"""Scores 1.0 when the last clear statement of an answer names the right letter, or just the right letters.
 
-    Clear are "The answer is (B)", "B is correct", "答案是B", "选B", "B正确", "\boxed{B}", "#### B", "<answer>B</answer>",
-    and a first or last line that is the letter alone or before its text. "A or B" is no answer. An unfinished thought
-    has none.
+    Clear are "The answer is (B)", "B is correct", "答案是B", "选B", "B正确", "\boxed{B}", "#### B",
+    "<answer>B</answer>", and a first or last line that is the letter alone or before its text. "A or B" is no answer.
+    An unfinished thought has none.
 
     Args:
         data_source: Column `data_source` of the row. Unused.

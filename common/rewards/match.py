@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from common.answers import accepted, marked_answer, read_answer
-from common.answers.words import keys, same_words
+from common.answers.words import same_words
 from common.rewards.result import as_text, refuse, scored, unusable
 
 LONGEST = 10_000  # characters of a text that is normalised; a longer answer is not the right one
@@ -71,17 +71,14 @@ def normalized_match(
         `score` and `acc`, 1.0 or 0.0, and `format`, 1.0 when the final answer is not empty.
 
     Raises:
-        ValueError: If the ground truth is empty, also after normalising, or neither text nor number.
+        ValueError: If the ground truth is empty or neither text nor number.
     """
     if kwargs:
         refuse(kwargs, "normalized_match", "")
     truths = _truths("normalized_match", ground_truth)
-    for truth in truths:
-        if not keys(truth):
-            raise unusable("normalized_match", truth, "more than punctuation; use exact_match for those")
     reading = read_answer(solution_str)
     layers = [layer for layer in reading.layers if len(layer) <= LONGEST]
-    correct = any(same_words(layer, truth) for layer in layers for truth in truths)
+    correct = any(layer == truth or same_words(layer, truth) for layer in layers for truth in truths)
     return scored(correct, reading.text != "")
 
 
