@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _FORMULA = re.compile(rb"<(?:\w+:)?f[ >/]")
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=\"([A-Z]+)(\d+):([A-Z]+)(\d+)\"")
+ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#SPILL!", "#CALC!", "#FIELD!"}
+NO_RESULT = object()  # stands for a cell whose formula was never computed
 _OVERLAP = 200  # bytes; no mark is longer
 
 
@@ -40,10 +42,10 @@ def excel_rows(path: Path, packed: bool, header: bool, sheet: str | int | None, 
         if sheet is None:
             _name_others(path, book, chosen, header, say)
         has_formulas, merged = _marks(path, chosen)
-        rows = _cells(chosen)
+        rows = _values(chosen)
         if has_formulas:
             formulas = _open(path, data_only=False)
-            rows = _without_result(rows, _cells(formulas[chosen.title]))
+            rows = _without_result(chosen, formulas[chosen.title])
         yield from _Table(path, header, merged, say).records(rows)
     finally:
         book.close()
@@ -77,15 +79,15 @@ def _name_others(path: Path, book: Workbook, chosen: ReadOnlyWorksheet, header: 
     for sheet in book.worksheets:
         if sheet.title == chosen.title:
             continue
-        filled = sum(1 for cells in _cells(sheet) if any(cell.value is not None for cell in cells))
+        filled = sum(1 for values in _values(sheet) if any(value is not None for value in values))
         if filled > header:
             rows = count(filled - header, "row")
             say(f"{path.name}: only the sheet {chosen.title} is read; {sheet.title} ({rows}) is left out, see --sheet")
 
 
-def _cells(sheet: ReadOnlyWorksheet) -> Iterator[tuple[Any, ...]]:
+def _values(sheet: ReadOnlyWorksheet) -> Iterator[tuple[Any, ...]]:
     sheet.reset_dimensions()  # what a file says of its size is often wrong, and cells outside it would be lost
-    return sheet.iter_rows()
+    return sheet.iter_rows(values_only=True)
 
 
 def _marks(path: Path, sheet: ReadOnlyWorksheet) -> tuple[bool, list[tuple[int, int, int]]]:
@@ -104,23 +106,13 @@ def _marks(path: Path, sheet: ReadOnlyWorksheet) -> tuple[bool, list[tuple[int, 
     return has_formulas, [(top, bottom, column) for (column, top), bottom in merged.items()]
 
 
-class _NoCell:
-    """Stands in place of a cell that a row does not have."""
-
-    value, data_type = None, "n"
-
-
-class _NoResult:
-    """Stands in place of a cell whose formula was never computed."""
-
-    value, data_type = "", "no result"
-
-
-def _without_result(results: Iterator[tuple], formulas: Iterator[tuple]) -> Iterator[tuple]:
-    """Cells with their results, and those that have a formula and no result marked."""
-    for cells, others in zip(results, formulas, strict=False):
+def _without_result(results: ReadOnlyWorksheet, formulas: ReadOnlyWorksheet) -> Iterator[tuple[Any, ...]]:
+    """Values of cells, ``NO_RESULT`` for those that have a formula and no result."""
+    for sheet in (results, formulas):
+        sheet.reset_dimensions()
+    for cells, others in zip(results.iter_rows(), formulas.iter_rows(), strict=True):
         yield tuple(
-            _NoResult if other.data_type == "f" and cell.value is None and cell.data_type == "n" else cell
+            NO_RESULT if other.data_type == "f" and cell.value is None and cell.data_type == "n" else cell.value
             for cell, other in zip(cells, others, strict=True)
         )
 
@@ -133,14 +125,16 @@ class _Table:
         self.merged: dict[int, list[tuple[int, int]]] = {}  # first row: last row and position
         for top, bottom, column in merged:
             self.merged.setdefault(top, []).append((bottom, column - 1))
-        self.spanning: dict[int, tuple[int, Any]] = {}  # position: last row and cell of a merged one
+        self.spanning: dict[int, tuple[int, Any]] = {}  # position: last row and value of a merged cell
         self.said: set[str] = set()
         self.names: list[str] = []
         self.nameless: set[int] = set()
 
     def records(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[Record]:
         """Yield the rows below the header, each with its number."""
-        filled = ((number, cells) for number, cells in enumerate(rows, 1) if any(c.value is not None for c in cells))
+        filled = (
+            (number, values) for number, values in enumerate(rows, 1) if any(value is not None for value in values)
+        )
         first = next(filled, None)
         if first is None:
             raise DataError(f"{self.path}: the sheet is empty; choose another with --sheet")
@@ -148,11 +142,11 @@ class _Table:
             self._read_names(*first)
         else:
             filled = chain([first], filled)
-        for number, cells in filled:
-            yield self._record(number, self._merged(number, cells) if self.merged else cells)
+        for number, values in filled:
+            yield self._record(number, self._with_merged(number, values) if self.merged else values)
 
-    def _read_names(self, number: int, cells: tuple[Any, ...]) -> None:
-        names = ["" if cell.value is None else str(_as_seen(cell.value)).strip() for cell in cells]
+    def _read_names(self, number: int, values: tuple[Any, ...]) -> None:
+        names = ["" if value is None else str(_as_seen(value)).strip() for value in values]
         twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
             raise DataError(
@@ -161,51 +155,53 @@ class _Table:
         self.names = [name or numbered(position) for position, name in enumerate(names, 1)]
         self.nameless = {position for position, name in enumerate(names) if not name}
 
-    def _record(self, number: int, cells: Sequence[Any]) -> Record:
+    def _record(self, number: int, values: Sequence[Any]) -> Record:
         row = {name: None for position, name in enumerate(self.names) if position not in self.nameless}
-        for position, cell in enumerate(cells):
-            if cell.value is None:
+        for position, value in enumerate(values):
+            if value is None:
                 continue
             for new in range(len(self.names), position + 1):  # wider than the rows before it
                 self.names.append(numbered(new + 1))
                 self.nameless |= {new} if self.header else set()
             name = self.names[position]
-            if cell.data_type == "no result":
+            if value is NO_RESULT:
                 advice = "open the file in Excel or LibreOffice, save it, and try again"
                 return Record(number, None, f"{name}: holds a formula without its result; {advice}")
             if position in self.nameless:
-                self._say_once(f"column {position + 1} has no name in the header; it is called {name}")
-            row[name] = self._value(name, cell)
+                self._say_once(name, f"column {position + 1} has no name in the header; it is called {name}")
+            row[name] = self._value(name, value)
         return Record(number, row)
 
-    def _merged(self, number: int, cells: Sequence[Any]) -> list[Any]:
-        """The cells of a row, those below the first of a merged one with its value."""
-        made = list(cells)
-        for position, (bottom, cell) in list(self.spanning.items()):
+    def _with_merged(self, number: int, values: Sequence[Any]) -> list[Any]:
+        """The values of a row, with those of merged cells that began above it."""
+        made = list(values)
+        for position, (bottom, value) in list(self.spanning.items()):
             if number > bottom:
                 del self.spanning[position]
                 continue
-            made += [_NoCell] * (position + 1 - len(made))
-            if made[position].value is None:
-                made[position] = cell
-                self._say_once("cells are merged over rows; each of the rows gets the value")
+            made += [None] * (position + 1 - len(made))
+            if made[position] is None:
+                made[position] = value
+                self._say_once("merged", "cells are merged over rows; each of the rows gets the value")
         for bottom, position in self.merged.get(number, ()):
-            if position < len(cells):
-                self.spanning[position] = bottom, cells[position]
+            if position < len(values):
+                self.spanning[position] = bottom, values[position]
         return made
 
-    def _value(self, name: str, cell: Any) -> Any:
-        if cell.data_type == "e":
-            self._say_once(f"{name}: cells with an Excel error ({cell.value}) are taken as empty")
+    def _value(self, name: str, value: Any) -> Any:
+        if type(value) is str and value in ERRORS:
+            self._say_once(f"{name} {value}", f"{name}: cells with the Excel error {value} are taken as empty")
             return None
-        value = _as_seen(cell.value)
-        if type(value) is str and type(cell.value) is not str:
-            self._say_once(f"{name}: dates are written as {value}; Excel makes dates of fractions such as 1/2")
-        return value
+        seen = _as_seen(value)
+        if type(seen) is str and type(value) is not str:
+            self._say_once(
+                f"{name} date", f"{name}: dates are written as {seen}; Excel makes dates of 1/2 and the like"
+            )
+        return seen
 
-    def _say_once(self, sentence: str) -> None:
-        if sentence.split("(")[0][:60] not in self.said:
-            self.said.add(sentence.split("(")[0][:60])
+    def _say_once(self, key: str, sentence: str) -> None:
+        if key not in self.said:
+            self.said.add(key)
             self.say(f"{self.path.name}: {sentence}")
 
 
