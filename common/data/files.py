@@ -150,18 +150,20 @@ def text_chunks(path: Path, packed: bool, encoding: str | None = None, errors: s
         decoder = codecs.getincrementaldecoder(encoding or "utf-8")(errors)
     except LookupError as error:
         raise DataError(f"--encoding {encoding}: not known; for Chinese files try gb18030") from error
-    number, first = 1, True
+    number, column, first = 1, 0, True  # column: bytes of the line that were in the pieces before
     with contextlib.closing(chunks(path, packed, encoding)) as pieces:
         for data in chain(pieces, [b""]):
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}: {_not_decoded(error, number, encoding)}") from error
+                column -= len(error.object) - len(data)  # the beginning of a character was kept from the last piece
+                raise DataError(f"{path}: {_not_decoded(error, number, column, encoding)}") from error
             except UnicodeError as error:
                 raise DataError(f"{path}: line {number}: is not {encoding} ({error})") from error
             if first and text:
                 text, first = text.removeprefix("\ufeff"), False
             number += text.count("\n")
+            column = len(data) - data.rfind(b"\n") - 1 if b"\n" in data else column + len(data)
             if text:
                 yield text
 
@@ -185,16 +187,15 @@ def text_lines(path: Path, packed: bool, encoding: str | None = None) -> Iterato
         yield rest + "\n"
 
 
-def _not_decoded(error: UnicodeDecodeError, line: int, encoding: str | None) -> str:
-    """What is wrong where, for a piece of a file that begins in a line."""
+def _not_decoded(error: UnicodeDecodeError, line: int, column: int, encoding: str | None) -> str:
+    """What is wrong where, for a piece of a file that begins in a line behind so many bytes of it."""
     before = error.object[: error.start]
-    number = line + before.count(b"\n") if encoding is None else line + before.decode(encoding, "replace").count("\n")
     if encoding is not None:
-        return f"line {number}: is not {encoding} ({error.reason})"
-    starts = before.rfind(b"\n") + 1
+        return f"line {line + before.decode(encoding, 'replace').count(chr(10))}: is not {encoding} ({error.reason})"
+    number, starts = line + before.count(b"\n"), before.rfind(b"\n") + 1
+    column = error.start - starts + 1 + (0 if starts else column)
     text = error.object[starts:].split(b"\n", 1)[0]
-    at = f"byte {error.object[error.start]:#04x} at {error.start - starts + 1}"
-    return f"line {number}: is not UTF-8 ({at}){guess_of_encoding(text)}"
+    return f"line {number}: is not UTF-8 (byte {error.object[error.start]:#04x} at {column}){guess_of_encoding(text)}"
 
 
 def too_long() -> str:
@@ -205,7 +206,7 @@ def too_long() -> str:
 def guess_of_encoding(line: bytes) -> str:
     """A hint for a line that is not UTF-8 and may be Chinese; empty when it is not."""
     try:
-        line.decode("gb18030")
+        codecs.getincrementaldecoder("gb18030")().decode(line)  # its last character may be cut off
     except UnicodeDecodeError:
         return ""
     return "; it may be GBK: give --encoding gb18030"
