@@ -69,7 +69,10 @@ def _names(path: Path, first: list[str]) -> list[str]:
     names = [name.strip() or numbered(position) for position, name in enumerate(first, 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: line 1: two columns have the same name: {', '.join(twice)}; rename one")
+        raise DataError(
+            f"{path}: line 1: two columns have the same name: {', '.join(twice)}; rename one "
+            "(or give --no-header if this is no header)"
+        )
     return names
 
 

@@ -22,6 +22,7 @@ _FORMULA = re.compile(rb"<(?:\w+:)?f[ >/]")
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=\"([A-Z]+)(\d+):([A-Z]+)(\d+)\"")
 ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#SPILL!", "#CALC!", "#FIELD!"}
 NO_RESULT = object()  # stands for a cell whose formula was never computed
+_Filled = tuple[int, tuple[Any, ...]]  # number and values of a row that is not empty
 _OVERLAP = 200  # bytes; no mark is longer
 
 
@@ -139,11 +140,26 @@ class _Table:
         if first is None:
             raise DataError(f"{self.path}: the sheet is empty; choose another with --sheet")
         if self.header:
-            self._read_names(*first)
+            filled = self._without_title(first, filled)
+            self._read_names(*next(filled))
         else:
             filled = chain([first], filled)
         for number, values in filled:
             yield self._record(number, self._with_merged(number, values) if self.merged else values)
+
+    def _without_title(self, first: _Filled, others: Iterator[_Filled]) -> Iterator[_Filled]:
+        """The rows from the header on: people write a title above it, in one cell, and then several names."""
+        second = next(others, None)
+        if second is None:
+            return iter([first])
+        titles = [value for value in first[1] if value is not None]
+        names = [value for value in second[1] if value is not None]
+        if len(titles) == 1 and len(names) > 1 and all(type(name) is str for name in names):
+            self._say_once(
+                "title", f"row {first[0]} is taken for a title ({str(titles[0])[:40]!r}), not for the header"
+            )
+            return chain([second], others)
+        return chain([first, second], others)
 
     def _read_names(self, number: int, values: tuple[Any, ...]) -> None:
         names = ["" if value is None else str(_as_seen(value)).strip() for value in values]
@@ -151,6 +167,7 @@ class _Table:
         if twice:
             raise DataError(
                 f"{self.path}: row {number}: two columns have the same name: {', '.join(twice)}; rename one"
+                " (or give --no-header if this is no header)"
             )
         self.names = [name or numbered(position) for position, name in enumerate(names, 1)]
         self.nameless = {position for position, name in enumerate(names) if not name}

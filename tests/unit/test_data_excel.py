@@ -97,6 +97,15 @@ def test_no_header(sheets):
     assert said == []
 
 
+def test_a_title_above_the_header(sheets):
+    rows, said = read(sheets(a=[["Questions of 2024"], [], HEAD, ["2+2?", "4"]]))
+    assert rows == [{"question": "2+2?", "answer": "4"}]
+    assert said == ["d.xlsx: row 1 is taken for a title ('Questions of 2024'), not for the header"]
+    rows, said = read(sheets(a=[["question"], ["2+2?"], ["3+3?"]]))
+    assert rows == [{"question": "2+2?"}, {"question": "3+3?"}] and said == []
+    assert list(read_records(sheets(a=[HEAD]))) == []
+
+
 def test_empty_rows_are_passed_over_and_counted(sheets):
     path = sheets(a=[[None], [*HEAD, None, None], [], ["q", "a", None], [None, None], ["q2", None, None]])
     assert [(record.place, record.row) for record in read_records(path)] == [
