@@ -204,12 +204,12 @@ def too_long() -> str:
 
 
 def guess_of_encoding(line: bytes) -> str:
-    """A hint for a line that is not UTF-8 and may be Chinese; empty when it is not."""
-    try:
-        codecs.getincrementaldecoder("gb18030")().decode(line)  # its last character may be cut off
-    except UnicodeDecodeError:
-        return ""
-    return "; it may be GBK: give --encoding gb18030"
+    """A hint for a line that is not UTF-8: Chinese, or with the quotation marks of Windows; empty when neither."""
+    for encoding, name in (("gb18030", "GBK"), ("cp1252", "Windows-1252")):
+        with contextlib.suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(line)  # its last character may be cut off
+            return f"; it may be {name}: give --encoding {encoding}"
+    return ""
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -127,7 +127,7 @@ class TableWriter:
 
     def __init__(self, path: Path, schema: pa.Schema):
         self.path, self.schema, self.rows, self._file = path, schema, 0, None
-        self._fit = _fitting(schema)
+        self._fit, self._listed = _fitting(schema), _has_lists_of_truths(schema)
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append rows.
@@ -139,9 +139,14 @@ class TableWriter:
         import pyarrow.parquet as pq
 
         try:
-            table = pa.Table.from_pylist([self._fit(row) for row in rows], schema=self.schema)
-        except (pa.ArrowException, UnicodeEncodeError) as error:
-            raise DataError(str(error)) from error
+            if self._listed:  # pyarrow would take a text for a list of its characters
+                rows = [self._fit(row) for row in rows]
+            table = pa.Table.from_pylist(rows, schema=self.schema)
+        except (pa.ArrowException, UnicodeEncodeError):  # a value of another type than its column, or one that is bad
+            try:
+                table = pa.Table.from_pylist([self._fit(row) for row in rows], schema=self.schema)
+            except (pa.ArrowException, UnicodeEncodeError) as error:
+                raise DataError(str(error)) from error
         self._file = self._file or pq.ParquetWriter(self.path, self.schema, compression="zstd")
         self._file.write_table(table)
         self.rows += len(rows)
@@ -156,10 +161,9 @@ def _fitting(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function that puts a row's ground truth and ``extra_info`` into the types of a file."""
     import pyarrow as pa
 
-    types = {field.name: field.type for field in schema}
-    truth = types["reward_model"].field("ground_truth").type if "reward_model" in types else None
-    listed = truth is not None and pa.types.is_list(truth)
-    texts = [field.name for field in types.get("extra_info", ()) if field.type == pa.string()]
+    listed = _has_lists_of_truths(schema)
+    extra_fields = schema.field("extra_info").type if "extra_info" in schema.names else ()
+    texts = [field.name for field in extra_fields if field.type == pa.string()]
 
     def fit(row: dict[str, Any]) -> dict[str, Any]:
         scored = row.get("reward_model")
@@ -173,6 +177,12 @@ def _fitting(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return row
 
     return fit
+
+
+def _has_lists_of_truths(schema: pa.Schema) -> bool:
+    import pyarrow as pa
+
+    return "reward_model" in schema.names and pa.types.is_list(schema.field("reward_model").type["ground_truth"].type)
 
 
 def _counted(truth: Any, listed: bool) -> Any:

@@ -193,6 +193,15 @@ def test_numbers_keep_their_digits_and_nan_is_nothing(tmp_path):
         assert fourth == {"q": None, "deep": [None, {"b": float("-inf")}]}
 
 
+def test_nan_in_parquet_is_nothing(tmp_path):
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table({"q": ["x", "y"], "f": [float("nan"), 0.5], "n": [1, None]}), path)
+    assert [record.row for record in read_records(path)] == [
+        {"q": "x", "f": None, "n": 1},
+        {"q": "y", "f": 0.5, "n": None},
+    ]
+
+
 @pytest.mark.parametrize("name", ["d.json", "d.jsonl", "d.csv", "d.parquet", "d.xlsx", "d.jsonl.gz"])
 def test_a_git_lfs_pointer_is_named(tmp_path, name):
     path = tmp_path / name
@@ -233,7 +242,7 @@ def test_rows_longer_than_a_piece_of_the_file(tmp_path, monkeypatch):
         ("d.txt", "x", "cannot read .txt; known are json, jsonl"),
         ("d.jsonl.gz", "not gzip", "not a whole gzip file"),
         ("d.xlsx", "not a zip", "not a whole xlsx file"),
-        ("d.parquet", "not parquet", "not a whole parquet file"),
+        ("d.parquet", "not parquet", "not a parquet file that can be read"),
     ],
 )
 def test_broken_files(tmp_path, name, text, words):
