@@ -154,7 +154,7 @@ def _flash(
     sliding_window: int | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """torch's flash-attention over all sequences at once; shapes as in ``sdpa_varlen``."""
+    """Torch's flash-attention over all sequences at once; shapes as in ``sdpa_varlen``."""
     # The kernel counts the tokens before this one, transformers' window counts this one too.
     window = (sliding_window - 1, 0) if sliding_window else (-1, 0)
     out = varlen_attn(
