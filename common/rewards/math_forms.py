@@ -34,6 +34,7 @@ _UNIT_TEXT = re.compile(
 _UNIT_WORDS = re.compile(r"(?<=[\d})]) ?((?:[A-Za-z]{3,}|cm|mm|km|kg|mg|ml|mL)(?:[ /][A-Za-z]+)*)(?:\^\{?(\d)\}?)?$")
 _WORD = re.compile(r"[A-Z]{2,}|[a-z]{4,}|[A-Z][a-z]{2,}")
 _PROSE = re.compile(r"(?:[A-Za-z]{2,}[ ,.]+){2,}[A-Za-z]{2,}")
+_SETS = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
 _UNITS = {
     "cm": "cm 厘米 公分 centimeter centimeters", "m": "m 米 meter meters", "km": "km 千米 公里 kilometer kilometers",
     "mm": "mm 毫米 millimeter millimeters", "kg": "kg 千克 公斤 kilogram kilograms", "g": "g 克 gram grams",
@@ -69,13 +70,20 @@ def _key(text: str) -> str:
 def _same(truth: str, answer: str, decide: Decide | None) -> bool | None:
     if _key(truth) == _key(answer):
         return True
-    if not truth or not answer or _PROSE.search(without_text(truth)):
+    if not truth or not answer or is_prose(truth):
         return False  # a sentence is compared word for word
     if _number(truth) is None or _number(answer) is None:
         items, others = _items(truth), _items(answer)
+        if min(len(items), len(others)) == 1 and _SETS.search(truth + answer):
+            return decide(truth, answer) if decide else None
         if len(items) > 1 or len(others) > 1:
             return _same_lists(items, others, answer, truth, decide)
     return _same_one(truth, answer, decide)
+
+
+def is_prose(text: str) -> bool:
+    """Tells whether a text says a sentence, in which math-verify would find names."""
+    return bool(_PROSE.search(without_text(text)))
 
 
 def _items(text: str) -> list[str]:

@@ -16,8 +16,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from common.answers import Reading, accepted, last_box, read_answer
-from common.rewards.math_forms import same
+from common.answers import Reading, accepted, final_answer, last_box, read_answer
+from common.rewards.math_forms import is_prose, same
 from common.rewards.result import refuse, scored, unusable
 from common.rewards.worker import Worker, WorkerDied
 
@@ -55,7 +55,7 @@ def math(
         `score` and `acc`, 1.0 or 0.0, and `format`, 1.0 when there is a box.
 
     Raises:
-        ValueError: If the ground truth is empty or neither text nor number.
+        ValueError: If the ground truth is empty, neither text nor number, too long, or keeps math-verify busy.
         WorkerNotStarted: If math-verify cannot be imported; it is in requirements.txt.
     """
     if kwargs:
@@ -73,11 +73,12 @@ def _counts(truth: str, reading: Reading, timeout_s: float) -> bool:
         return True
     found = reading.text[:LONGEST]
     if reading.marks or len(reading.text) < 60:
-        if _same(truth, found, False, timeout_s):
-            return True
+        equal = _same(truth, found, False, timeout_s)
+        if equal or equal is None:  # None: it took too long; it would again
+            return bool(equal)
         if reading.is_boxed or _spoken(truth) or "tag" in reading.marks:
             return False
-    return not _spoken(truth) and _same(truth, reading.layers[0][-LONGEST:], True, timeout_s)
+    return not _spoken(truth) and bool(_same(truth, reading.layers[0][-LONGEST:], True, timeout_s))
 
 
 def _spoken(truth: str) -> bool:
@@ -92,12 +93,20 @@ def _truths(truth: str | tuple) -> tuple[str, ...]:
         texts = [str(one).strip() for one in accepted(truth)]
     except ValueError as error:
         raise unusable("math", truth, WANTED) from error
-    return tuple(last_box(text) or text for text in texts)
+    found = tuple(last_box(text) or (final_answer(text) if is_prose(text) else "") or text for text in texts)
+    if any(len(text) > LONGEST for text in found):
+        raise unusable("math", truth, f"{WANTED}, of at most {LONGEST:,} characters")
+    return found
 
 
 @lru_cache(maxsize=65536)
-def _same(truth: str, answer: str, whole: bool, timeout_s: float) -> bool:
-    if not answer or len(truth) > LONGEST:
+def _same(truth: str, answer: str, whole: bool, timeout_s: float) -> bool | None:
+    """Compares two answers; None where math-verify did not come to an end.
+
+    Raises:
+        ValueError: If it is the truth that math-verify does not come to an end with.
+    """
+    if not answer:
         return False
     if not whole:
         if WHOLE.fullmatch(answer) and WHOLE.fullmatch(truth):
@@ -111,7 +120,19 @@ def _same(truth: str, answer: str, whole: bool, timeout_s: float) -> bool:
         logger.warning("math: an answer took longer than %g s and scores 0: %.100r", timeout_s, answer)
     except WorkerDied as error:
         logger.warning("math: math-verify died of an answer, which scores 0: %.100r (%s)", answer, error)
-    return False
+    if not WHOLE.fullmatch(truth) and not _can_be_read(truth, timeout_s):
+        raise unusable("math", truth, f"{WANTED}, which math-verify reads within {timeout_s:g} s")
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _can_be_read(truth: str, timeout_s: float) -> bool:
+    """Tells whether math-verify comes to an end with a truth beside an answer that takes no time."""
+    try:
+        _worker.ask((truth, "0", True), timeout_s)
+    except (TimeoutError, WorkerDied):
+        return False
+    return True
 
 
 def _as_key(truth: Any) -> tuple:
