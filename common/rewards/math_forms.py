@@ -1,4 +1,4 @@
-r"""Whether two answers of mathematics are the same: words, numbers, lists, tuples and names here, formulas by math-verify.
+r"""Whether two answers are the same: words, numbers, lists, tuples and names here, formulas by math-verify.
 
 >>> same("1,2", r"\{2, 1\}"), same("1,2", "1.2"), same(r"\$36", "36"), same("x^2", "y")
 (True, False, True, None)
@@ -26,7 +26,8 @@ _FRACTIONS = re.compile(rf"([-+]?)(\d+)?\s?{_FRACTION}")
 _SLASH = re.compile(r"([-+]?)(?:(\d+) )?(\d+)/(\d+)")
 _BASE = re.compile(r"([0-9A-Z]+)_(?:\{?\(?(?:\\text\{)?([a-z]+|\d+)\}?\)?\}?)")
 _NAME = re.compile(
-    r"(?:\\(?:text|mathrm|angle|operatorname)\s*)?\{?\\?[A-Za-z][A-Za-z ]{0,20}\}?'?(?:_(?:\{[^{}]*\}|\w))?(?:\([A-Za-z, ]+\))?"
+    r"(?:\\(?:text|mathrm|angle|operatorname)\s*)?\{?\\?[A-Za-z][A-Za-z ]{0,20}\}?'?"
+    r"(?:_(?:\{[^{}]*\}|\w))?(?:\([A-Za-z, ]+\))?"
 )
 _UNIT_TEXT = re.compile(
     r"(?:\\(?:text|mathrm|mbox|rm)\s*\{([^{}]*)\}|([一-鿿/]+[一-鿿/²³]*)|(°C?))(?:\^\{?(\d)\}?)?[.]?$"
@@ -104,9 +105,7 @@ def _items(text: str) -> list[str]:
     return items
 
 
-def _same_lists(
-    items: list[str], others: list[str], answer: str, truth: str, decide: Decide | None
-) -> bool | None:
+def _same_lists(items: list[str], others: list[str], answer: str, truth: str, decide: Decide | None) -> bool | None:
     for whole, rest in ((truth, others), (answer, items)):  # a tuple and a list: in order
         inner = _tuple(whole)
         if len(rest) > 1 and inner is not None and whole[0] == "(":
@@ -143,7 +142,7 @@ def _tuple(text: str) -> tuple[str, list[str]] | None:
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Divides `x = 5` and `x \\in A` into name and value; the name is "" without one."""
+    r"""Divides `x = 5` and `x \in A` into name and value; the name is "" without one."""
     name, sign, value = text.partition("=")
     if sign and value and not re.search(r"[<>]|\\[lg]eq|\\neq", text) and _NAME.fullmatch(name.strip()):
         return re.sub(r"\s", "", name), value.rpartition("=")[2].strip()
@@ -207,7 +206,7 @@ def _same_bases(truth: str, answer: str, based: tuple[str, int] | None, other: t
 
 
 def _without_unit(text: str) -> tuple[str, str]:
-    """Takes the unit off: `5 \\text{ cm}`, 5 cm, 5元, `\\$5`, 90°; the unit comes in one spelling, "" without one."""
+    r"""Takes the unit off: `5 \text{ cm}`, 5 cm, 5元, `\$5`, 90°; the unit comes in one spelling, "" without one."""
     if DOLLAR in text or text[:1] in "€£¥￥":
         return re.sub(f"[{DOLLAR}€£¥￥]", "", text), "yuan" if text[0] in "¥￥" else "$"
     found = _UNIT_TEXT.search(text) or _UNIT_WORDS.search(text)

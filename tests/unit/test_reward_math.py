@@ -25,7 +25,7 @@ def score(answer, truth, **parameters):
 
 
 def test_a_comma_divides_a_list_or_groups_of_three_digits():
-    """Nothing tells 1,22 with a decimal comma from the list 1, 22; so it is the list, with LaTeX around it or without."""
+    """Nothing tells 1,22 with a decimal comma from the list 1, 22; so it is the list."""
     assert score("1.22", "1,22")["score"] == score("1000.99", "1000,99")["score"] == 0.0
     assert score("22 and 1", "1,22")["score"] == 1.0
     assert score(r"\boxed{7,425,000}", "7425000.0")["score"] == 1.0
