@@ -10,7 +10,7 @@
 #   ./setup_env.sh --here            into the active conda environment or venv instead of .venv
 #   ./setup_env.sh --uv              installs with uv instead of pip
 #
-# For machines without internet (docs/offline.md):
+# For machines without internet:
 #   ./setup_env.sh --bundle DIR      collects all wheels in DIR instead of installing, for this stack and this Python;
 #                                    --part-size 60M cuts them into parts, --python 3.12 is for another Python
 #   ./setup_env.sh --from DIR        installs from such a folder, with no network

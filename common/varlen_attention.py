@@ -1,8 +1,7 @@
 """Attention over packed sequences, registered with transformers as ``sdpa_varlen``; nothing to install.
 
 verl removes the padding of a micro-batch and puts its sequences one behind the other (``use_remove_padding``); each
-attends to itself alone. So no time and no memory go into padding, which multiplies a micro-batch by 2.6 to 4.1
-(benchmarks/padding.py).
+attends to itself alone. So no time and no memory go into padding, which multiplies a micro-batch by about 3.
 
 On CUDA in half precision the kernel is torch's own copy of flash-attention (``torch.nn.attention.varlen``, torch 2.11
 and newer, with a backward). Elsewhere, and for heads that the kernel does not take, torch's SDPA runs on each sequence.

@@ -26,7 +26,7 @@ ENGINE_ASLEEP = 2.0 * GIB  # what vLLM keeps while it sleeps: context and CUDA g
 ENGINE_OWN = 1.2 * GIB  # of its share: activations of a prefill, samplers
 SYNC_BUCKET = 2 * GIB  # checkpoint_engine.update_weights_bucket_megabytes
 PROCESS = 3 * GIB  # host memory of a training process: Python, torch, CUDA libraries, pinned buffers
-PADDING = 3.0  # rows of a padded micro-batch for each of its tokens: 2.6 to 4.1 (benchmarks/padding.py)
+PADDING = 3.0  # rows of a padded micro-batch for each of its tokens
 NODE = 12 * GIB  # host memory of Ray, TransferQueue, reward workers and the data
 
 

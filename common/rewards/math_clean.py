@@ -38,7 +38,6 @@ _SAME = (  # spellings of one thing
     (re.compile(r"\\lbrack(?![A-Za-z])"), "["),
     (re.compile(r"\\rbrack(?![A-Za-z])"), "]"),
     (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10}"),
-    (re.compile(r"\\cfrac"), r"\\frac"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\^\s*\{?\s*o\s*\}|℃|\\textdegree|\{\}\^\\circ"), "°"),
     (re.compile(r"\\cdotp(?![A-Za-z])|\\centerdot|·|⋅"), r"\\cdot "),
     (re.compile(r"×|\\ast(?![A-Za-z])"), r"\\times "),

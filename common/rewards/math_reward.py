@@ -18,7 +18,7 @@ from typing import Any
 
 from common.answers import Reading, accepted, final_answer, last_box, read_answer
 from common.rewards.math_forms import is_prose, same
-from common.rewards.result import refuse, scored, unusable
+from common.rewards.result import refuse, scored, truth_key, unusable
 from common.rewards.worker import Worker, WorkerDied
 
 LONGEST = 2000  # characters of a box, or of the end of an answer without one, that are looked at
@@ -60,7 +60,7 @@ def math(
     """
     if kwargs:
         refuse(kwargs, "math", "it has boxed and timeout_s")
-    truths = _truths(ground_truth if isinstance(ground_truth, str) else _as_key(ground_truth))
+    truths = _truths(ground_truth if isinstance(ground_truth, str) else truth_key("math", ground_truth, WANTED))
     reading = read_answer(solution_str)
     if not reading.layers or (boxed and not reading.is_boxed):
         return scored(False, False)
@@ -133,10 +133,3 @@ def _can_be_read(truth: str, timeout_s: float) -> bool:
     except (TimeoutError, WorkerDied):
         return False
     return True
-
-
-def _as_key(truth: Any) -> tuple:
-    try:
-        return tuple(accepted(truth))
-    except ValueError as error:
-        raise unusable("math", truth, WANTED) from error
