@@ -17,6 +17,7 @@ pytestmark = pytest.mark.e2e
 KNOBS = {"SELF_PLAY_ROUNDS": 1, "TOTAL_STEPS": 2, "TEST_FREQ": 2, "BATCH_SIZE": 16, "PAIR_MARGIN": 0.1}
 
 
+@pytest.mark.nightly
 def test_a_round_stopped_in_its_preference_stage_goes_on_there(clean_environment, train, run_dir):  # noqa: F811
     launcher = start(clean_environment, "gspo", run_dir, **KNOBS)
     preference = run_dir / "round-1" / "preference"

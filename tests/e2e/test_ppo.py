@@ -44,6 +44,7 @@ def advantages_by_hand(batch, gamma, lam):
     return whitened, flat
 
 
+@pytest.mark.nightly
 def test_killed_and_resumed_with_its_critic(clean_environment, train, run_dir):
     """Actor and critic resume together; the best checkpoint stays beside the newest; the advantages are GAE's."""
     knobs = {**SMALL, "TOTAL_STEPS": 5, "SAVE_FREQ": 1, "TEST_FREQ": 2, "KEEP_CHECKPOINTS": 1, "KL_TARGET": 0.01}
@@ -106,6 +107,7 @@ def failing_judge(port=0):
         process.kill()
 
 
+@pytest.mark.nightly
 def test_api_reward_that_fails_now_and_then(train, run_dir, tmp_path):
     assert len(FAILURES) * 0.03 > 0.2
     with failing_judge() as url:

@@ -145,6 +145,7 @@ def verls_answers(run_dir, step):
     }
 
 
+@pytest.mark.nightly
 def test_grpo_on_two_processes_with_lora_dynamic_sampling_and_an_algorithm_of_ones_own(train, run_dir):
     """LoRA's merged weights reach both rollout servers, and the fast sampler filters groups as verl's own does.
 
@@ -212,6 +213,7 @@ def test_sft_ended_by_a_signal(clean_environment, run_dir, how):
     assert latest_checkpoint(run_dir)[0] >= 4
 
 
+@pytest.mark.nightly
 def test_grpo_reward_that_raises_in_training_names_the_cause(clean_environment, run_dir, tmp_path):
     reward = tmp_path / "my_reward.py"
     reward.write_text(REWARD_THAT_BREAKS)

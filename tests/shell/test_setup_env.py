@@ -83,7 +83,7 @@ def test_help_lists_every_option(kit):
     [
         (["--gpus"], "--gpus"),
         (["grpo"], "grpo"),
-        (["--engine"], "vllm or sglang"),
+        (["--engine"], "vllm, sglang or none"),
         (["--engine", "trtllm"], "trtllm"),
         (["--engine", "vllm", "--engine", "sglang"], "one engine"),
         (["--cpu", "--engine", "vllm"], "--cpu and --engine vllm"),
