@@ -49,11 +49,36 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "Run ./setup_env.sh again: it installs versions that fit together."),
     Known(r"No module named '([\w.]+)'", "The Python package {0} is missing.", "Run ./setup_env.sh again."),
     # vLLM v1/core/kv_cache_utils.py and v1/worker
-    Known(r"No available memory for the cache blocks|larger than the (?:maximum|available).* KV cache|"
-          r"Free memory on device.*less than desired GPU memory",
+    Known(r"Free memory on device.*less than desired GPU memory",
+          "vLLM asked for more GPU memory than is free.",
+          "Lower GPU_MEMORY_UTILIZATION (e.g. 0.7 -> 0.5), set OFFLOAD=true so that training leaves room, or stop "
+          "other jobs on the GPU (nvidia-smi names them)."),
+    Known(r"No available memory for the cache blocks|larger than the (?:maximum|available).* KV cache",
           "vLLM got too little GPU memory for its KV cache.",
           "Raise GPU_MEMORY_UTILIZATION (e.g. 0.4 -> 0.6), set OFFLOAD=true so that training leaves room, lower "
           "MAX_RESPONSE_LENGTH, or stop other jobs on the GPU."),
+    # vLLM config/lora.py, device_allocator/cumem.py, model_executor/model_loader; verl checkpoint_engine
+    Known(r"max_lora_rank[\s\S]{0,80}Input should be",
+          "vLLM takes LoRA ranks of 1, 8, 16, 32, 64, 128, 256, 320 and 512 only.",
+          "Set LORA_RANK to one of these; a run with merged LoRA (the default) takes any."),
+    Known(r"Expandable segments are not compatible with memory pool",
+          "PYTORCH_CUDA_ALLOC_CONF asks for expandable segments, with which vLLM cannot sleep.",
+          "unset PYTORCH_CUDA_ALLOC_CONF."),
+    Known(r"too large to fit in the bucket",
+          "A weight is larger than the bucket in which weights go to the rollout engine.",
+          "Add actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=4096 to the command."),
+    Known(r"Cannot find any model weights",
+          "The folder of the model has no weights that the rollout engine reads.",
+          "Check that MODEL_PATH holds *.safetensors or *.bin files, all parts of them; or add "
+          "actor_rollout_ref.rollout.load_format=dummy to the command: the trainer sends the weights."),
+    Known(r"Bfloat16 is only supported on GPUs with compute capability",
+          "This GPU has no bfloat16, in which verl trains.",
+          "Use a GPU of the Ampere generation or newer (compute capability 8.0), or DEVICE=cpu for a small model."),
+    # triton/runtime/build.py: it compiles its launcher at the first kernel
+    Known(r"Failed to find C compiler", "Triton needs a C compiler, and there is none.",
+          "Install one: apt-get install gcc."),
+    Known(r"Python\.h: No such file", "Triton needs Python's C headers, and they are not installed.",
+          "Install them: apt-get install python3-dev (for Python 3.12: python3.12-dev).", anywhere=True),
     Known(r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError: (?!Task)",
           "The GPU ran out of memory.",
           "In this order: lower TOKENS_PER_GPU; lower GPU_MEMORY_UTILIZATION; set OFFLOAD=true; set LORA_RANK=16; "

@@ -31,6 +31,12 @@ IMPORTS = (
     "gradio plotly.graph_objects matplotlib.pyplot rich.live psutil"
 ).split()
 
+# An engine that is installed and does not import would be noticed minutes into a run.
+ENGINES = {
+    "vllm": ("vllm.entrypoints.cli.serve", "verl.workers.rollout.vllm_rollout.vllm_async_server"),
+    "sglang": ("sglang.srt.entrypoints.engine", "verl.workers.rollout.sglang_rollout.async_sglang_server"),
+}
+
 
 def pins(path: Path) -> Iterator[tuple[str, str]]:
     """Yield name and version of what a requirement file pins for this Python, included files too."""
@@ -134,7 +140,8 @@ def imports(gpu_expected: bool) -> int:
         The exit status.
     """
     warnings.simplefilter("ignore")  # verl warns of every engine that is not installed
-    for name in IMPORTS:
+    engines = [name for engine, names in ENGINES.items() if found_version(engine) != "-" for name in names]
+    for name in (*IMPORTS, *engines):
         importlib.import_module(name)
     import torch
 

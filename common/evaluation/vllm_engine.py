@@ -15,6 +15,8 @@ from common.evaluation.engine import Answer, Ask, Deliver, Meter
 from common.evaluation.model_path import ModelSource
 from common.evaluation.settings import EvaluationError, Settings
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
+
 
 class VllmEngine:
     """One vLLM engine over all GPUs.
@@ -42,20 +44,19 @@ class VllmEngine:
             "gpu_memory_utilization": backend.gpu_memory,
             "tensor_parallel_size": tensor_parallel_size(source, backend),
             "seed": settings.seed,
+            "max_model_len": -1,  # the whole context, or as much of it as one sequence finds room for
         }
         if source.adapter is not None:
             from vllm.lora.request import LoRARequest
 
             rank = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-            options |= {"enable_lora": True, "max_lora_rank": rank}
+            options |= {"enable_lora": True, "max_lora_rank": lora_rank_limit(rank)}
             self.lora = LoRARequest("adapter", 1, str(source.adapter))
         try:
             self.llm = vllm.LLM(**options)
         except (ValueError, RuntimeError, OSError) as error:
-            hint = ". Less --gpu_memory_utilization helps when another process uses the GPU"
-            raise EvaluationError(
-                f"--use_vllm: cannot load {source.given}: {error}{hint if 'memory' in str(error) else ''}"
-            ) from error
+            text = f"{error}{memory_hint(str(error))}"
+            raise EvaluationError(f"--use_vllm: cannot load {source.given}: {text}") from error
         self.engine = self.llm.llm_engine
         self.count = 0
 
@@ -116,6 +117,30 @@ class VllmEngine:
     def close(self) -> None:
         """End its processes."""
         self.llm = self.engine = None
+
+
+def lora_rank_limit(rank: int) -> int:
+    """The least rank that vLLM has room for and that holds an adapter's.
+
+    Raises:
+        EvaluationError: If the adapter's is above all of them.
+    """
+    fitting = [limit for limit in LORA_RANKS if limit >= rank]
+    if not fitting:
+        raise EvaluationError(
+            f"--use_vllm: the adapter has rank {rank}, vLLM takes up to {LORA_RANKS[-1]}; merge it first, "
+            "or leave --use_vllm out"
+        )
+    return fitting[0]
+
+
+def memory_hint(error: str) -> str:
+    """What to do about an error of vLLM, where it is about memory: another process holds it, or it has too little."""
+    if "less than desired" in error:
+        return ". Another process holds GPU memory: stop it, or lower --gpu_memory_utilization"
+    if "cache" in error.lower() and "memory" in error:
+        return ". Raise --gpu_memory_utilization, or use more GPUs"
+    return ""
 
 
 def _answer(ask: Ask, output: Any) -> Answer:

@@ -21,6 +21,7 @@ MOST_TOKENS = 16384  # more hardly makes a step faster
 FEW_TOKENS = 4096  # fewer make it slower; then rather offload
 SEQUENCES = 8  # that the rollout engine's cache should hold at once, at the least
 SHARES = [share / 100 for share in range(70, 10, -5)]
+SPARE_CACHE = 2  # times what the answers of a step take: more only makes the engine start later
 LARGEST_SHARE = 0.8  # only where the engine has no room otherwise
 FILL = 0.92  # of a GPU's memory that choices may fill; the estimate has an error
 SURE = 1.1  # an estimate above this times the memory will not fit; between FILL and this it may
@@ -92,8 +93,9 @@ def _with_engine(setup: Setup, fixed: frozenset[str]) -> Setup:
     sizes = [setup.tensor_parallel] if "tensor_parallel" in fixed else parallel_sizes(setup)
     best = setup
     for size in sizes:
-        for share in [setup.utilization] if "utilization" in fixed else SHARES:
-            one = replace(setup, tensor_parallel=size, utilization=share)
+        one = replace(setup, tensor_parallel=size)
+        for share in [setup.utilization] if "utilization" in fixed else _shares(one):
+            one = replace(one, utilization=share)
             memory = memory_of(replace(one, tokens=0))
             if sum(memory.generating.values()) <= FILL * setup.gpus.memory:
                 break
@@ -103,6 +105,18 @@ def _with_engine(setup: Setup, fixed: frozenset[str]) -> Setup:
     if memory.kv_tokens < setup.sequence and "utilization" not in fixed:
         best = replace(best, utilization=LARGEST_SHARE)
     return best
+
+
+def _shares(setup: Setup) -> list[float]:
+    """Shares of a GPU to try, the largest first; none much above what the answers of a step can fill.
+
+    A cache that is never filled costs time: vLLM makes an object for each 16 tokens of it, 100 million tokens for the
+    demo's model on a large card.
+    """
+    if not setup.answers:
+        return SHARES
+    useful = share_needed(setup, SPARE_CACHE * setup.answers * setup.tensor_parallel)
+    return [share for share in SHARES if share <= useful + 0.05] or SHARES[-1:]
 
 
 def parallel_sizes(setup: Setup) -> list[int]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 GIB = 2**30
 SPEC = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)G(?:i?B)?", re.IGNORECASE)
 # Dense bfloat16 TFLOP/s and TB/s of memory, from the makers' data sheets; planned by size the plainest card of that
-# size is meant, so that the time is not promised too short.
+# size with bfloat16 is meant, so that the time is not promised too short.
 CARDS = {
-    16: ("T4", 65, 0.3),  # float16: it has no bfloat16
+    16: ("A2", 18, 0.2),
     24: ("A10", 125, 0.6),
-    32: ("V100", 125, 0.9),
+    32: ("RTX 5090", 209, 1.8),
     40: ("A100 40GB", 312, 1.5),
     48: ("A6000", 155, 0.77),
     64: ("H20 class", 148, 4.0),

@@ -46,6 +46,8 @@ class Setup:
         lora_rank: 0: all weights train.
         reference: Another copy of the model is asked for log-probabilities (it waits on the host).
         critic: The critic of PPO.
+        reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
+        answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
         padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa``).
         checkpointing: Activations are computed again in the backward pass.
@@ -62,6 +64,8 @@ class Setup:
     lora_rank: int = 0
     reference: bool = False
     critic: Model | None = None
+    reward_share: float = 0.0
+    answers: int = 0
     flash: bool = True
     padded: bool = False
     checkpointing: bool = True
@@ -80,6 +84,7 @@ class Memory:
         training: On each GPU, at the peak of training.
         handing_over: On each GPU, while the rollout engine takes the new weights; its cache is not there yet.
         generating: On each GPU, while the rollout engine generates; both are empty without one.
+        scoring: On each GPU, while a reward model on the same GPUs reads the answers; empty without one.
         host: On each node.
         checkpoint: On disk, for one checkpoint.
         kv_tokens: Tokens that the rollout engine's cache holds in one copy of it.
@@ -88,6 +93,7 @@ class Memory:
     training: dict[str, float] = field(default_factory=dict)
     handing_over: dict[str, float] = field(default_factory=dict)
     generating: dict[str, float] = field(default_factory=dict)
+    scoring: dict[str, float] = field(default_factory=dict)
     host: dict[str, float] = field(default_factory=dict)
     checkpoint: dict[str, float] = field(default_factory=dict)
     kv_tokens: int = 0
@@ -95,7 +101,7 @@ class Memory:
     @property
     def peak(self) -> float:
         """The largest of the phases on a GPU."""
-        return max(sum(phase.values()) for phase in (self.training, self.handing_over, self.generating))
+        return max(sum(phase.values()) for phase in (self.training, self.handing_over, self.generating, self.scoring))
 
 
 def states(model: Model, lora_rank: int, shards: int) -> dict[str, int]:
@@ -159,7 +165,7 @@ def memory_of(setup: Setup) -> Memory:
         "logits": setup.rows * logits_per_token(setup.model, setup.flash),
     }
     if setup.rollout:
-        memory.training["engine asleep"] = ENGINE_ASLEEP
+        memory.training["engine asleep"] = ENGINE_ASLEEP * (2 if setup.reward_share else 1)
         _generating(setup, own, critic, memory)
     memory.training["reserve"] = reserve(setup.gpus)
     _host(setup, own, critic, memory)
@@ -181,6 +187,16 @@ def _generating(setup: Setup, own: dict[str, int], critic: dict[str, int], memor
         "weight sync": SYNC_BUCKET + MASTER * largest,
         **engine,
     }
+    if setup.reward_share:
+        asleep = {"engine asleep": ENGINE_ASLEEP}
+        memory.generating |= asleep
+        memory.handing_over |= asleep
+        memory.scoring = {
+            "trainer": memory.generating["trainer"],
+            "reward model": setup.reward_share * setup.gpus.memory,
+            **asleep,
+            "reserve": engine["reserve"],
+        }
     memory.kv_tokens = int(cache / kv_per_token(setup.model, setup.tensor_parallel))
 
 

@@ -8,6 +8,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from common.preflight.machine import Machine, has_package
 from common.preflight.model import ModelInfo
 
 SHARED_MEMORY = Path("/dev/shm")
+BFLOAT16_FROM = 8.0  # compute capability
 SOCKET_PATH_LIMIT = 60  # characters of Ray's folder: a socket's whole path may have 107
 
 
@@ -42,6 +44,8 @@ def check_environment(knobs: Knobs, machine: Machine, model: ModelInfo | None, o
     check_ports(knobs)
     check_ray(knobs)
     if knobs["DEVICE"] == "cuda":
+        check_capability(knobs, machine.capability)
+        check_compiler(knobs)
         check_gpu_use(knobs, gpu_use())
 
 
@@ -58,6 +62,27 @@ def check_packages(knobs: Knobs, planned: bool = False) -> None:
     engine = knobs.values.get("ROLLOUT_ENGINE")
     if engine in ("vllm", "sglang") and knobs["DEVICE"] == "cuda" and not (has_package(engine) or planned):
         knobs.errors.append(f"ROLLOUT_ENGINE={engine}: it is not installed; run ./setup_env.sh --engine {engine}")
+
+
+def check_capability(knobs: Knobs, capability: float | None) -> None:
+    """GPUs without bfloat16, in which verl trains and generates: V100 (7.0), T4 and RTX 20 (7.5)."""
+    if capability is not None and capability < BFLOAT16_FROM:
+        knobs.errors.append(
+            f"DEVICE=cuda: this GPU has compute capability {capability} and no bfloat16, which verl trains in; use one "
+            f"with {BFLOAT16_FROM} or more (RTX 30, A10, A100 and newer), or DEVICE=cpu for a small model"
+        )
+
+
+def check_compiler(knobs: Knobs) -> None:
+    """Triton compiles the launcher of its kernels at first use: vLLM's, and those that verl compiles."""
+    problem, fix = "", ""
+    if not (os.environ.get("CC") or any(shutil.which(name) for name in ("gcc", "clang"))):
+        problem, fix = "there is no C compiler", "apt-get install gcc"
+    elif not (header := Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        problem, fix = f"{header} is not there", f"apt-get install python{sysconfig.get_python_version()}-dev"
+    if problem:
+        text = f"DEVICE=cuda: {problem}, and Triton compiles its kernels' launchers with it; {fix}"
+        (knobs.errors if knobs.values.get("ROLLOUT_ENGINE") in ("vllm", "sglang") else knobs.warnings).append(text)
 
 
 def check_variables(knobs: Knobs, model: ModelInfo | None, environment: Mapping[str, str]) -> None:

@@ -105,6 +105,7 @@ def plan_table(fit: Fit) -> Table:
         "training": fit.memory.training,
         "new weights": fit.memory.handing_over,
         "generating": fit.memory.generating,
+        "scoring": fit.memory.scoring,
         "host": fit.memory.host,
         "checkpoint": fit.memory.checkpoint,
     }

@@ -11,6 +11,9 @@ from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
+REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
+EAGER_BELOW = 200_000_000  # parameters
+FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
 CPU_MODULES = ("process_group", "platform", "engine", "rollout")
 
@@ -46,7 +49,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         values["REWARD_MODEL_PATH"] = hydra_quote(values["REWARD_MODEL_PATH"]) if served else "null"
         own = served and values["REWARD_MODEL_GPUS"] != "0"
         values["REWARD_MODEL_POOL"], values["REWARD_MODEL_SHARES"] = str(own).lower(), str(not own).lower()
-        values["REWARD_MODEL_MEMORY"] = "0.8" if own else "0.3"  # share of a GPU for its weights and cache
+        values["REWARD_MODEL_MEMORY"] = "0.8" if own else str(REWARD_SHARE)  # share of a GPU for its weights and cache
         values["REWARD_FUNC_PATH"] = values["REWARD_FUNC_PATH"] or "null"
         pairs = (f"{name}: {hydra_quote(value)}" for name, value in knobs.reward_kwargs.items())
         values["REWARD_KWARGS"] = "{" + ", ".join(pairs) + "}"
@@ -112,6 +115,21 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
     if knobs["DEVICE"] == "cuda" and knobs.algorithm not in SUPERVISED:
         own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
         counts = ray_cores(knobs.cores, max(1, knobs.number("N_GPUS")) + own)
-        environment = {**counts.environment, **environment}  # an API's single reward worker stays
+        # An API's single reward worker, set above, stays.
+        environment = counts.environment | engine_environment(knobs) | environment
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}
+
+
+def engine_environment(knobs: Knobs) -> dict[str, str]:
+    """Variables that common/config/rl/hardware/cuda.yaml reads for the rollout engine; nothing without a plan."""
+    if knobs.plan is None:
+        return {}
+    setup, memory = knobs.plan.setup, knobs.plan.memory
+    answers = min(setup.answers * setup.tensor_parallel, memory.kv_tokens // max(1, setup.sequence))
+    # To compile and to capture graphs takes vLLM 30-90 s at each start, which a small model never earns back.
+    eager = setup.model.parameters < EAGER_BELOW
+    return {
+        "MAX_NUM_SEQS": str(min(max(answers, FEWEST_SEQUENCES), MOST_SEQUENCES)),
+        "ENFORCE_EAGER": str(eager).lower(),
+    }

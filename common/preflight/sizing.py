@@ -11,6 +11,7 @@ from common.plan.weights import Model, read_weights
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine
 from common.preflight.model import ModelInfo, read_model
+from common.preflight.resolved import REWARD_SHARE
 
 KNOBS = {
     "OFFLOAD": "offload",
@@ -70,6 +71,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         lora_rank=rank,
         reference=not rank and _has_reference(knobs),
         critic=critic,
+        reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
+        answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
         padded=knobs["ATTENTION"] == "sdpa",
     )
@@ -80,6 +83,16 @@ def _has_reference(knobs: Knobs) -> bool:
     if knobs.algorithm in SUPERVISED:
         return knobs.values.get("REFERENCE") == "model"
     return any(knobs.decimal(name) for name in ("KL_LOSS_COEF", "KL_COEF"))
+
+
+def _shares_with_reward_model(knobs: Knobs) -> bool:
+    """Whether a reward model is served on the GPUs that train."""
+    return knobs.values.get("REWARD") == "model" and not knobs.number("REWARD_MODEL_GPUS")
+
+
+def _answers(knobs: Knobs, gpus: Gpus) -> int:
+    """Answers of a training step for each GPU."""
+    return -(-knobs.number("BATCH_SIZE") * max(1, knobs.number("ROLLOUT_N")) // gpus.count)
 
 
 def _share(knobs: Knobs) -> float:

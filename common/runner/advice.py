@@ -10,6 +10,7 @@ from common.plan.machine import GIB
 from common.plan.memory import Setup, memory_of
 
 GPU, HOST, CACHE = "The GPU ran out of memory", "The machine ran out of main memory", "vLLM got too little GPU memory"
+TAKEN = "vLLM asked for more GPU memory than is free"
 
 
 def numbers_to_try(cause: str, knobs: Mapping[str, str], setup: Setup | None = None) -> list[str]:
@@ -22,6 +23,8 @@ def numbers_to_try(cause: str, knobs: Mapping[str, str], setup: Setup | None = N
     """
     if cause.startswith(GPU):
         return _less_gpu(knobs, setup)
+    if cause.startswith(TAKEN):
+        return _less_cache(knobs)
     if cause.startswith(CACHE):
         return _more_cache(knobs)
     if cause.startswith(HOST):
@@ -53,9 +56,7 @@ def _less_gpu(knobs: Mapping[str, str], setup: Setup | None) -> list[str]:
     tokens = _half(knobs, "TOKENS_PER_GPU", _longest(knobs))
     if tokens:
         found.append(tokens + _saves(setup, tokens=setup.tokens // 2 if setup else 0))
-    share = _number(knobs, "GPU_MEMORY_UTILIZATION")
-    if "ROLLOUT_ENGINE" in knobs and share > 0.2:
-        found.append(f"GPU_MEMORY_UTILIZATION={share - 0.1:.2g} (now {share:g})")
+    found += _less_cache(knobs)
     generates = "ROLLOUT_ENGINE" in knobs
     steps = {"false": ("true", "full") if generates else ("full",), "true": ("full",)}
     for offload in steps.get(knobs.get("OFFLOAD", ""), ()):
@@ -63,6 +64,13 @@ def _less_gpu(knobs: Mapping[str, str], setup: Setup | None) -> list[str]:
     if _number(knobs, "LORA_RANK") == 0:
         found.append("LORA_RANK=16 (now 0)" + _saves(setup, lora_rank=16))
     return found
+
+
+def _less_cache(knobs: Mapping[str, str]) -> list[str]:
+    share = _number(knobs, "GPU_MEMORY_UTILIZATION")
+    if "ROLLOUT_ENGINE" not in knobs or share <= 0.2:
+        return []
+    return [f"GPU_MEMORY_UTILIZATION={share - 0.1:.2g} (now {share:g})"]
 
 
 def _saves(setup: Setup | None, **changes: object) -> str:

@@ -42,6 +42,7 @@ from common.runner.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
+VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Variables that command.sh needs to be runnable again as it is; never a secret.
 COMMAND_VARIABLES = (
@@ -282,7 +283,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "started": read_run(run_dir).get("started") or now(),
         "ended": None,
         "exit_status": None,
-        "versions": {name: _version(name) for name in ("verl", "torch", "transformers", "ray")},
+        "versions": {name: found for name in VERSIONS if (found := _version(name))},
         "git_commit": _git_commit(),
         "knobs": dict(knobs),
     }

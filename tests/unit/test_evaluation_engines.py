@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from common.evaluation.cli import main
+from common.evaluation.settings import EvaluationError
+from common.evaluation.vllm_engine import lora_rank_limit, memory_hint
 from tests.conftest import ROOT
 
 VAL = ROOT / "grpo" / "data" / "val.parquet"
@@ -206,6 +208,24 @@ def fake_sglang(seen):
             self.loop.close()
 
     return {"sglang": module("sglang", __version__="0", Engine=Engine)}
+
+
+@pytest.mark.parametrize(("rank", "limit"), [(1, 1), (4, 8), (8, 8), (16, 16), (24, 32), (512, 512)])
+def test_vllm_has_room_for_an_adapter_of_any_rank(rank, limit):
+    assert lora_rank_limit(rank) == limit
+
+
+def test_an_adapter_above_the_ranks_of_vllm_is_refused():
+    with pytest.raises(EvaluationError, match="rank 600"):
+        lora_rank_limit(600)
+
+
+def test_the_hint_says_which_way_to_turn_the_share():
+    free = "Free memory on device cuda:0 (5.1/79.1 GiB) on startup is less than desired GPU memory utilization"
+    assert "lower --gpu_memory_utilization" in memory_hint(free)
+    little = "To serve at least one request, 36.0 GiB KV cache is needed, larger than the available KV cache memory"
+    assert "Raise --gpu_memory_utilization" in memory_hint(little)
+    assert memory_hint("no such file") == ""
 
 
 @pytest.mark.parametrize(("option", "fake"), [("--use_vllm", fake_vllm), ("--use_sglang", fake_sglang)])

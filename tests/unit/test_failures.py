@@ -308,6 +308,21 @@ KNOWN_CASES = [
     ("OSError: nobody/none is not a local folder and is not a valid model identifier listed on "
      "'https://huggingface.co/models'", "neither a folder", "MODEL_PATH"),
     ("OSError: [Errno 98] Address already in use", "port is taken", "ray stop"),
+    ("ValueError: Free memory on device cuda:0 (5.1/79.1 GiB) on startup is less than desired GPU memory utilization "
+     "(0.7, 55.4 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+     "asked for more GPU memory than is free", "Lower GPU_MEMORY_UTILIZATION"),
+    ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing "
+     "the engine.", "too little GPU memory", "Raise GPU_MEMORY_UTILIZATION"),
+    ("pydantic_core._pydantic_core.ValidationError: 1 validation error for LoRAConfig max_lora_rank Input should be "
+     "1, 8, 16, 32, 64, 128, 256, 320 or 512", "LoRA ranks", "LORA_RANK"),
+    ("AssertionError: Expandable segments are not compatible with memory pool.", "expandable segments", "unset"),
+    ("AssertionError: Weight lm_head.weight is too large to fit in the bucket.", "larger than the bucket",
+     "update_weights_bucket_megabytes=4096"),
+    ("RuntimeError: Cannot find any model weights with `/models/x`", "no weights", "safetensors"),
+    ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has "
+     "compute capability 7.5.", "no bfloat16", "8.0"),
+    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.",
+     "C compiler", "gcc"),
     ("RuntimeError: probability tensor contains either `inf`, `nan` or element < 0", "NaN", "LEARNING_RATE"),
 ]  # fmt: skip
 
@@ -424,4 +439,6 @@ def test_numbers_after_other_failures():
     ]
     cache = numbers_to_try("vLLM got too little GPU memory for its KV cache.", KNOBS)
     assert cache[0] == "GPU_MEMORY_UTILIZATION=0.75 (now 0.6)" and "TENSOR_PARALLEL_SIZE=2 (now 1)" in cache
+    taken = numbers_to_try("vLLM asked for more GPU memory than is free.", KNOBS)
+    assert taken == ["GPU_MEMORY_UTILIZATION=0.5 (now 0.6)"]
     assert numbers_to_try("The data has no column 'prompt'.", KNOBS) == []

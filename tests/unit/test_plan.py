@@ -1,5 +1,7 @@
 """The plan: weights exact from the config alone, bytes as an engine holds them, and what is known to fit fits."""
 
+from dataclasses import replace
+
 import pytest
 
 from common.plan.fit import choose, judge, parallel_sizes, ways_out
@@ -150,3 +152,22 @@ def test_machines_that_can():
     one, two = parse_gpus("8x80GB"), parse_gpus("2x8x80g")
     assert (one.count, one.nodes, two.count, two.nodes) == (8, 1, 16, 2)
     assert 78 < one.memory / 2**30 < 80 and one.card[0].startswith("A100")
+
+
+def test_the_cache_of_a_small_model_is_no_larger_than_its_answers_can_fill():
+    # 24 layers, 2 heads of 64: 12,288 bytes a token; 16 answers of 2,048 tokens twice: 0.75 GiB, 0.92 of weights
+    setup = Setup(read_weights(MODELS["Qwen2.5-0.5B"][0]), parse_gpus("1x80GB"), 0, 2048, answers=16)
+    fit = choose(setup)
+    assert fit.setup.utilization == 0.15  # the least that is tried: 11.9 GiB
+    assert fit.memory.kv_tokens > 2 * 16 * 2048
+    many = choose(replace(setup, answers=4096))  # 96 GiB of cache would be of use
+    assert many.setup.utilization == 0.7
+
+
+def test_a_reward_model_on_the_same_gpus_is_a_phase_of_its_own():
+    setup = Setup(read_weights(MODELS["Qwen2.5-7B"][0]), parse_gpus("8x80GB"), 4096, 2048)
+    alone, served = memory_of(setup), memory_of(replace(setup, reward_share=0.3))
+    assert not alone.scoring
+    assert served.scoring["reward model"] == 0.3 * setup.gpus.memory
+    assert served.training["engine asleep"] == 2 * alone.training["engine asleep"]
+    assert sum(served.scoring.values()) <= served.peak

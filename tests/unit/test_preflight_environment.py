@@ -4,18 +4,24 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
-from common.plan.machine import GIB
-from common.preflight import environment
+from common.plan.fit import judge
+from common.plan.machine import GIB, parse_gpus
+from common.plan.memory import Setup
+from common.plan.weights import read_weights
+from common.preflight import environment, machine
 from common.preflight.environment import GpuUse, check_disk, check_gpu_use, check_ports, check_ray, check_variables
 from common.preflight.knobs import read_knobs
 from common.preflight.model import ModelInfo
 from common.preflight.rates import check_rate, usual_range
 from common.preflight.report import finding
+from common.preflight.resolved import engine_environment
 from tests.conftest import ROOT
+from tests.published_models import MODELS
 
 BIG = ModelInfo("/models/big", {"vocab_size": 152_000}, 7_600_000_000, "x")
 
@@ -51,6 +57,56 @@ def test_nvidia_smi_is_read_as_it_writes(monkeypatch):
     assert zero.holders == ("/usr/bin/python (pid 4711) 80000 MiB",) and one.holders == () and one.free == 81000 * 2**20
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert [gpu.index for gpu in environment.gpu_use()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("cards", "memory", "least"),
+    [
+        ("0, GPU-aa, 81559, 9.0\n1, GPU-bb, 15360, 7.5\n", (81559 * 2**20, 15360 * 2**20), 7.5),
+        ("0, GPU-aa, 81559, [N/A]\n", (81559 * 2**20,), None),  # an old driver
+    ],
+)
+def test_the_least_compute_capability_counts(monkeypatch, cards, memory, least):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name)
+    done = subprocess.CompletedProcess([], 0, cards, "")
+    monkeypatch.setattr(machine.subprocess, "run", lambda *command, **options: done)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    here = machine.this_machine()
+    assert (here.gpu_memory, here.capability) == (memory, least)
+
+
+@pytest.mark.parametrize(("capability", "refused"), [(7.0, True), (7.5, True), (8.0, False), (12.0, False)])
+def test_a_gpu_without_bfloat16_is_refused(capability, refused):
+    knobs = knobs_of(DEVICE="cuda")
+    environment.check_capability(knobs, capability)
+    assert [f"compute capability {capability}" in error for error in knobs.errors] == [True] * refused
+
+
+def test_what_triton_compiles_with_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.delenv("CC", raising=False)
+    headers = {"include": str(tmp_path)}
+    monkeypatch.setattr(environment.sysconfig, "get_paths", lambda: headers)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    bare = knobs_of(DEVICE="cuda", ROLLOUT_ENGINE="vllm")
+    environment.check_compiler(bare)
+    assert "no C compiler" in bare.errors[0]
+    monkeypatch.setattr(environment.shutil, "which", lambda name: f"/usr/bin/{name}")
+    sft = knobs_of("sft", DEVICE="cuda")
+    environment.check_compiler(sft)
+    assert not sft.errors and "Python.h is not there" in sft.warnings[0]
+    (tmp_path / "Python.h").touch()
+    whole = knobs_of(DEVICE="cuda", ROLLOUT_ENGINE="vllm")
+    environment.check_compiler(whole)
+    assert whole.errors == whole.warnings == []
+
+
+def test_the_engine_is_sized_from_the_plan():
+    knobs = knobs_of()
+    assert engine_environment(knobs) == {}
+    for name, answers, seqs, eager in (("Qwen2.5-0.5B", 64, "256", "false"), ("Qwen2.5-7B", 480, "480", "false")):
+        setup = Setup(read_weights(MODELS[name][0]), parse_gpus("8x80GB"), 4096, 1536, answers=answers)
+        knobs.plan = judge(replace(setup, utilization=0.7))
+        assert engine_environment(knobs) == {"MAX_NUM_SEQS": seqs, "ENFORCE_EAGER": eager}
 
 
 def test_checkpoints_that_do_not_fit_on_the_disk(monkeypatch, tmp_path):
