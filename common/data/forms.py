@@ -303,7 +303,7 @@ def _tests(view: View) -> str | None:
 
 
 def _take_verdict(view: View, example: Example) -> None:
-    """The label of a row of good and bad answers (KTO): bad ones are refused, since they would be learnt as good ones."""
+    """The label of rows of good and bad answers (KTO): bad ones are refused, or they would be learnt as good ones."""
     value = view.values.get("label")
     if value is None or view.has("choices") or not (example.answer or "messages" in view.used):
         return

@@ -57,6 +57,11 @@ def check(example: Example, algorithm: str, row: dict[str, Any], allowed: bool) 
             lost.append(view.called(name))
         else:
             noted.append(f"column {view.called(name)} is not used")
+    if "images" in view.values and not allowed and view.called("images") in lost:
+        raise RowError(
+            f"{view.called('images')}: holds pictures or sounds and only text is supported; leave such rows out with "
+            "--skip-bad, or train on their text alone with --allow-loss"
+        )
     if lost and not allowed:
         raise RowError(
             f"{', '.join(lost)}: would be lost; say what it is with --map PART={lost[0].split(' ')[0]} "
@@ -87,7 +92,11 @@ _SIGNS = re.compile(r"[\s\\{}$]")
 
 
 def _stands_in(text: str, texts: list[str]) -> bool:
-    if any(text.strip() in other for other in texts):
+    text = text.strip()
+    if len(text) < 4:  # a letter or a number stands in any text by chance
+        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])")
+        return any(word.search(other) for other in texts)
+    if any(text in other for other in texts):
         return True
     plain = _SIGNS.sub("", text)
     return bool(plain) and len(text) < 200 and any(plain in _SIGNS.sub("", other) for other in texts)

@@ -115,7 +115,7 @@ def _is_pair(turn: Any) -> bool:
 
 
 def _turns_of_pairs(turns: list[Any], field: str) -> Iterator[Message]:
-    """Messages of turns that hold a question and its answer: ``{human, assistant}``, ``{system, input, output}``, [q, a]."""
+    """Messages of turns with a question and its answer: ``{human, assistant}``, ``{system, input, output}``, [q, a]."""
     for number, turn in enumerate(turns, 1):
         if not _is_pair(turn):
             raise RowError(f"{field}: turn {number} is {_kind(turn)}, expected a question with its answer")

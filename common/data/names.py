@@ -31,7 +31,8 @@ _NAMES = {
     "ground_truth": "groundtruth gold_answer",
     "system": "system_prompt system_message 系统 系统提示 系统提示词",
     "history": "历史 历史对话 对话历史 chat_history",
-    "chosen": "preferred preferred_output chosen_response chosen_messages chosen_answer response_j response_chosen 优选 好回答",
+    "chosen": "preferred preferred_output chosen_response chosen_messages chosen_answer response_j response_chosen "
+    "优选 好回答",
     "rejected": "non_preferred_output dispreferred rejected_response rejected_messages rejected_answer response_k "
     "response_rejected 劣选 差回答",
     "choices": "options 选项",

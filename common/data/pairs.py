@@ -23,7 +23,7 @@ def is_pair(view: View) -> bool:
         and view.origin["chosen"] == ("preferred",)
     ):
         values["rejected"] = values.pop("other")
-        view.origin["rejected"] = view.origin.pop("other", ("other",))
+        view.origin = {**view.origin, "rejected": ("other",)}
     if "rejected" in values and "chosen" in values:
         return values["chosen"] is not None or values["rejected"] is not None
     return view.has("rejected") and view.has("messages")  # the preferred answer ends the conversation
