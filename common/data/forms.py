@@ -23,7 +23,7 @@ from common.data.messages import (
     unused_keys,
     weight_of,
 )
-from common.data.names import ANSWERS, KEPT, QUESTIONS, TRUTHS, WORKED, Columns, View, filled, view_of
+from common.data.names import ANSWERS, KEPT, QUESTIONS, TESTS, TRUTHS, WORKED, Columns, View, view_of
 
 __all__ = ["ANSWERS", "KEPT", "QUESTIONS", "TRUTHS", "Columns", "Example", "read_example"]
 
@@ -71,12 +71,26 @@ def read_example(row: dict[str, Any], columns: Columns) -> Example:
         RowError: If its form is not known or it lacks something; the message names the field.
     """
     view = view_of(row, columns)
+    if view.plain and (example := _plain_example(view)):
+        return example
     try:
         example = _read(view)
     except RowError as error:
         raise RowError(view.said(str(error))) from None
     example.view = view
     return example
+
+
+def _plain_example(view: View) -> Example | None:
+    """The short way for a row of a question and an answer that are plain texts: nearly all rows are, and it counts."""
+    question, answer = (view.values[name] for name in view.plain)
+    if not type(question) is type(answer) is str or not question.strip() or not answer.strip():
+        return None
+    if question[0] in "[{" or answer[0] in "[{":  # perhaps JSON
+        return None
+    view.used.update(view.plain)
+    prompt, following = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+    return Example([prompt], [following], view=view, form="question and answer")
 
 
 def _read(view: View) -> Example:
@@ -96,14 +110,17 @@ def _read(view: View) -> Example:
         raise RowError(
             f"columns {columns}: not a known form; name them with --input and --output, or --map part=column"
         )
-    for name in KEPT:
-        if values.get(name) is not None:
-            example.columns[name] = view.take(name)
-    if "tools" in values:
+    if not view.there.isdisjoint(KEPT):
+        for name in KEPT:
+            if values.get(name) is not None:
+                example.columns[name] = view.take(name)
+    if view.has("tools"):
         example.tools += tools_of(view.take("tools"))
-    _take_verdict(view, example)
+    if view.has("label"):
+        _take_verdict(view, example)
     _take_truth(view, example)
-    _take_weight(view, example)
+    if view.has("weight"):
+        _take_weight(view, example)
     if example.answer and view.has("reasoning"):
         thought = text_of(view.take("reasoning"), "reasoning")
         example.answer[-1] = {**example.answer[-1], "reasoning_content": thought}
@@ -186,7 +203,6 @@ def _add_options(view: View, prompt: list[Message]) -> None:
 def with_system(view: View, messages: list[Message]) -> list[Message]:
     """Messages with the row's system prompt in front; one that they have already stays."""
     if not view.has("system"):
-        view.used.add("system")
         return messages
     system = optional_text(view.values, "system")
     if messages[0]["role"] == "system":
@@ -214,7 +230,7 @@ def with_history(view: View, messages: list[Message]) -> list[Message]:
 
 def _take_answers(view: View, example: Example) -> None:
     """The answer of a row; where there is a short one beside a whole one, the short one is the ground truth."""
-    there = [name for name in ANSWERS if view.has(name)]
+    there = [name for name in ANSWERS if name in view.there]
     whole = [name for name in there if name in WORKED]
     rationale = not whole and view.has("choices") and view.has("rationale")
     short = [name for name in there if name not in WORKED]
@@ -253,7 +269,7 @@ def _take_truth(view: View, example: Example) -> None:
         example.ground_truth = view.take(given)
     elif type(scored) is dict and scored.get("ground_truth") is not None:
         example.ground_truth = scored["ground_truth"]
-    elif tests := _tests(view):
+    elif not view.there.isdisjoint(TESTS) and (tests := _tests(view)):
         example.ground_truth = tests
     elif example.ground_truth is None and (example.form == "messages" or view.has("choices")):
         name = next((name for name in ("answer", "target", "correct", "label", *WORKED) if view.has(name)), None)
@@ -304,8 +320,8 @@ def _tests(view: View) -> str | None:
 
 def _take_verdict(view: View, example: Example) -> None:
     """The label of rows of good and bad answers (KTO): bad ones are refused, or they would be learnt as good ones."""
-    value = view.values.get("label")
-    if value is None or view.has("choices") or not (example.answer or "messages" in view.used):
+    value = view.values["label"]
+    if view.has("choices") or not (example.answer or "messages" in view.used):
         return
     known = {"true": True, "false": False}.get(value.strip().lower()) if type(value) is str else value
     kto = view.origin.get("label") == ("kto_tag",) or "completion" in view.used
@@ -316,7 +332,7 @@ def _take_verdict(view: View, example: Example) -> None:
 
 
 def _take_weight(view: View, example: Example) -> None:
-    if not filled(view.values.get("weight")) or not example.answer:
+    if not example.answer:
         return
     weight = weight_of(view.take("weight"), "weight")
     example.answer = [{"weight": weight, **message} for message in example.answer]

@@ -42,6 +42,8 @@ def check(example: Example, algorithm: str, row: dict[str, Any], allowed: bool) 
     """
     view, lost, noted = example.view, [], []
     not_read = _NOT_READ[algorithm]
+    if not example.several and view.there <= view.used and not_read.isdisjoint(view.there):
+        return []
     texts = None
     if example.several and algorithm == "sft":
         lost.append(f"{view.called(example.several)} (all answers but the first)")

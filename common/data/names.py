@@ -90,7 +90,7 @@ def parse_map(text: str) -> tuple[str, tuple[str, ...]]:
     return part, tuple(column.strip() for column in columns.split("+") if column.strip())
 
 
-@dataclass
+@dataclass(slots=True)
 class View:
     """A row under the names of ``PARTS``.
 
@@ -100,6 +100,8 @@ class View:
         named: Parts whose columns the user named.
         doubled: Names of ``values`` that are a second column of a known part.
         used: Names of ``values`` that were read.
+        there: Names of ``values`` that hold something.
+        plain: The question and the answer, when there is no other known part.
     """
 
     values: dict[str, Any]
@@ -107,10 +109,15 @@ class View:
     named: frozenset[str] = frozenset()
     doubled: frozenset[str] = frozenset()
     used: set[str] = field(default_factory=set)
+    there: set[str] = field(default_factory=set)
+    plain: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        self.there = {name for name, value in self.values.items() if filled(value)}
 
     def has(self, name: str) -> bool:
         """Whether a part holds something."""
-        return filled(self.values.get(name))
+        return name in self.there
 
     def take(self, name: str) -> Any:
         """The value of a part, which counts as read."""
@@ -119,7 +126,11 @@ class View:
 
     def first(self, names: tuple[str, ...]) -> str | None:
         """The first of some parts that holds something."""
-        return next((name for name in names if self.has(name)), None)
+        there = self.there
+        for name in names:
+            if name in there:
+                return name
+        return None
 
     def called(self, name: str) -> str:
         """What the file calls a part."""
@@ -144,7 +155,7 @@ def view_of(row: dict[str, Any], columns: Columns) -> View:
     """
     plan = _plan(tuple(row), columns)
     if plan.as_it_is:
-        return View(row, plan.origin)
+        return View(row, plan.origin, plain=plan.plain)
     values: dict[str, Any] = {}
     for name, origins in plan.origin.items():
         if name == "choices" and plan.letters:
@@ -164,6 +175,7 @@ class _Plan:
     doubled: frozenset[str]
     letters: tuple[tuple[str, str], ...]
     as_it_is: bool
+    plain: tuple[str, str] | None
 
 
 @lru_cache(maxsize=1024)
@@ -195,7 +207,12 @@ def _plan(names: tuple[str, ...], columns: Columns) -> _Plan:
         else:
             origin[part] = (column,)
     as_it_is = not given and not letters and all(origin.get(name) == (name,) for name in names)
-    return _Plan(origin, frozenset(given), frozenset(doubled), letters, as_it_is)
+    known = [name for name in origin if name in PARTS]
+    plain = None
+    if as_it_is and len(known) == 2:
+        question, answer = sorted(known, key=lambda name: name in ANSWERS)
+        plain = (question, answer) if question in QUESTIONS and answer in ANSWERS else None
+    return _Plan(origin, frozenset(given), frozenset(doubled), letters, as_it_is, plain)
 
 
 def _plain(name: Any) -> str:

@@ -24,6 +24,7 @@ def is_pair(view: View) -> bool:
     ):
         values["rejected"] = values.pop("other")
         view.origin = {**view.origin, "rejected": ("other",)}
+        view.there.add("rejected")
     if "rejected" in values and "chosen" in values:
         return values["chosen"] is not None or values["rejected"] is not None
     return view.has("rejected") and view.has("messages")  # the preferred answer ends the conversation

@@ -86,6 +86,7 @@ class Report:
     said: list[str] = field(default_factory=list)
     prompts: int = 0
     _forms: set[tuple[Any, ...]] = field(default_factory=set)
+    _last: Any = None
 
     def say(self, sentence: str) -> None:
         """Keep a sentence about what was guessed, once."""
@@ -94,6 +95,9 @@ class Report:
 
     def take_form(self, path: Path, example: Any) -> None:
         """Say once for each kind of row of a file which columns it was read from."""
+        if example.view.plain and example.view.origin is self._last:  # as the row before
+            return
+        self._last = example.view.origin if example.form == "question and answer" else None
         names = example.view.used
         key = (path, example.form, len(names), *names)
         if key in self._forms:

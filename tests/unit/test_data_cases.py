@@ -228,12 +228,12 @@ KINDS = [
     # algorithm, row, texts that must stand in what comes out
     ("sft", {"query": "q", "response": "r", "history": '[["h1", "h2"]]', "system": "sys"},
      ["q", "r", "h1", "h2", "sys"]),
-
-        ("sft", {"question": "q", "answer": "a", "history": say("uh", "ai")},
+    ("sft", {"question": "q", "answer": "a", "history": say("uh", "ai")},
      ["q", "a", "h", "i"]),
     ("sft", {"问题": "甲", "答案": "乙", "系统提示": "丙"}, ["甲", "乙", "丙"]),
     ("sft", {"指令": "甲", "输入": "丁", "输出": "乙"}, ["甲\n丁", "乙"]),
-    ("grpo", {"题目": "选", "选项A": "东", "选项B": "西", "答案": "B", "解析": "因为西"}, ["选\nA. 东\nB. 西", "B", "因为西"]),
+    ("grpo", {"题目": "选", "选项A": "东", "选项B": "西", "答案": "B", "解析": "因为西"},
+     ["选\nA. 东\nB. 西", "B", "因为西"]),
     ("grpo", {"question": "q", "choices": ["x", "y", "z"], "answer": 2}, ["q\nA. x\nB. y\nC. z", "C"]),
     ("grpo", {"question": "q", "option1": "x", "option2": "y", "answer": "2"}, ["q\nA. x\nB. y", "B"]),
     ("grpo", {"question": "q", "opa": "x", "opb": "y", "opc": "z", "opd": "w", "cop": 0},
