@@ -172,15 +172,19 @@ def final_answer(answer: str, pattern: str | None = None) -> str:
         return _by_pattern(answer, pattern)
     if "####" not in answer and not _MARKS.search(answer):
         return answer.strip()
-    if answer.isascii() and (line := _HASH_LINE.search(answer)) and _NO_OTHER_MARK.fullmatch(answer):
-        return line[1]
+    if answer.isascii() and answer.count("#") == 4 and not _has_other_mark(answer):
+        if line := _HASH_LINE.search(answer):
+            return line[1]
     return marked_answer(answer) or answer.strip()
 
 
 # What ``common.answers`` reads in full, two cases of it read fast: no mark at all, and GSM8K's last line alone.
 _MARKS = re.compile(r"boxed|fbox|_of_box|</")
 _HASH_LINE = re.compile(r"\n####[ \t]*([\w.,%-]+)\s*\Z")
-_NO_OTHER_MARK = re.compile(r"[^<\[\\#]*####[^<\[\\#]*")
+
+
+def _has_other_mark(answer: str) -> bool:
+    return "<" in answer or "[" in answer or "\\" in answer or answer.startswith("analysis")
 
 
 def _by_pattern(answer: str, pattern: str) -> str:
