@@ -14,6 +14,7 @@ from common.data import choices
 from common.data.messages import (
     Message,
     RowError,
+    conversation_in,
     is_messages,
     normalize,
     optional_text,
@@ -155,7 +156,7 @@ def from_columns(view: View, question: str | None = None) -> Example:
     """Rows with a question and perhaps an answer, each a text or a list of messages; also verl's own RL rows."""
     name = question or "prompt" if "prompt" in view.named else view.first(("instruction", *QUESTIONS))
     name = question or name or next(name for name in QUESTIONS if name in view.values)
-    value = structured(view.take(name)) if type(view.values[name]) is str else view.take(name)
+    value = conversation_in(view.take(name))
     example = Example([], form="verl's rows" if "reward_model" in view.values else "question and answer")
     if type(value) is dict and type(value.get("messages")) is list:  # a request as it was sent
         example.tools = tools_of(value.get("tools"))
@@ -244,8 +245,7 @@ def _take_answers(view: View, example: Example) -> None:
         if "answer" in view.named:
             text_of(view.values["answer"], "answer")
         return
-    value = view.take(name)
-    value = structured(value) if type(value) is str and value[:2] in ("[{", '["', "['") else value
+    value = conversation_in(view.take(name))
     if is_messages(value) or (type(value) is dict and ("role" in value or "from" in value)):
         example.answer = normalize(value if type(value) is list else [value], name)
     elif type(value) is list:

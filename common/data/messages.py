@@ -97,6 +97,20 @@ def structured(value: Any) -> Any:
     return value
 
 
+def conversation_in(value: Any) -> Any:
+    """The messages that a text holds as JSON; any other value, a text that is other JSON among them, unchanged."""
+    if type(value) is str and value[:1] in "[{" and "content" in value:
+        found = structured(value)
+        turns = found.get("messages") if type(found) is dict else found
+        if type(turns) is list and turns and all(map(_is_whole, turns)):
+            return found
+    return value
+
+
+def _is_whole(turn: Any) -> bool:
+    return type(turn) is dict and "content" in turn and type(turn.get("role")) is str and turn["role"].lower() in ROLES
+
+
 def is_messages(value: Any) -> bool:
     """Whether a value is a list of messages (or of turns as pairs)."""
     return (

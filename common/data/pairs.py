@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.data.forms import Example, from_columns, from_messages, with_history, with_system
-from common.data.messages import Message, RowError, from_transcript, is_messages, normalize, structured, text_of
+from common.data.messages import Message, RowError, conversation_in, from_transcript, is_messages, normalize, text_of
 from common.data.names import QUESTIONS, View
 
 
@@ -32,10 +32,10 @@ def is_pair(view: View) -> bool:
 
 def from_pair(view: View) -> Example:
     """Preference rows: texts, messages, whole conversations, or transcripts."""
-    rejected = structured(view.take("rejected"))
+    rejected = conversation_in(view.take("rejected"))
     if not view.has("chosen") and view.has("messages"):
         return _beside_messages(view, rejected)
-    chosen = structured(view.take("chosen"))
+    chosen = conversation_in(view.take("chosen"))
     has_prompt = view.has("messages") or view.first(QUESTIONS)
     if not has_prompt and type(chosen) is str and type(rejected) is str:
         return _with_rest(view, _divided(from_transcript(chosen, "chosen"), from_transcript(rejected, "rejected")))

@@ -258,6 +258,10 @@ KINDS = [
     ("sft", {"conversations": [{"from": "User", "value": "q"}, {"from": "Assistant", "value": "r"}]}, ["q", "r"]),
     ("sft", {"messages": [{"role": "user", "content": [{"type": "text", "value": "q"}]}, *say("ar")]}, ["q", "r"]),
     ("sft", {"prompt": "q", "completion": "r", "label": True}, ["q", "r"]),
+    ("sft", {"question": "[1, 2]", "answer": '["a", "b"]'}, ["[1, 2]", '["a", "b"]']),
+    ("sft", {"question": '{"x": 1}', "answer": '[{"question": "x", "answer": "y"}]'},
+     ['{"x": 1}', '[{"question": "x", "answer": "y"}]']),
+    ("dpo", {"prompt": "q", "chosen": '{"a": 1}', "rejected": '["b"]'}, ["q", '{"a": 1}', '["b"]']),
 ]  # fmt: skip
 
 
