@@ -72,8 +72,10 @@ def read_example(row: dict[str, Any], columns: Columns) -> Example:
         RowError: If its form is not known or it lacks something; the message names the field.
     """
     view = view_of(row, columns)
-    if view.plain and (example := _plain_example(view)):
-        return example
+    if view.plain:
+        if example := _plain_example(row, view):
+            return example
+        view = View(row, view.origin)
     try:
         example = _read(view)
     except RowError as error:
@@ -82,9 +84,9 @@ def read_example(row: dict[str, Any], columns: Columns) -> Example:
     return example
 
 
-def _plain_example(view: View) -> Example | None:
+def _plain_example(row: dict[str, Any], view: View) -> Example | None:
     """The short way for a row of a question and an answer that are plain texts: nearly all rows are, and it counts."""
-    question, answer = (view.values[name] for name in view.plain)
+    question, answer = row[view.plain[0]], row[view.plain[1]]
     if not type(question) is type(answer) is str or not question.strip() or not answer.strip():
         return None
     if question[0] in "[{" or answer[0] in "[{":  # perhaps JSON

@@ -166,6 +166,8 @@ def _message(message: Any, field: str, number: int) -> Message:
     if known == "function_call":
         return {"role": "assistant", "content": "", "tool_calls": _calls_in_text(content, field, number)}
     calls = structured(message.get("tool_calls"))
+    if type(content) is list and known == "assistant":
+        message, content, calls = _unfolded(message, content, calls, f"{field}: message {number}")
     if type(content) is not str:
         may_be_missing = bool(calls) or known == "tool" or bool(message.get("function_call"))
         content = _flat(content, may_be_missing, field, number)
@@ -173,6 +175,24 @@ def _message(message: Any, field: str, number: int) -> Message:
     if not message.keys() <= _TWO_KEYS:
         _add_others(made, message, calls, f"{field}: message {number}", field, number)
     return made
+
+
+def _unfolded(message: Message, content: list[Any], calls: Any, where: str) -> tuple[Message, list[Any], Any]:
+    """A message whose thoughts and tool calls stand among the parts of its content, taken out of them."""
+    thoughts = [part for part in content if type(part) is dict and part.get("type") in ("reasoning", "thinking")]
+    called = [part for part in content if type(part) is dict and part.get("type") == "tool_call"]
+    if not thoughts and not called:
+        return message, content, calls
+    if thoughts:
+        parts = [{**part, "text": part.get("text", part.get("thinking"))} for part in thoughts]
+        message = {**message, "reasoning_content": "".join(_part_text(part, f"{where}: thought") for part in parts)}
+    found = [structured(part.get("value", part.get("tool_call"))) for part in called]
+    rest = [part for part in content if not any(part is other for other in (*thoughts, *called))]
+    return (
+        {**message, "tool_calls": found or calls},
+        rest or (None if called else [{"type": "text", "text": ""}]),
+        (found or calls),
+    )
 
 
 _TWO_KEYS = {"role", "from", "content", "value"}

@@ -154,6 +154,8 @@ def view_of(row: dict[str, Any], columns: Columns) -> View:
         RowError: If a column that the user named is not there.
     """
     plan = _plan(tuple(row), columns)
+    if plan.shared and type(row[plan.plain[0]]) is type(row[plan.plain[1]]) is str:
+        return plan.shared
     if plan.as_it_is:
         return View(row, plan.origin, plain=plan.plain)
     values: dict[str, Any] = {}
@@ -176,6 +178,7 @@ class _Plan:
     letters: tuple[tuple[str, str], ...]
     as_it_is: bool
     plain: tuple[str, str] | None
+    shared: View | None  # of all rows that are a question and an answer and nothing else; it holds no values
 
 
 @lru_cache(maxsize=1024)
@@ -212,7 +215,8 @@ def _plan(names: tuple[str, ...], columns: Columns) -> _Plan:
     if as_it_is and len(known) == 2:
         question, answer = sorted(known, key=lambda name: name in ANSWERS)
         plain = (question, answer) if question in QUESTIONS and answer in ANSWERS else None
-    return _Plan(origin, frozenset(given), frozenset(doubled), letters, as_it_is, plain)
+    shared = View({}, origin, plain=plain, used=set(plain)) if plain and len(names) == 2 else None
+    return _Plan(origin, frozenset(given), frozenset(doubled), letters, as_it_is, plain, shared)
 
 
 def _plain(name: Any) -> str:

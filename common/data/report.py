@@ -97,14 +97,14 @@ class Report:
         """Say once for each kind of row of a file which columns it was read from."""
         if example.view.plain and example.view.origin is self._last:  # as the row before
             return
-        self._last = example.view.origin if example.form == "question and answer" else None
+        self._last = example.view.origin if example.view.plain else None
         names = example.view.used
         key = (path, example.form, len(names), *names)
         if key in self._forms:
             return
         self._forms.add(key)
         if len(self._forms) <= SHOWN:
-            parts = (f"{name} = {example.view.called(name)}" for name in example.view.values if name in names)
+            parts = (f"{name} = {example.view.called(name)}" for name in example.view.origin if name in names)
             self.say(f"{path.name}: read as {example.form}: {', '.join(parts)}")
 
     def add_bad(self, bad: Bad) -> None:

@@ -139,7 +139,10 @@ def _truth(value: Any) -> str | list[str] | None:
 
 def _unweighted(messages: list[Message]) -> list[Message]:
     """Messages without weights, which only sft reads."""
-    if not any("weight" in message for message in messages):
+    for message in messages:
+        if "weight" in message:
+            break
+    else:
         return messages
     return [{key: value for key, value in message.items() if key != "weight"} for message in messages]
 
@@ -204,7 +207,10 @@ def _by_pattern(answer: str, pattern: str) -> str:
 
 def _stored(messages: list[Message]) -> list[Message]:
     """Messages with the arguments of tool calls as JSON, since a parquet column has one shape for all rows."""
-    if not any("tool_calls" in message for message in messages):
+    for message in messages:  # a loop, since this is called for every row
+        if "tool_calls" in message:
+            break
+    else:
         return messages
     return [
         {**message, "tool_calls": _stored_calls(message)} if "tool_calls" in message else message
