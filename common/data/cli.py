@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   convert data.json train.parquet                          what the data can be used for is found out
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
   convert a.xlsx b.csv train.parquet --input 问题 --output 答案
+  convert pairs.csv train.parquet --algo dpo --map prompt=title+text --map chosen=better --map rejected=worse
   convert --mapping sources.yaml train.parquet             every input with its own columns
   validate train.parquet --algo sft --model Qwen/Qwen3-0.6B --against val.parquet
   preview data.jsonl --algo sft --model demo -n 2
