@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.answers import accepted
+from common.answers.truth import KEYS
 from common.data import choices
 from common.data.messages import (
     Message,
@@ -27,6 +29,9 @@ from common.data.messages import (
 from common.data.names import ANSWERS, KEPT, QUESTIONS, TESTS, TRUTHS, WORKED, Columns, View, view_of
 
 __all__ = ["ANSWERS", "KEPT", "QUESTIONS", "TRUTHS", "Columns", "Example", "read_example"]
+
+
+ACCEPTED = set(KEYS)  # names under which an object holds the answers that count
 
 
 @dataclass
@@ -250,8 +255,10 @@ def _take_answers(view: View, example: Example) -> None:
     value = conversation_in(view.take(name))
     if is_messages(value) or (type(value) is dict and ("role" in value or "from" in value)):
         example.answer = normalize(value if type(value) is list else [value], name)
-    elif type(value) is list:
-        answers = [text_of(item, name) for item in value]
+    elif type(value) is list or (type(value) is dict and not ACCEPTED.isdisjoint(value)):
+        answers = (
+            [str(one) for one in accepted(value)] if type(value) is dict else [text_of(one, name) for one in value]
+        )
         example.answer = [{"role": "assistant", "content": answers[0]}]
         if len(set(answers)) > 1:
             example.several = name

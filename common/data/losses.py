@@ -47,6 +47,8 @@ def check(example: Example, algorithm: str, row: dict[str, Any], allowed: bool) 
     texts = None
     if example.several and algorithm == "sft":
         lost.append(f"{view.called(example.several)} (all answers but the first)")
+    elif example.several and not all(_stands_in(text, list(texts_in(row))) for text in _distinct_of(example)):
+        noted.append(f"column {view.called(example.several)} is used with its first answer only")
     for name, value in view.values.items():
         read = name in view.used
         if (read and name not in not_read) or not filled(value):
@@ -88,6 +90,10 @@ def texts_in(value: Any) -> Iterator[str]:
 
 def _distinct(value: Any) -> set[str]:
     return {text for text in texts_in(value) if text.strip()}
+
+
+def _distinct_of(example: Example) -> set[str]:
+    return _distinct(example.view.values[example.several])
 
 
 _SIGNS = re.compile(r"[\s\\{}$]")

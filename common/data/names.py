@@ -24,11 +24,11 @@ _NAMES = {
     "prompt": "提示 提示词",
     "instruction": "指令",
     "input": "输入",
-    "answer": "答案 正确答案 标准答案 参考答案 correct_answer reference_answer answerkey answer_key",
+    "answer": "answers 答案 正确答案 标准答案 参考答案 correct_answer reference_answer answerkey answer_key",
     "response": "回答 回复 assistant reply",
     "output": "输出",
     "solution": "解答 解析 解题过程 canonical_solution reference_solution",
-    "ground_truth": "groundtruth gold_answer",
+    "ground_truth": "groundtruth gold_answer golden_answer golden_answers gold_answers",
     "system": "system_prompt system_message 系统 系统提示 系统提示词",
     "history": "历史 历史对话 对话历史 chat_history",
     "chosen": "preferred preferred_output chosen_response chosen_messages chosen_answer response_j response_chosen "

@@ -27,14 +27,15 @@ def is_pair(view: View) -> bool:
         view.there.add("rejected")
     if "rejected" in values and "chosen" in values:
         return values["chosen"] is not None or values["rejected"] is not None
-    return view.has("rejected") and view.has("messages")  # the preferred answer ends the conversation
+    # the preferred answer ends the conversation, or is the row's answer
+    return view.has("rejected") and (view.has("messages") or view.first(_ANSWERS) is not None)
 
 
 def from_pair(view: View) -> Example:
     """Preference rows: texts, messages, whole conversations, or transcripts."""
     rejected = conversation_in(view.take("rejected"))
-    if not view.has("chosen") and view.has("messages"):
-        return _beside_messages(view, rejected)
+    if "chosen" not in view.values:
+        return _beside_answer(view, rejected)
     chosen = conversation_in(view.take("chosen"))
     has_prompt = view.has("messages") or view.first(QUESTIONS)
     if not has_prompt and type(chosen) is str and type(rejected) is str:
@@ -66,8 +67,8 @@ _ANSWERS = ("answer", "target", "response", "output", "completion", "solution", 
 _SIDES = ("chosen", "rejected", *_ANSWERS)
 
 
-def _beside_messages(view: View, rejected: Any) -> Example:
-    example = from_messages(view)
+def _beside_answer(view: View, rejected: Any) -> Example:
+    example = from_messages(view) if view.has("messages") else from_columns(view)
     if not example.answer:
         raise RowError("messages: ends without an answer, and there is no chosen one")
     example.chosen, example.answer = example.answer, []

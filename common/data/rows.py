@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.answers import accepted, marked_answer
-from common.answers.truth import KEYS as ACCEPTED
-from common.data.forms import Example
+from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
 
 ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
@@ -128,7 +127,7 @@ def _truth(value: Any) -> str | list[str] | None:
     if not value:
         return None
     simple = type(value) is list and all(isinstance(one, str | int | float) for one in value)
-    if simple or (type(value) is dict and set(value) <= set(ACCEPTED)):
+    if simple or (type(value) is dict and "inputs" not in value and not ACCEPTED.isdisjoint(value)):
         try:
             answers = [str(one) for one in accepted(value)]
         except ValueError as error:

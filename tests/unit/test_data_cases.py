@@ -258,6 +258,10 @@ KINDS = [
     ("sft", {"conversations": [{"from": "User", "value": "q"}, {"from": "Assistant", "value": "r"}]}, ["q", "r"]),
     ("sft", {"messages": [{"role": "user", "content": [{"type": "text", "value": "q"}]}, *say("ar")]}, ["q", "r"]),
     ("sft", {"prompt": "q", "completion": "r", "label": True}, ["q", "r"]),
+    ("dpo", {"query": "p", "response": "c", "rejected_response": "r"}, ["p", "c", "r"]),
+    ("grpo", {"question": "q", "golden_answers": ["a", "b"]}, ["q", "a", "b"]),
+    ("grpo", {"question": "q", "context": "c", "answers": {"text": ["a", "b"], "answer_start": [1, 2]}},
+     ["c\n\nq", "a", "b"]),
     ("sft", {"question": "[1, 2]", "answer": '["a", "b"]'}, ["[1, 2]", '["a", "b"]']),
     ("sft", {"question": '{"x": 1}', "answer": '[{"question": "x", "answer": "y"}]'},
      ['{"x": 1}', '[{"question": "x", "answer": "y"}]']),
@@ -321,6 +325,24 @@ def test_one_list_makes_the_column_a_list(tmp_path):
         jsonl(tmp_path, {"question": "a", "answer": "1"}, {"question": "b", "answer": ["1", "2"]}), tmp_path, "grpo"
     )
     assert [row["reward_model"]["ground_truth"] for row in rows] == [["1"], ["1", "2"]]
+
+
+def test_validate_and_preview_take_the_same_names(tmp_path, capsys):
+    path = str(jsonl(tmp_path, {"t": "title", "b": "body", "good": "G"}))
+    names = ["--map", "prompt=t+b", "--map", "answer=good"]
+    assert main(["validate", path, "--algo", "sft", *names]) == 0
+    assert main(["preview", path, "--algo", "sft", *names]) == 0
+    out = capsys.readouterr().out
+    assert "all rows can be used" in out and "title\nbody" in out
+
+
+def test_maps_of_a_yaml_file(tmp_path):
+    jsonl(tmp_path, {"t": "title", "b": "body", "good": "G", "bad": "B"})
+    mapping = tmp_path / "sources.yaml"
+    mapping.write_text("- {path: d.jsonl, map: {prompt: t+b, chosen: good, rejected: bad}}")
+    assert main(["convert", "--mapping", str(mapping), str(tmp_path / "o.parquet"), "--algo", "dpo"]) == 0
+    row = pq.read_table(tmp_path / "o.parquet").to_pylist()[0]
+    assert row == {"prompt": say("utitle\nbody"), "chosen": say("aG"), "rejected": say("aB")}
 
 
 def test_what_was_guessed_is_said(tmp_path, capsys):
