@@ -46,6 +46,8 @@ def _sft_structure(row: dict[str, Any]) -> str | None:
         return problem
     if all(message["role"] != "assistant" for message in row["messages"]):
         return "messages: has no assistant turn, so there is nothing to learn"
+    if all(message.get("weight") == 0 for message in row["messages"] if message["role"] == "assistant"):
+        return "messages: all turns of the assistant have the weight 0, so there is nothing to learn"
     return None
 
 
@@ -107,7 +109,7 @@ def _turns(messages: Any, column: str) -> str | None:
     for number, message in enumerate(messages, 1):
         role = message["role"]
         calls = message.get("tool_calls")
-        if not calls and not str(message["content"]).strip():
+        if not calls and role != "tool" and not str(message["content"]).strip():
             return f"{column}: message {number} ({role}) is empty"
         if role == "system" and before is not None:
             return f"{column}: message {number} is a system prompt; it must be the first message"

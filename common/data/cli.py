@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from common.data.catalog import KNOWN, prepare
 from common.data.convert import BadRows, Options, Source, convert
 from common.data.files import DataError
-from common.data.forms import Columns
 from common.data.hub import HUBS, download_model
-from common.data.inputs import sources_of
+from common.data.inputs import columns_of, sources_of
+from common.data.names import PARTS
 from common.data.rows import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   convert data.json train.parquet                          what the data can be used for is found out
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
   convert a.xlsx b.csv train.parquet --input 问题 --output 答案
+  convert pairs.csv train.parquet --algo dpo --map prompt=title+text --map chosen=better --map rejected=worse
   convert --mapping sources.yaml train.parquet             every input with its own columns
   validate train.parquet --algo sft --model Qwen/Qwen3-0.6B --against val.parquet
   preview data.jsonl --algo sft --model demo -n 2
@@ -79,6 +80,19 @@ def _file_options(one: argparse.ArgumentParser, several: bool = False) -> None:
     one.add_argument("--system-column", action=action, metavar="COLUMN", help="column with the system prompt")
     one.add_argument("--system", action=action, metavar="TEXT", help="system prompt for rows that have none")
     one.add_argument("--data-source", action=action, metavar="NAME", help="name of the data set (default: the file's)")
+    one.add_argument(
+        "--map",
+        action="append",
+        metavar="PART=COLUMN",
+        help=f"column of any part, several joined with +, e.g. prompt=title+text; repeat it. Parts: {', '.join(PARTS)}",
+    )
+    one.add_argument(
+        "--no-header", action="store_true", help="the first row of a table is a row; columns are column1 ..."
+    )
+    one.add_argument("--sheet", metavar="NAME", help="sheet of an xlsx file, by name or number (default: the first)")
+    one.add_argument(
+        "--allow-loss", action="store_true", help="leave out known columns that the rows have no place for"
+    )
     one.add_argument("--encoding", action=action, metavar="NAME", help="of text files that are not UTF-8, e.g. gb18030")
 
 
@@ -115,6 +129,7 @@ def _add_convert(commands: Any) -> None:
     one.add_argument("--dedup", action="store_true", help="leave out repeated rows (for RL: repeated prompts)")
     one.add_argument("--max-rows", type=int, metavar="N", help="rows to write at most")
     one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to OUT.bad.jsonl")
+    one.add_argument("--self-play", action="store_true", help="gspo: the model answers the prompts of pairs too")
     one.add_argument("--split", default="train", help="of a data set from a hub (default: train)")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0], help="where org/name is looked up")
     one.set_defaults(run=_convert)
@@ -131,6 +146,8 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
         arguments.dedup,
         arguments.max_rows,
         arguments.skip_bad,
+        arguments.allow_loss,
+        arguments.self_play,
     )
     with _progress() as progress:
         report = convert(sources, Path(target), options, progress)
@@ -161,8 +178,17 @@ class _progress:
 
 
 def _source(arguments: argparse.Namespace) -> Source:
-    columns = Columns(arguments.input, arguments.output, arguments.system_column)
-    return Source(arguments.file, columns, arguments.data_source, arguments.system or "", None, arguments.encoding)
+    columns = columns_of(arguments, arguments.input, arguments.output, arguments.system_column)
+    return Source(
+        arguments.file,
+        columns,
+        arguments.data_source,
+        arguments.system or "",
+        None,
+        arguments.encoding,
+        not arguments.no_header,
+        arguments.sheet,
+    )
 
 
 def _add_validate(commands: Any) -> None:
@@ -189,7 +215,7 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
     from common.data.validate import validate, write_good
 
     source = _source(arguments)
-    found = validate(source, arguments.algo, arguments.against, arguments.sample)
+    found = validate(source, arguments.algo, arguments.against, arguments.sample, arguments.allow_loss)
     report = found.report
     if arguments.fix and kind_of(source.path)[0] == ".parquet":
         write_good(source.path, found.refused, report)
@@ -197,7 +223,9 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
         if arguments.against and found.report.rows_bad:
             raise DataError("--fix with --against works on parquet files; convert first")
         target = source.path.with_name(f"{source.path.name.split('.')[0]}.good.parquet")
-        report = convert([source], target, Options(arguments.algo, dedup=True, skip_bad=True))
+        report = convert(
+            [source], target, Options(arguments.algo, dedup=True, skip_bad=True, allow_loss=arguments.allow_loss)
+        )
     report.show(console)
     if arguments.model and found.sample:
         _lengths(arguments, found.sample, console)

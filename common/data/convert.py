@@ -10,17 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from common.data import checks, rows
+from common.data import checks, losses, rows, self_play
 from common.data.files import DataError, replaced_when_complete
-from common.data.forms import KEPT, Columns, read_example
+from common.data.forms import Columns, read_example
 from common.data.keys import prompt_key, question_of, row_key
 from common.data.messages import RowError
+from common.data.names import view_of
+from common.data.pairs import is_pair
 from common.data.readers import BATCH_ROWS, Record, read_records
+from common.data.record import Say, say_in_log
 from common.data.report import Bad, BadFile, Report
 from common.data.table import Shape, TableWriter, storable
-
-USED = {*KEPT, "tools", "messages", "conversations", "conversation", "chosen", "rejected", "history", "system"}
-USED |= {"ground_truth", "final_answer"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Source:
         system: System prompt for rows that have none.
         answer_pattern: See ``rows.RowOptions``.
         encoding: Of a text file that is not UTF-8.
+        header: Whether the first row of a table names the columns.
+        sheet: Name or number of an xlsx file's sheet.
     """
 
     path: Path
@@ -42,6 +44,12 @@ class Source:
     system: str = ""
     answer_pattern: str | None = None
     encoding: str | None = None
+    header: bool = True
+    sheet: str | int | None = None
+
+    def records(self, say: Say = say_in_log) -> Iterator[Record]:
+        """The rows of the file; see ``readers.read_records``."""
+        return read_records(self.path, self.encoding, self.header, self.sheet, say)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Options:
         dedup: Leave out rows that were there already (for RL: prompts that were).
         max_rows: Rows to write at most, over all inputs.
         skip_bad: Write the good rows although there are bad ones, which go to ``<target>.bad.jsonl``.
+        allow_loss: Leave out known parts that the rows have no place for; else such a row is bad.
+        self_play: For gspo: the model answers the prompts of pairs too.
     """
 
     algorithm: str | None = None
@@ -66,6 +76,8 @@ class Options:
     dedup: bool = False
     max_rows: int | None = None
     skip_bad: bool = False
+    allow_loss: bool = False
+    self_play: bool = False
 
     def validation_path(self, target: Path) -> Path:
         """Where rows for validation go."""
@@ -112,6 +124,7 @@ def convert(
         raise DataError(f"{target}: the result is a parquet file; end its name with .parquet")
     if any(target.resolve() == source.path.resolve() for source in sources):
         raise DataError(f"{target}: is also an input; give another name")
+    guessed = options.algorithm is None
     options = replace(options, algorithm=options.algorithm or guess_algorithm(sources[0]))
     target.parent.mkdir(parents=True, exist_ok=True)
     shape = Shape()
@@ -121,6 +134,8 @@ def convert(
         with _no_cycle_search():
             report = _one_reading(sources, target, options, shape, progress)
         if report:
+            if guessed:
+                report.said.insert(0, f"made for {options.algorithm}, as the first row looks; --algo says otherwise")
             return report
 
 
@@ -138,12 +153,15 @@ def _no_cycle_search() -> Iterator[None]:
 
 def guess_algorithm(source: Source) -> str:
     """What the first readable row of a file can be used for: dpo for pairs, grpo for verl's RL rows, else sft."""
-    for record in islice(read_records(source.path, source.encoding), 100):
+    for record in islice(source.records(lambda _: None), 100):
         if record.row is None:
             continue
         if isinstance(record.row.get("reward_model"), dict):
             return "grpo"
-        return "dpo" if "chosen" in record.row and "rejected" in record.row else "sft"
+        try:
+            return "dpo" if is_pair(view_of(record.row, source.columns)) else "sft"
+        except RowError:
+            return "sft"
     return "sft"
 
 
@@ -236,6 +254,11 @@ def _finish(report: Report, options: Options, outputs: list[Path], writers: list
         raise DataError(f"{outputs[0]}: no rows to write ({report.read:,} read, {report.rows_bad:,} bad)")
     if options.val_ratio and not writers[1].rows:
         raise DataError(f"--val-ratio {options.val_ratio}: none of {report.read:,} rows fell to validation; raise it")
+    if options.algorithm == "gspo" and report.prompts == 0:
+        raise DataError(
+            f"{outputs[0]}: all rows are pairs and none is a prompt to answer; add --self-play, so that the model "
+            "answers the prompts of the pairs too, or train on them with --algo dpo"
+        )
     report.written = {path: writer.rows for path, writer in zip(outputs, writers, strict=True)}
 
 
@@ -248,17 +271,21 @@ def _made_rows(
     made_rows = 0
     for source in sources:
         row_options = rows.RowOptions(
-            options.algorithm, source.data_source or data_set_name(source.path), source.system, source.answer_pattern
+            options.algorithm,
+            source.data_source or data_set_name(source.path),
+            source.system,
+            source.answer_pattern,
+            options.allow_loss,
+            options.self_play,
         )
-        unused = _Unused(source.columns, report)
-        for record in read_records(source.path, source.encoding):
+        for record in source.records(report.say):
             if limit is not None and made_rows >= limit:
                 report.stopped = True
                 return
             report.read += 1
             if progress and not report.read % BATCH_ROWS:
                 progress(report.read)
-            row = _make(record, source, row_options, report, made_rows, unused)
+            row = _make(record, source, row_options, report, made_rows)
             if row is None:
                 continue
             if options.dedup:
@@ -268,21 +295,21 @@ def _made_rows(
                     continue
                 seen.add(key)
             made_rows += 1
+            if options.algorithm == "gspo":
+                report.prompts += self_play.is_prompt(row)
             side = int(bool(options.val_ratio) and _falls_to_validation(row, options))
             yield side, _Made(source.path, record, row)
 
 
 def _make(
-    record: Record, source: Source, options: rows.RowOptions, report: Report, index: int, unused: _Unused
+    record: Record, source: Source, options: rows.RowOptions, report: Report, index: int
 ) -> dict[str, Any] | None:
     """One row, or None when it is bad, which is then in the report."""
     problem = record.problem
     if record.row is not None:
         try:
-            example = read_example(record.row, source.columns)
-            row = rows.make_row(example, options, index)
+            row = row_from(record.row, source, options, index, report)
             problem = checks.structure(options.algorithm, row) or checks.quality(options.algorithm, row)
-            unused.note(record.row, example.unused)
         except RowError as error:
             problem = str(error)
     if problem:
@@ -293,25 +320,24 @@ def _make(
     return row
 
 
-class _Unused:
-    """Notes the columns and keys of messages that do not reach the result."""
+def row_from(
+    row: dict[str, Any], source: Source, options: rows.RowOptions, index: int, report: Report | None = None
+) -> dict[str, Any]:
+    """The row that a row of a file becomes; what it was taken for and what is left out goes to the report.
 
-    def __init__(self, columns: Columns, report: Report):
-        from common.data.forms import ANSWERS, QUESTIONS
-
-        named = {columns.input, columns.output, columns.system}
-        self.used = USED | named | (set() if columns.input else {*QUESTIONS, *ANSWERS})
-        self.report, self.known = report, {}
-
-    def note(self, row: dict[str, Any], message_keys: set[str]) -> None:
-        """Take in one row."""
-        names = tuple(row)
-        if names not in self.known:
-            self.known[names] = [name for name in names if name not in self.used]
-        for name in self.known[names]:
-            self.report.notes[f"column {name} is not used"] += 1
-        for key in message_keys:
-            self.report.notes[f"key {key} of messages is not used"] += 1
+    Raises:
+        RowError: If it cannot be used, or a known part would be lost.
+    """
+    example = read_example(row, source.columns)
+    made = rows.make_row(example, options, index)
+    left_out = losses.check(example, options.algorithm, made, options.allow_loss)
+    if report:
+        for note in left_out:
+            report.notes[note] += 1
+        for key in example.unused:
+            report.notes[f"key {key} of messages is not used"] += 1
+        report.take_form(source.path, example)
+    return made
 
 
 def data_set_name(path: Path) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from common.data.convert import Source
 from common.data.files import DataError, data_files
 from common.data.forms import Columns
 from common.data.hub import download_data, is_hub_id, split_files
+from common.data.names import parse_map
 
 
 def sources_of(arguments: argparse.Namespace, inputs: Sequence[str]) -> list[Source]:
@@ -30,10 +30,42 @@ def sources_of(arguments: argparse.Namespace, inputs: Sequence[str]) -> list[Sou
     for number, text in enumerate(inputs):
         mine = {name: values[number] for name, values in named.items()}
         for path, data_source in _files(text, arguments):
-            columns = Columns(mine["input"], mine["output"], mine["system_column"])
+            columns = columns_of(arguments, mine["input"], mine["output"], mine["system_column"])
             name = mine["data_source"] or data_source
-            sources.append(Source(path, columns, name, mine["system"] or "", mine["answer_pattern"], mine["encoding"]))
+            sources.append(
+                Source(
+                    path,
+                    columns,
+                    name,
+                    mine["system"] or "",
+                    mine["answer_pattern"],
+                    mine["encoding"],
+                    not arguments.no_header,
+                    arguments.sheet,
+                )
+            )
     return sources
+
+
+def columns_of(arguments: argparse.Namespace, question: str | None, answer: str | None, system: str | None) -> Columns:
+    """The columns that a command line names.
+
+    Raises:
+        DataError: If a ``--map`` is not ``part=column``, or names a part twice.
+    """
+    return Columns(question, answer, system, _parts(arguments.map or ()))
+
+
+def _parts(maps: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    try:
+        found = [parse_map(text) for text in maps]
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    parts = [part for part, _ in found]
+    for part in parts:
+        if parts.count(part) > 1:
+            raise DataError(f"--map {part}=...: given twice; join columns with +")
+    return tuple(found)
 
 
 def _for_each(values: list[str] | None, number: int, name: str) -> list[str | None]:
@@ -73,21 +105,20 @@ def read_mapping(file: Path) -> list[Source]:
         raise DataError(f"--mapping {file}: is not YAML: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"--mapping {file}: expected a list of entries, each with a path")
-    names = {field.name for field in fields(Columns)} | {
-        "path",
-        "data_source",
-        "answer_pattern",
-        "encoding",
-        "system_column",
-    }
+    names = {"path", "input", "output", "system", "system_column", "data_source", "answer_pattern", "encoding"}
+    names |= {"map", "header", "sheet"}
     sources = []
     for number, entry in enumerate(entries, 1):
         unknown = set(entry) - names
         if unknown or "path" not in entry:
             problem = f"unknown {', '.join(sorted(unknown))}" if unknown else "path is missing"
             raise DataError(f"--mapping {file}: entry {number}: {problem}; known are {', '.join(sorted(names))}")
-        columns = Columns(entry.get("input"), entry.get("output"), entry.get("system_column"))
+        maps = entry.get("map") or {}
+        if not isinstance(maps, dict):
+            raise DataError(f"--mapping {file}: entry {number}: map: expected part: column")
+        parts = _parts([f"{part}={column}" for part, column in maps.items()])
+        columns = Columns(entry.get("input"), entry.get("output"), entry.get("system_column"), parts)
         path = file.parent / entry["path"]
         others = entry.get("data_source"), entry.get("system") or "", entry.get("answer_pattern"), entry.get("encoding")
-        sources.append(Source(path, columns, *others))
+        sources.append(Source(path, columns, *others, entry.get("header", True), entry.get("sheet")))
     return sources

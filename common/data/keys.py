@@ -14,7 +14,9 @@ def prompt_key(messages: Any, salt: int = 0) -> int:
     if isinstance(messages, str):
         text = messages
     else:
-        text = "\x1e".join(f"{message['role']}\x1f{message['content']}{_calls(message)}" for message in messages)
+        text = "\x1e".join(
+            f"{message['role']}\x1f{message['content']}{_calls(message)}{_thought(message)}" for message in messages
+        )
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=salt.to_bytes(8, "big")).digest(), "big")
 
@@ -22,6 +24,12 @@ def prompt_key(messages: Any, salt: int = 0) -> int:
 def _calls(message: dict[str, Any]) -> str:
     calls = message.get("tool_calls")
     return "\x1f" + json.dumps(loaded(calls), sort_keys=True) if calls else ""
+
+
+def _thought(message: dict[str, Any]) -> str:
+    """What else a turn teaches: its thought, and whether it is learnt at all."""
+    thought, weight = message.get("reasoning_content"), message.get("weight")
+    return (f"\x1d{thought}" if thought else "") + ("\x1dw0" if weight == 0 else "")
 
 
 def row_key(algorithm: str, row: dict[str, Any]) -> int:

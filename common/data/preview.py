@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from common.data.convert import Source
 from common.data.files import DataError
 from common.data.lengths import render
-from common.data.readers import place_word, read_records
+from common.data.readers import place_word
 from common.data.validate import problem_of, row_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, ro
     word = place_word(source.path)
     if algorithm in ("sft", "dpo"):
         console.print(Text.assemble(_marked("learnt", True), "  ", _marked("context, not learnt", False)))
-    for record in islice(read_records(source.path, source.encoding), rows):
+    for record in islice(source.records(), rows):
         row, problem = row_of(record, source, algorithm)
         problem = problem or problem_of(algorithm, row)
         console.rule(f"{word} {record.place}")
@@ -141,7 +141,7 @@ def stats(console: Console, source: Source) -> None:
     rows, columns = 0, {}
     counts: dict[str, Counter[Any]] = {name: Counter() for name in ("data_source", "ability", "turns", "roles")}
     problems = 0
-    for record in read_records(source.path, source.encoding):
+    for record in source.records():
         rows += 1
         if record.row is None:
             problems += 1

@@ -71,6 +71,8 @@ class Report:
         notes: Things that a person may want to know, with the number of rows.
         stopped: Whether reading ended at ``--max-rows``.
         on_bad: Called with every bad row, e.g. to write it to a file.
+        said: What was guessed, a sentence each.
+        prompts: For gspo: rows that the model is to answer.
     """
 
     read: int = 0
@@ -81,6 +83,29 @@ class Report:
     notes: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
     on_bad: Callable[[Bad], None] | None = None
+    said: list[str] = field(default_factory=list)
+    prompts: int = 0
+    _forms: set[tuple[Any, ...]] = field(default_factory=set)
+    _last: Any = None
+
+    def say(self, sentence: str) -> None:
+        """Keep a sentence about what was guessed, once."""
+        if sentence not in self.said:
+            self.said.append(sentence)
+
+    def take_form(self, path: Path, example: Any) -> None:
+        """Say once for each kind of row of a file which columns it was read from."""
+        if example.view.plain and example.view.origin is self._last:  # as the row before
+            return
+        self._last = example.view.origin if example.view.plain else None
+        names = example.view.used
+        key = (path, example.form, len(names), *names)
+        if key in self._forms:
+            return
+        self._forms.add(key)
+        if len(self._forms) <= SHOWN:
+            parts = (f"{name} = {example.view.called(name)}" for name in example.view.origin if name in names)
+            self.say(f"{path.name}: read as {example.form}: {', '.join(parts)}")
 
     def add_bad(self, bad: Bad) -> None:
         """Count a bad row, and remember it when it is one of the first of its kind."""
@@ -123,6 +148,8 @@ class Report:
                 console.print(f"       and {count - len(places):,} more like these")
         if len(self.problems) > 20:
             console.print(f"  and {len(self.problems) - 20} more kinds")
+        for sentence in self.said:
+            console.print(f"  {escape(sentence)}", soft_wrap=True)
         for note, count in self.notes.most_common():
             console.print(f"  [yellow]note:[/yellow] {escape(note)} ({count:,} rows)", soft_wrap=True)
 

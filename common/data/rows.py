@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from common.answers import last_box
-from common.data.forms import Example
+from common.answers import accepted, marked_answer
+from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
 
 ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
@@ -23,6 +24,8 @@ class RowOptions:
         algorithm: One of ``ALGORITHMS``.
         data_source: Name of the data set, where the row gives none.
         system: System prompt for rows that have none.
+        allow_loss: Leave out known parts that the row has no place for.
+        self_play: For gspo: the model answers the prompts of pairs too.
         answer_pattern: Regular expression whose first group is the final answer; by default what stands behind
             ``####``, else in the last ``\boxed{}``, else the whole answer.
     """
@@ -31,6 +34,8 @@ class RowOptions:
     data_source: str
     system: str = ""
     answer_pattern: str | None = None
+    allow_loss: bool = False
+    self_play: bool = False
 
 
 def make_row(example: Example, options: RowOptions, index: int) -> dict[str, Any]:
@@ -51,6 +56,12 @@ def make_row(example: Example, options: RowOptions, index: int) -> dict[str, Any
 def sft_row(example: Example) -> dict[str, Any]:
     """``messages`` and, where there are, ``tools`` and ``enable_thinking``."""
     messages = [*example.prompt, *(example.answer or example.chosen)]
+    if all(message["role"] != "assistant" for message in messages):
+        columns = ", ".join(str(column) for names in example.view.origin.values() for column in names)
+        raise RowError(
+            f"messages: has no assistant turn, so there is nothing to learn (columns {columns}); name the answer with "
+            "--map answer=COLUMN, or give --algo grpo or ppo for prompts"
+        )
     row: dict[str, Any] = {"messages": _stored(messages)}
     if example.tools:
         row["tools"] = json.dumps(example.tools, ensure_ascii=False)
@@ -63,10 +74,12 @@ def preference_row(example: Example) -> dict[str, Any]:
     """``prompt``, ``chosen``, ``rejected``: lists of messages."""
     if not example.chosen or not example.rejected:
         raise RowError("chosen, rejected: missing; dpo learns from pairs of answers")
+    if any(message.get("weight") == 0 for message in (*example.chosen, *example.rejected)):
+        raise RowError("chosen, rejected: a turn has the weight 0; dpo learns whole answers")
     row: dict[str, Any] = {
-        "prompt": _stored(example.prompt),
-        "chosen": _stored(example.chosen),
-        "rejected": _stored(example.rejected),
+        "prompt": _stored(_unweighted(example.prompt)),
+        "chosen": _stored(_unweighted(example.chosen)),
+        "rejected": _stored(_unweighted(example.rejected)),
     }
     if example.tools:
         row["tools"] = json.dumps(example.tools, ensure_ascii=False)
@@ -77,11 +90,9 @@ def rl_row(example: Example, options: RowOptions, index: int) -> dict[str, Any]:
     """``data_source prompt ability reward_model extra_info``; for gspo also ``chosen`` and ``rejected``."""
     kept = example.columns
     answer = "".join(message["content"] for message in (example.answer or example.chosen))
-    truth = example.ground_truth
+    truth = _truth(example.ground_truth)
     if truth is None and answer:
         truth = final_answer(answer, options.answer_pattern)
-    elif truth is not None and type(truth) is not str:
-        truth = str(truth) if isinstance(truth, int | float) else json.dumps(truth, ensure_ascii=False)
     given = kept.get("reward_model")
     style = given.get("style") if type(given) is dict else None
     extra = kept.get("extra_info")
@@ -93,7 +104,7 @@ def rl_row(example: Example, options: RowOptions, index: int) -> dict[str, Any]:
         extra.setdefault("tools", json.dumps(example.tools, ensure_ascii=False))
     row: dict[str, Any] = {
         "data_source": kept.get("data_source") or options.data_source,
-        "prompt": _stored(example.prompt),
+        "prompt": _stored(_unweighted(example.prompt)),
         "ability": kept.get("ability") or "general",
         "reward_model": {"style": style or ("rule" if truth else "model"), "ground_truth": truth or ""},
         "extra_info": extra,
@@ -101,16 +112,51 @@ def rl_row(example: Example, options: RowOptions, index: int) -> dict[str, Any]:
     if "agent_name" in kept:
         row["agent_name"] = str(kept["agent_name"])
     if options.algorithm == "gspo":
-        row |= _self_play_columns(example)
+        row |= _self_play_columns(example, options.self_play)
     return row
 
 
-def _self_play_columns(example: Example) -> dict[str, Any]:
+def _truth(value: Any) -> str | list[str] | None:
+    """A ground truth as it is stored: a text, or a list of all texts that count; tests of programs as JSON."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    if not value:
+        return None
+    simple = type(value) is list and all(isinstance(one, str | int | float) for one in value)
+    if simple or (type(value) is dict and "inputs" not in value and not ACCEPTED.isdisjoint(value)):
+        try:
+            answers = [str(one) for one in accepted(value)]
+        except ValueError as error:
+            raise RowError(f"ground_truth: {error}") from None
+        return answers if len(answers) > 1 else answers[0]
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _unweighted(messages: list[Message]) -> list[Message]:
+    """Messages without weights, which only sft reads."""
+    for message in messages:
+        if "weight" in message:
+            break
+    else:
+        return messages
+    return [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+
+
+def _self_play_columns(example: Example, self_play: bool) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     if example.chosen:
-        columns = {"chosen": _stored(example.chosen), "rejected": _stored(example.rejected)}
+        columns = {
+            "chosen": _stored(_unweighted(example.chosen)),
+            "rejected": _stored(_unweighted(example.rejected)),
+        }
     if "self_play" in example.columns:
         columns["self_play"] = bool(example.columns["self_play"])
+    elif self_play and example.chosen:
+        columns["self_play"] = True
     return columns
 
 
@@ -126,12 +172,21 @@ def final_answer(answer: str, pattern: str | None = None) -> str:
     """
     if pattern:
         return _by_pattern(answer, pattern)
-    at = answer.rfind("####")
-    if at >= 0:
-        line = answer[at + 4 :].lstrip(" \t").split("\n", 1)[0].strip()
-        if line:
-            return line
-    return last_box(answer) or answer.strip()
+    if "####" not in answer and not _MARKS.search(answer):
+        return answer.strip()
+    if answer.isascii() and answer.count("#") == 4 and not _has_other_mark(answer):
+        if line := _HASH_LINE.search(answer):
+            return line[1]
+    return marked_answer(answer) or answer.strip()
+
+
+# What ``common.answers`` reads in full, two cases of it read fast: no mark at all, and GSM8K's last line alone.
+_MARKS = re.compile(r"boxed|fbox|_of_box|</")
+_HASH_LINE = re.compile(r"\n####[ \t]*([\w.,%-]+)\s*\Z")
+
+
+def _has_other_mark(answer: str) -> bool:
+    return "<" in answer or "[" in answer or "\\" in answer or answer.startswith("analysis")
 
 
 def _by_pattern(answer: str, pattern: str) -> str:
@@ -151,7 +206,10 @@ def _by_pattern(answer: str, pattern: str) -> str:
 
 def _stored(messages: list[Message]) -> list[Message]:
     """Messages with the arguments of tool calls as JSON, since a parquet column has one shape for all rows."""
-    if not any("tool_calls" in message for message in messages):
+    for message in messages:  # a loop, since this is called for every row
+        if "tool_calls" in message:
+            break
+    else:
         return messages
     return [
         {**message, "tool_calls": _stored_calls(message)} if "tool_calls" in message else message

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.data import checks, rows
-from common.data.convert import Source, data_set_name
+from common.data.convert import Source, data_set_name, row_from
 from common.data.files import DataError, kind_of, replaced_when_complete
-from common.data.forms import read_example
 from common.data.keys import prompt_key, question_of, row_key
 from common.data.messages import RowError
 from common.data.readers import BATCH_ROWS, Record, read_records
@@ -32,7 +31,9 @@ class Validation:
     refused: dict[int, str] = field(default_factory=dict)
 
 
-def validate(source: Source, algorithm: str, against: Path | None = None, sample: int = 20_000) -> Validation:
+def validate(
+    source: Source, algorithm: str, against: Path | None = None, sample: int = 20_000, allow_loss: bool = False
+) -> Validation:
     """Check every row of a file.
 
     Rows of parquet files are checked as they are, since the trainer reads them so; rows of other files as
@@ -43,6 +44,7 @@ def validate(source: Source, algorithm: str, against: Path | None = None, sample
         algorithm: One of ``rows.ALGORITHMS``.
         against: Another file (training against validation): rows whose prompt stands in both are bad.
         sample: Good rows to keep for measuring.
+        allow_loss: See ``convert.Options``.
 
     Raises:
         DataError: If a file cannot be read.
@@ -51,9 +53,9 @@ def validate(source: Source, algorithm: str, against: Path | None = None, sample
     report = found.report
     elsewhere = _prompts(against, algorithm) if against else {}
     first_place: dict[int, int] = {}
-    for record in read_records(source.path, source.encoding):
+    for record in source.records(report.say):
         report.read += 1
-        row, problem = row_of(record, source, algorithm)
+        row, problem = row_of(record, source, algorithm, report, allow_loss)
         problem = problem or problem_of(algorithm, row)
         if problem is None and elsewhere:
             place = elsewhere.get(prompt_key(question_of(row)))
@@ -69,22 +71,31 @@ def validate(source: Source, algorithm: str, against: Path | None = None, sample
             found.refused[record.place] = f"duplicate of {before}"
         if algorithm == "ppo" and checks.missing_truth(row):
             report.notes["no ground truth: only a reward model or a judge can score these"] += 1
+        report.prompts += algorithm == "gspo" and is_prompt(row)
         if len(found.sample) < sample:
             found.sample.append(row)
     if not report.read:
         raise DataError(f"{source.path}: has no rows")
+    if algorithm == "gspo" and found.sample and not report.prompts:
+        raise DataError(
+            f"{source.path}: all rows are pairs and none is a prompt to answer; convert with --self-play, or use dpo"
+        )
     return found
 
 
-def row_of(record: Record, source: Source, algorithm: str) -> tuple[dict[str, Any] | None, str | None]:
+def row_of(
+    record: Record, source: Source, algorithm: str, report: Report | None = None, allow_loss: bool = False
+) -> tuple[dict[str, Any] | None, str | None]:
     """A row as the trainer reads it, or what is wrong with it."""
     if record.row is None:
         return None, record.problem
     if kind_of(source.path)[0] == ".parquet":
         return {name: rows.loaded(value) for name, value in record.row.items()}, None
     try:
-        options = rows.RowOptions(algorithm, source.data_source or data_set_name(source.path), source.system)
-        return rows.make_row(read_example(record.row, source.columns), options, record.place), None
+        options = rows.RowOptions(
+            algorithm, source.data_source or data_set_name(source.path), source.system, allow_loss=allow_loss
+        )
+        return row_from(record.row, source, options, record.place, report), None
     except RowError as error:
         return None, str(error)
 

@@ -134,7 +134,7 @@ def fill(question: Question, row: dict[str, Any], columns: Columns) -> None:
         truth = final_answer(question.reference)
         if truth != question.reference.strip() or len(truth) <= SHORT:
             question.ground_truth, question.from_reference = truth, True
-    hidden = NOT_SHOWN | {columns.input, columns.output, columns.system}
+    hidden = NOT_SHOWN | example.used
     question.columns = {name: value for name, value in row.items() if name not in hidden}
 
 

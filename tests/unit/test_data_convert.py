@@ -69,7 +69,8 @@ def test_fields_that_turn_up_late(tmp_path, small_batches, algorithm):
     long = [{**user, "content": "last"}, {"role": "assistant", "content": "", "tool_calls": [call]}, tool]
     rows = [{"prompt": f"Q{i}", "chosen": "A", "rejected": "B", "extra_info": {"i": i}} for i in range(9)]
     rows.append({"prompt": long, "chosen": "A", "rejected": "B", "extra_info": {"i": 1.5, "late": ["x"]}})
-    report = convert([Source(jsonl(tmp_path / "d.jsonl", rows))], tmp_path / "o.parquet", Options(algorithm))
+    options = Options(algorithm, self_play=algorithm == "gspo")
+    report = convert([Source(jsonl(tmp_path / "d.jsonl", rows))], tmp_path / "o.parquet", options)
     assert (report.read, report.rows_written, report.rows_bad) == (10, 10, 0)
     made = read(tmp_path / "o.parquet")
     stored = made[-1]["messages" if algorithm == "sft" else "prompt"][1]["tool_calls"][0]["function"]["arguments"]
@@ -231,10 +232,10 @@ def test_commands_that_cannot_be_done(tmp_path, monkeypatch, capsys, arguments, 
 def test_what_is_not_used_is_said(tmp_path):
     rows = [
         {"question": "Q", "answer": "A", "level": 3},
-        {"messages": [{"role": "user", "content": "Q", "weight": 1}, {"role": "assistant", "content": "A"}]},
+        {"messages": [{"role": "user", "content": "Q", "colour": 1}, {"role": "assistant", "content": "A"}]},
     ]
     report = convert([Source(jsonl(tmp_path / "d.jsonl", rows))], tmp_path / "o.parquet")
-    assert report.notes == {"column level is not used": 1, "key weight of messages is not used": 1}
+    assert report.notes == {"column level is not used": 1, "key colour of messages is not used": 1}
     report = convert([Source(jsonl(tmp_path / "p.jsonl", [{"prompt": "Q"}]))], tmp_path / "o.parquet", Options("ppo"))
     assert list(report.notes.values()) == [1] and "no ground truth" in list(report.notes)[0]
 

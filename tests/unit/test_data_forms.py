@@ -133,7 +133,7 @@ def test_rl_rows():
     }
     assert rl({"prompt": "Q"})["reward_model"] == {"style": "model", "ground_truth": ""}
     assert rl({"question": "Q", "ground_truth": 18})["reward_model"]["ground_truth"] == "18"
-    assert rl({"question": "Q", "ground_truth": ["a", "b"]})["reward_model"]["ground_truth"] == '["a", "b"]'
+    assert rl({"question": "Q", "ground_truth": ["a", "b"]})["reward_model"]["ground_truth"] == ["a", "b"]
 
 
 def test_verls_own_row_stays_as_it_is():
