@@ -1,8 +1,8 @@
 """Conversations as a chat template writes them, and which of their tokens the model learns: the one place for it.
 
 A conversation is rendered once, as a whole; its ids are never put together from parts. What is learnt is found in that
-text: of each assistant's turn the text behind what inference gives (header, perhaps ``<think>``) up to its end, with the
-line break that the template writes behind the end. Three facts make this hard: templates change earlier turns (Qwen3
+text: of each assistant's turn the text behind what inference gives (header, perhaps ``<think>``) up to and with its end
+token; the line break that a template writes behind that is never generated and not learnt. Three facts make this hard: templates change earlier turns (Qwen3
 drops their thoughts), end the last turn in another way (gpt-oss, Phi-3), and let the next turn's mark end the answer (GLM).
 """
 
@@ -68,14 +68,16 @@ class Renderer:
     def of(cls, tokenizer: Any, thinking: bool | None = None, **options: Any) -> Renderer:
         """The renderer of a Hugging Face tokenizer; ``options`` go to its template."""
 
+        for name in ("bos_token", "eos_token"):  # templates join them to texts; a tokenizer may have none
+            if getattr(tokenizer, name, None) is None:
+                options.setdefault(name, "")
+
         def template(messages: list[Message], **more: Any) -> str:
             return tokenizer.apply_chat_template(messages, tokenize=False, **{**options, **more})
 
         return cls(template, thinking, getattr(tokenizer, "all_special_tokens", ()))
 
-    def text(
-        self, messages: Any, tools: Any = None, answer_next: bool = False, thinking: bool | None = None
-    ) -> str:
+    def text(self, messages: Any, tools: Any = None, answer_next: bool = False, thinking: bool | None = None) -> str:
         """A conversation as the model sees it.
 
         Raises:
@@ -127,14 +129,27 @@ class Renderer:
         thinking = self.thinking if thinking is None else thinking
         weights = [message.get("weight") for message in messages]
         talk = _Talk(self, self._messages(messages, thinking), loaded_tools(tools), thinking)
+        talk.check_shown()
         spans, endless = [], 0
         for index, message in enumerate(talk.messages):
             if message["role"] == "assistant" and weights[index] != 0:
                 start, end, ended = talk.turn(index)
+                if ended:  # the line break behind an end token is never generated
+                    end = start + len(talk.text[start:end].rstrip())
                 endless += not ended
                 if start < end:
                     spans.append((start, end))
         return Rendered(talk.text, spans, endless)
+
+    def tokens(
+        self, tokenizer: Any, messages: Any, tools: Any = None, thinking: bool | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Ids of a whole conversation and its loss mask (1: learnt), both of the shape (tokens,).
+
+        Raises:
+            RenderError: If the template cannot show it.
+        """
+        return tokenized(tokenizer, self.render(messages, tools, thinking))
 
     def marks(self, text: str) -> list[str]:
         """A text in pieces: marks, line breaks, and what stands between them."""
@@ -167,12 +182,29 @@ class _Talk:
         self.renderer, self.messages, self.tools, self.thinking = renderer, messages, tools, thinking
         self.text = self._render(messages)
 
-    def _render(self, messages: list[Message], answer_next: bool = False) -> str:
-        return self.renderer._text(messages, self.tools, answer_next, self.thinking)
+    def _render(self, messages: list[Message], answer_next: bool = False, thinking: bool | None = None) -> str:
+        thinking = self.thinking if thinking is None else thinking
+        return self.renderer._text(messages, self.tools, answer_next, thinking)
 
-    def _try(self, messages: list[Message], answer_next: bool = False) -> str | None:
+    def check_shown(self) -> None:
+        """Raise if the template leaves something out that the answers rest on: words, tool calls, tool results."""
+        for number, message in enumerate(self.messages, 1):
+            lost = ""
+            if message["role"] != "assistant" and message["content"].strip() not in self.text:
+                changed = [*self.messages[: number - 1], _changed(message), *self.messages[number:]]
+                lost = "text" if self._try(changed) == self.text else ""
+            elif message.get("tool_calls"):
+                changed = [*self.messages[: number - 1], _renamed(message), *self.messages[number:]]
+                lost = "tool call" if self._try(changed) == self.text else ""
+            if lost:
+                raise RenderError(
+                    f"the chat template leaves out the {lost} of message {number} ({message['role']}); use a model "
+                    "whose template shows it, or leave such rows out"
+                )
+
+    def _try(self, messages: list[Message], answer_next: bool = False, thinking: bool | None = None) -> str | None:
         try:
-            return self._render(messages, answer_next)
+            return self._render(messages, answer_next, thinking)
         except RenderError:
             return None
 
@@ -186,6 +218,10 @@ class _Talk:
         prompt = self._try(self.messages[:index], answer_next=True)
         if prompt and self.text.startswith(prompt):
             return len(prompt)
+        # An answer without a thought may begin as inference with thinking off does (Nemotron: <think></think>).
+        if self.thinking is None and (bare := self._try(self.messages[:index], answer_next=True, thinking=False)):
+            if self.text.startswith(bare):
+                return len(bare)
         variable = self._variable_start(index)
         if prompt is None or index == 0:
             return variable
@@ -279,6 +315,13 @@ def _changed(message: Message) -> Message:
         return made
     made["content"] = PROBE
     return made
+
+
+def _renamed(message: Message) -> Message:
+    """A message that calls other functions."""
+    calls = message["tool_calls"]
+    made = [{**call, "function": {**call["function"], "name": call["function"]["name"] + PROBE}} for call in calls]
+    return {**message, "tool_calls": made}
 
 
 def _arguments_as_text(message: Message) -> Message:
