@@ -1,9 +1,10 @@
 """Conversations as a chat template writes them, and which of their tokens the model learns: the one place for it.
 
 A conversation is rendered once, as a whole; its ids are never put together from parts. What is learnt is found in that
-text: of each assistant's turn the text behind what inference gives (header, perhaps ``<think>``) up to and with its end
-token; the line break that a template writes behind that is never generated and not learnt. Three facts make this hard: templates change earlier turns (Qwen3
-drops their thoughts), end the last turn in another way (gpt-oss, Phi-3), and let the next turn's mark end the answer (GLM).
+text: of each assistant's turn the text behind what inference gives (header, perhaps ``<think>``) up to and with its
+end token; the line break that a template writes behind that is never generated and not learnt. Three facts make this
+hard: templates change earlier turns (Qwen3 drops their thoughts), end the last turn in another way (gpt-oss, Phi-3),
+and let the next turn's mark end the answer (GLM).
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ class Renderer:
     @classmethod
     def of(cls, tokenizer: Any, thinking: bool | None = None, **options: Any) -> Renderer:
         """The renderer of a Hugging Face tokenizer; ``options`` go to its template."""
-
         for name in ("bos_token", "eos_token"):  # templates join them to texts; a tokenizer may have none
             if getattr(tokenizer, name, None) is None:
                 options.setdefault(name, "")
