@@ -9,24 +9,74 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from verl.utils.dataset.dataset_utils import DatasetPadMode
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from common.data.rows import loaded, loaded_tools
+from common.data.conversation import Renderer, RenderError
+from common.data.rows import loaded
 
 
 class SFTDataset(MultiTurnSFTDataset):
-    """Conversations with tools."""
+    """Conversations, each rendered whole by ``common.data.conversation``; rows are read from the file when asked for.
+
+    verl renders each turn alone and joins them: wrong tokens, or an error, for most chat templates.
+    ``data.enable_thinking_default`` (the knob THINKING) says whether thoughts are shown; a row's own
+    ``enable_thinking`` wins.
+    """
 
     def _read_files_and_process(self) -> None:
-        super()._read_files_and_process()
-        if self.tools is not None:
-            self.tools = [loaded_tools(tools) for tools in self.tools]
-        if self.enable_thinking is not None:  # rows that do not say have pandas' NA, which is neither true nor false
-            self.enable_thinking = [value if isinstance(value, bool) else None for value in self.enable_thinking]
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-    def _build_messages(self, example: dict[str, Any]) -> list[dict[str, Any]]:
-        return loaded(super()._build_messages(example))
+        tables = [pq.read_table(file) for file in self.parquet_files]
+        self.table = pa.concat_tables(tables, promote_options="permissive")
+        total = len(self.table)
+        if 0 < self.max_samples < total:
+            chosen = np.arange(self.max_samples)
+            if self.shuffle:
+                chosen = np.random.default_rng(self.seed).choice(total, size=self.max_samples, replace=False)
+            self.table = self.table.take(chosen)
+        self.table = self.table.combine_chunks()
+        self.renderer = Renderer.of(self.tokenizer, self.enable_thinking_default, **self.apply_chat_template_kwargs)
+        print(f"conversations: {len(self.table)} of {total}")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """``input_ids``, ``position_ids`` and ``loss_mask`` (1: learnt) of a row, each of the shape (tokens,).
+
+        Raises:
+            ValueError: If the chat template cannot show the row, or it is too long for ``truncation=error``.
+        """
+        row = self.table.slice(item, 1).to_pylist()[0]
+        if row.get(self.image_key) or row.get(self.video_key):
+            raise ValueError(f"row {item + 1}: has images or videos; SFT learns from text only")
+        try:
+            ids, mask = self.renderer.tokens(
+                self.tokenizer, row[self.messages_key], row.get(self.tools_key), row.get(self.enable_thinking_key)
+            )
+        except RenderError as error:
+            raise ValueError(f"row {item + 1}: {error}") from error
+        return self._sized(torch.tensor(ids), torch.tensor(mask))
+
+    def _sized(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Cut to ``max_length``, and padded to it for ``pad_mode=right``; shapes (tokens,)."""
+        limit = self.max_length
+        if len(ids) > limit and self.truncation == "error":
+            raise ValueError(f"sequence_length={len(ids)} is larger than max_length={limit}")
+        keep = slice(-limit, None) if self.truncation == "left" else slice(limit)
+        ids, mask = ids[keep], mask[keep]
+        made = {"input_ids": ids, "position_ids": torch.arange(len(ids)), "loss_mask": mask}
+        if self.pad_mode == DatasetPadMode.NO_PADDING:
+            return made
+        made["attention_mask"] = torch.ones_like(ids)
+        short, pad = limit - len(ids), self.tokenizer.pad_token_id or 0
+        return {name: F.pad(value, (0, short), value=pad * (name == "input_ids")) for name, value in made.items()}
 
 
 class PromptDataset(RLHFDataset):

@@ -141,7 +141,8 @@ def test_verls_conversations_are_the_ones_that_went_in(tmp_path, tokenizer):
         learnt = tokenizer.decode(item["input_ids"][item["loss_mask"].bool()])
         answers = [m for m in row["messages"] if m["role"] == "assistant"]
         texts = [
-            tokenizer.apply_chat_template([m], tokenize=False).removeprefix("<|im_start|>assistant\n") for m in answers
+            tokenizer.apply_chat_template([m], tokenize=False).removeprefix("<|im_start|>assistant\n").rstrip("\n")
+            for m in answers
         ]
         assert learnt == "".join(texts)
 
