@@ -7,6 +7,7 @@ import re
 LONGEST = 32_767  # UTF-16 units that Excel holds in a cell
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_CUT = "; JSONL holds them all]"
 _NUMBER = re.compile(r"[-+]?[\d.,]+%?")
 
 
@@ -20,9 +21,14 @@ def cell_text(text: str) -> tuple[str, bool]:
         text = _NOT_IN_XML.sub(_picture, text.replace("\r\n", "\n"))
     if len(text) * 2 <= LONGEST or units(text) <= LONGEST:
         return text, False
-    remark = f" … [cut: {len(text):,} characters; JSONL holds them all]"
+    remark = f" … [cut: {len(text):,} characters{_CUT}"
     kept = text.encode("utf-16-le")[: 2 * (LONGEST - len(remark))].decode("utf-16-le", "ignore")
     return kept + remark, True
+
+
+def was_cut(text: str) -> bool:
+    """Whether ``cell_text`` cut a text."""
+    return text.endswith(_CUT)
 
 
 def units(text: str) -> int:
@@ -40,11 +46,18 @@ def _picture(found: re.Match[str]) -> str:
 def csv_text(text: str) -> str:
     """A text that no spreadsheet takes for a formula when it opens the CSV file; numbers stay as they are.
 
+    A text that begins with such a mark itself gets one more, so that ``from_csv_text`` gives each text back.
+
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+    if text.lstrip("'").startswith(_FORMULA) and not _NUMBER.fullmatch(text):
         return "'" + text
     return text
+
+
+def from_csv_text(text: str) -> str:
+    """The text that ``csv_text`` was given; one that it did not write stays as it is."""
+    return text[1:] if text.startswith("'") and csv_text(text[1:]) == text else text
 
 
 def width(text: str) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.files import DataError
+from common.data.files import DataError, kind_of
 from common.data.readers import place_word, read_records
+from common.evaluation.cells import from_csv_text, was_cut
 from common.evaluation.engine import Answer, Deliver
 from common.evaluation.partial import Key
 from common.evaluation.questions import Question
@@ -30,11 +31,15 @@ def deliver_recorded(path: Path, questions: Sequence[Question], wanted: Iterable
         EvaluationError: If the file cannot be read or belongs to other questions.
     """
     missing = set(wanted)
+    is_csv = kind_of(path)[0] in (".csv", ".tsv")  # there a text that looks like a formula has a ' before it
     row = -1
     try:
         for record in read_records(path):
             if record.row is None:
                 raise EvaluationError(f"{path}: {place_word(path)} {record.place}: {record.problem}")
+            if is_csv:
+                values = {key: from_csv_text(value) for key, value in record.row.items() if isinstance(value, str)}
+                record = record._replace(row=record.row | values)
             sample = int(record.row.get("sample") or 1) - 1
             row += sample == 0
             if row >= len(questions):
@@ -63,7 +68,12 @@ def _answer(path: Path, row: dict[str, Any], number: int, sample: int) -> Answer
     if column is None:
         raise EvaluationError(f"{path}: has no column {' or '.join(COLUMNS)}; its columns are {', '.join(row)}")
     text = row[column]
-    if text is None:
+    if isinstance(text, str) and was_cut(text):
+        raise EvaluationError(
+            f"{path}: the answer to row {number + 1} was cut at what a cell holds; score the .jsonl of that evaluation"
+        )
+    failed = str(row.get("error") or "reward: ")  # of an answer that is there, only the reward can have failed
+    if text is None or (text == "" and not failed.startswith("reward: ")):  # a CSV file has no empty cell but ""
         return Answer(number, sample, finish="error", error=str(row.get("error") or "there was no answer"))
     tokens = row.get("tokens")
     finish = "length" if row.get("finish") == "length" else "stop"

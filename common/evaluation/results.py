@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
+from common.answers import final_answer
+from common.answers.words import normalize
 from common.evaluation.engine import Answer
 from common.evaluation.partial import Key
 from common.evaluation.questions import Question
 from common.evaluation.statistics import ks_of, majority, mean_interval, pass_at_k, wilson_interval
-from common.rewards.match import final_answer, normalize
 
 LONGEST_VOTE = 2_000  # characters at the end of an answer in which the final one is looked for
 

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.answers import accepted
+from common.answers.letters import only_letters
+from common.answers.number import read_number
 from common.evaluation.questions import Question
 from common.evaluation.settings import EvaluationError
 from common.rewards.bench import FACE, find_target
-from common.rewards.choice import multiple_choice
+from common.rewards.choice import truth_letters
+from common.rewards.code_tests import is_tests
 from common.rewards.compose import REWARDS, route
-from common.rewards.number import read_number
 from common.run_dir import read_run
 
+OPTION = re.compile(r"(?:^|[\s(])([A-J])[.):、]", re.MULTILINE)
+# What mathematics is written with, and single letters as variables.
+FORMULA = re.compile(r"(?:[\d\s.,;+\-−*/^=()\[\]{}<>≤≥|!√π∞°%·×÷±]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+(?<![+\-*/^=])")
+WORDS = re.compile(r"\b(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity)\b")
+# A range, date, or version; numbers side by side; a letter with digits and no operator (U2, F-16, 3D).
+TEXTUAL = re.compile(
+    r"^[A-Za-z][A-Za-z0-9]*$|^\s*\d+\s*[-−]\s*\d+|\d/\d+/\d|\d\.\d+\.|^\d+(?:\s+\d+)+$"
+    r"|\b[A-Za-z]-?\d+\b(?!\s*[=+*/^])|^\d+\s?[A-Za-z]$"
+)
 ALIASES = {"exact": "exact_match", "normalized": "normalized_match", "choice": "multiple_choice"}
 NEEDS_NO_TRUTH = {"format_match", "soft_overlong", "linear_length", "repetition", "language"}
 REASONS_SHOWN = 5
@@ -145,21 +158,46 @@ def _auto(question: Question, run: Spec | None, of_run: bool) -> tuple[Spec | No
     return _by_truth(question)
 
 
-def _by_truth(question: Question) -> tuple[Spec, str]:
+def _by_truth(question: Question) -> tuple[Spec | None, str]:
     """What the form of the ground truth suggests."""
     truth = question.ground_truth
     if question.from_reference and "####" in question.reference and read_number(str(truth)) is not None:
         return builtin("gsm8k"), "the reference answers end in #### and a number"
-    if isinstance(truth, str) and (read_number(truth) is not None or "\\" in truth):
+    if is_tests(truth):
+        return builtin("code"), "the ground truth is the tests of a program"
+    try:
+        texts = [str(one) for one in accepted(truth)]
+    except ValueError as error:
+        return None, f"the ground truth cannot be compared: {error}"
+    if all(is_formula(text) for text in texts):
         return builtin("math"), "the ground truth is a number or a formula"
-    if isinstance(truth, str):
-        try:
-            multiple_choice("", "", truth)
-            if len(truth.strip("(). ")) == 1:
-                return builtin("multiple_choice"), "the ground truth is a letter"
-        except ValueError:
-            pass  # no letter
+    if _is_letters(truth, texts, question.prompt):
+        return builtin("multiple_choice"), "the ground truth is a letter"
     return builtin("normalized_match"), "the ground truth is a text"
+
+
+def _is_letters(truth: Any, texts: list[str], prompt: str) -> bool:
+    """Tells letters of multiple choice. "AC" may be a word, so its letters must be options of the question."""
+    if any(len(text.strip("(). ")) > 1 and only_letters(text, may_explain=False) is None for text in texts):
+        return False
+    try:
+        letters = set().union(*truth_letters(truth))
+    except ValueError:
+        return False
+    options = set(OPTION.findall(prompt))
+    return letters <= options or all(len(text.strip("(). ")) == 1 for text in texts)
+
+
+def is_formula(text: str) -> bool:
+    """Tells whether a ground truth is a number, a formula, a tuple or a list of numbers, which `math` compares.
+
+    Times (3:45), dates, ranges (1914-1918), versions (1.2.3), grades (A+) and names (C++) are texts.
+    """
+    text = text.strip()
+    if read_number(text) is not None or "\\" in text or (len(text) > 2 and text[0] == text[-1] == "$"):
+        return True
+    plain = WORDS.sub("1", text)
+    return bool(FORMULA.fullmatch(plain) and any(map(str.isdigit, plain)) and not TEXTUAL.search(text))
 
 
 def _run_reward(run_dir: Path | None) -> Spec | None:

@@ -17,6 +17,7 @@ from common.rewards.worker import ROOT, Worker, WorkerDied
 
 LIMIT_S = 10.0  # seconds that one call may take
 START_LIMIT_S = 120.0  # seconds for the import of the user's file
+TRUTHS_S = 20.0  # seconds for the truths of further rows; those not reached are counted
 HANGS = 3  # calls over the limit after which the bench stops
 AT_ONCE = 8  # calls at the same time, to see whether the function bears it
 FACE = ROOT / "common" / "reward_functions.py"
@@ -80,6 +81,7 @@ class Trial:
         together_failed: Why the calls at once did not come back, or None.
         load_s: Seconds from start to ready, imports included.
         stopped: Calls that were left out after too many over the limit.
+        untried: Truths of further rows that were not reached in time.
         limit_s: Seconds that one call may take.
     """
 
@@ -91,6 +93,7 @@ class Trial:
     together_failed: str | None = None
     load_s: float = 0.0
     stopped: int = 0
+    untried: int = 0
     limit_s: float = LIMIT_S
 
     def scored(self) -> list[Outcome]:
@@ -167,9 +170,10 @@ def try_reward(target: Target, cases: list[Case], limit_s: float = LIMIT_S) -> T
         facts = worker.ask(("facts", None), START_LIMIT_S)
         trial.load_s = time.perf_counter() - started
         trial.is_async, trial.pickle_problem = facts["is_async"], facts["pickle_problem"]
-        call_each(worker, cases, trial)
+        call_each(worker, [case for case in cases if case.kind != "truth"], trial)
         if not trial.stopped:
             _call_together(worker, trial)
+            _call_truths(worker, [case for case in cases if case.kind == "truth"], trial)
     finally:
         worker.stop()
     return trial
@@ -192,6 +196,16 @@ def call_each(worker: Worker, cases: list[Case], trial: Trial) -> None:
         if hangs == HANGS:
             trial.stopped = len(cases) - number - 1
             return
+
+
+def _call_truths(worker: Worker, cases: list[Case], trial: Trial) -> None:
+    """Tries the truths of further rows, as many as there is time for."""
+    ends = time.perf_counter() + TRUTHS_S
+    for at in range(0, len(cases), AT_ONCE):
+        if trial.stopped or time.perf_counter() > ends:
+            trial.untried = len({case.row for case in cases[at:]})
+            return
+        call_each(worker, cases[at : at + AT_ONCE], trial)
 
 
 def _call_together(worker: Worker, trial: Trial) -> None:

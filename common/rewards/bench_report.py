@@ -12,7 +12,7 @@ from statistics import mean
 from typing import Any
 
 from common.rewards.bench import LIMIT_S, Finding, Outcome, Trial, find_target, try_reward
-from common.rewards.bench_data import make_cases, read_responses, read_rows
+from common.rewards.bench_data import TRUTHS, make_cases, read_responses, read_rows, wanted_rows
 from common.rewards.bench_findings import judge
 from common.rewards.worker import WorkerNotStarted
 
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward", required=True, help="FILE.py, FILE.py:NAME, or a name such as gsm8k")
     parser.add_argument("--data", required=True, type=Path, help="rows as verl's RL trainers read them")
     parser.add_argument("--responses", type=Path, help="answers of a model: jsonl, or a rollouts/N.jsonl of a run")
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"rows of the data to use (default {ROWS})")
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"rows that get all answers (default {ROWS})")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help=f"seconds a call may take (default {LIMIT_S:g})")
     parser.add_argument("--kwargs", type=json.loads, default={}, help="reward_kwargs as JSON: '{\"max_length\": 512}'")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -37,8 +37,9 @@ def run(options: argparse.Namespace) -> int:
         if options.rows < 1 or options.limit <= 0 or not isinstance(options.kwargs, dict):
             raise ValueError("--rows must be at least 1, --limit above 0, --kwargs a JSON object")
         target = find_target(options.reward, options.kwargs)
-        rows = read_rows(options.data, options.rows)
-        cases = make_cases(rows)
+        wanted = wanted_rows(options.responses) if options.responses else ()
+        rows = read_rows(options.data, options.rows + TRUTHS, wanted)
+        cases = make_cases(rows, options.rows)
         cases += read_responses(options.responses, rows) if options.responses else []
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,15 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterator
 from statistics import mean, pstdev
 
-from common.rewards.bench import Finding, Outcome, Trial, where
+from common.answers import marked_answer
+from common.answers.letters import only_letters
+from common.rewards.bench import Finding, Outcome, Trial, short, where
+from common.rewards.code_tests import is_tests
 
 FLAT_SHARE = 0.5  # share of groups without spread from which it is named
+BAD_TRUTHS = 0.01  # share of truths that are not right themselves from which the reward does not fit the data
+SENTENCES = 0.1  # share of truths that are sentences from which it is a warning
+WORDS, HAN = 8, 20  # words, or Chinese characters, from which a truth is a sentence
+SOME = 2000  # calls that are looked at to tell answers from tests
 WORTHLESS = ("empty", "white space", "the word None", "only the mark", "binary rubbish", "lone surrogate")
 
 
 def learnable(trial: Trial) -> Iterator[Finding]:
     """Do good answers score better than bad ones, and do scores differ at all?"""
-    outcomes = trial.scored()
+    outcomes = [outcome for outcome in trial.scored() if outcome.case.kind != "truth"]
     scores = [outcome.score for outcome in outcomes]
     if len(set(scores)) == 1 and len(scores) > 1:
         todo = "nothing can be learned from one score; " + _no_answer(trial)
@@ -58,9 +65,64 @@ def _no_answer(trial: Trial) -> str:
 
 
 def _truths_are_answers(trial: Trial) -> bool:
-    """Tells answers from tests of programs: dictionaries, lists, JSON, assertions."""
-    truths = [str(outcome.case.truth).lstrip() for outcome in trial.outcomes]
-    return not any(truth.startswith(("{", "[", "assert ", "import ", "def ")) for truth in truths)
+    """Tells answers from tests of programs."""
+    return not any(is_tests(outcome.case.truth) for outcome in trial.outcomes[:SOME])
+
+
+def truths(trial: Trial) -> Iterator[Finding]:
+    """Is every accepted answer of the data right by the reward, in at least one of the forms?"""
+    best: dict[tuple[int, str], float] = {}
+    for outcome in trial.scored():
+        if outcome.case.of:
+            key = outcome.case.row, outcome.case.of
+            best[key] = max(best.get(key, outcome.score), outcome.score)
+    top = max(best.values(), default=0.0)
+    if top <= 0 or not _truths_are_answers(trial):
+        return  # `learnable` says so
+    bad = [key for key, score in best.items() if score < top / 2]
+    late = f"; {trial.untried:,} rows were not reached in time" if trial.untried else ""
+    if bad:
+        row, answer = bad[0]
+        found = f"{len(bad):,} of {len(best):,} accepted answers are not right by this reward, first row {row}: "
+        found += f"{short(answer)} scored at most {best[bad[0]]:g}{late}"
+        status = "fail" if len(bad) > BAD_TRUTHS * len(best) else "warn"
+        todo = "nothing can be right on such a row: repair or drop it, or choose a reward that reads it"
+        yield Finding(status, "truths", found, todo)
+    else:
+        yield Finding("ok", "truths", f"each of {len(best):,} accepted answers is right as an answer{late}")
+
+
+def sentences(trial: Trial) -> Iterator[Finding]:
+    """Are the truths sentences, which no answer matches word for word?"""
+    answers = {(outcome.case.row, outcome.case.of) for outcome in trial.outcomes if outcome.case.of}
+    long = sorted(key for key in answers if is_sentence(key[1]))
+    if not long or not _truths_are_answers(trial):
+        return
+    found = f"{len(long):,} of {len(answers):,} truths are sentences, first row {long[0][0]}: {short(long[0][1])}"
+    todo = "a reward that compares pays only these very words: shorten them to the answer itself, or use a judge"
+    yield Finding("warn" if len(long) >= SENTENCES * len(answers) else "note", "sentences", found, todo)
+
+
+def is_sentence(truth: str) -> bool:
+    """Tells a sentence from an answer: many words, no mark such as `####` or a box in it, no letter before it."""
+    han = sum("\u4e00" <= character <= "\u9fff" for character in truth)
+    if len(truth.split()) < WORDS and han < HAN:
+        return False
+    return "\\" not in truth and marked_answer(truth) is None and only_letters(truth.partition("\n")[0]) is None
+
+
+def thoughts(trial: Trial) -> Iterator[Finding]:
+    """A thought that was cut off must not be paid like an answer."""
+    good = [outcome.score for outcome in trial.scored() if outcome.case.kind == "good"]
+    paid = [outcome for outcome in trial.scored() if outcome.case.kind == "thought"]
+    if not good or not paid or max(good) <= 0:
+        return
+    best = max(paid, key=lambda outcome: outcome.score)
+    if best.score >= max(good):
+        todo = "for a model that thinks: read the answer with common.answers.read_answer, which cuts the thought off"
+        yield Finding("note", "unfinished thoughts", f"{where(best)} scored {best.score:g}, as a good answer", todo)
+    else:
+        yield Finding("ok", "unfinished thoughts", f"at most {best.score:g}, the best good answer {max(good):g}")
 
 
 def odd_answers(trial: Trial) -> Iterator[Finding]:
@@ -106,4 +168,4 @@ def dump(trial: Trial) -> Iterator[Finding]:
         yield Finding("note", "against the dump", f"{same:.0%} of {len(known):,} scores are those of the run")
 
 
-SCORE_CHECKS = (learnable, odd_answers, groups, dump)
+SCORE_CHECKS = (learnable, truths, sentences, odd_answers, thoughts, groups, dump)

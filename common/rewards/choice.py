@@ -4,7 +4,7 @@ r"""Reward for multiple choice, A to J: the last clear statement of a letter cou
     {'score': 1.0, 'acc': 1.0, 'format': 1.0}
 
 Source: the answer sentence "The answer is (X)" and the letters A-J of MMLU-Pro, arXiv 2406.01574; 答案是X as in C-Eval,
-arXiv 2305.08322; the patterns are our own.
+arXiv 2305.08322; the patterns, in `common/answers/letters.py`, are our own.
 """
 
 from __future__ import annotations
@@ -14,49 +14,31 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from common.rewards.result import as_text, refuse, scored, unusable
+from common.answers import accepted
+from common.answers.letters import only_letters, stated_letters
+from common.rewards.result import refuse, scored, unusable
 
-TAIL = 20_000  # characters at the end that are looked at
-
-# What may stand around a letter, and what may follow it. "The answer is A good idea" names no letter. White space is
-# single when these are used, and all repetitions are short, so that no answer makes them slow.
-_OPEN = r"[\s*_`\"'$(\[{]{0,8}(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{[\s(]{0,3})?"
-_REASON = r"because|since|as|and|or|for|due|given|which|with|is|by|but"
-_CLOSE = rf"(?![A-Za-z0-9'’+\-^=])(?!\s+(?!(?:{_REASON})\b)[a-z])"
-_LETTER = rf"{_OPEN}(?P<letter>[A-J]){_CLOSE}"
-_IS = "is|are|:|=|was|would be|must be|should be"
-_BEST = "correct|right|best"
-_NOT = r"(?<!not )(?<!n't )(?<!n’t )(?<!不)"
-STATEMENTS = [
-    re.compile(pattern)
-    for pattern in (
-        rf"(?i:\b(?:answer|choice|option)\s?(?:{_IS})(?: (?:option|choice)\b)?:?){_LETTER}",
-        rf"{_NOT}(?i:\b(?:choose|select|pick)(?: option| choice| answer)?:?){_LETTER}",
-        rf"(?i:\b(?:option|choice|answer)) {_OPEN}(?P<letter>[A-J])[)\]*\s]{{1,4}}(?i:is (?:the )?(?:{_BEST}))",
-        rf"(?:答案|正确选项|选项)\s?(?:应该|应当|应)?(?:是|为|选|:)[\s:]{{0,2}}(?:选项)?{_LETTER}",
-        rf"(?:故|应|应该|因此|所以|答案){_NOT}选择?[\s:]{{0,2}}(?:选项)?{_LETTER}",
-        rf"####{_LETTER}",
-        r"\\boxed\s?\{[\s({]{0,3}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?[\s(]{0,3}"
-        r"(?P<letter>[A-Ja-j])(?![A-Za-z0-9^+\-=])",
-        r"(?:^|\n)[\s*_`(\[]{0,8}(?P<letter>[A-J])[\s*_`)\].]{0,8}$",  # a last line that is only the letter
-    )
-]
-_FURTHER = re.compile(r"[)\]*\s}]{0,8}(?:or|and|/|,|、|或|和|&)[(\[*\s]{0,8}[A-J](?![A-Za-z0-9'’])")
-_TRUTH = re.compile(r"\(?([A-Ja-j])\)?(?:\s*[.:),、].*)?", re.DOTALL)
+WANTED = "a letter A to J, such as B or (B) or B. Paris, or several: A, C"
+_FIRST = re.compile(
+    r"(?:(?i:option|choice|answer|选项|答案)[\s:是为]*)?[(\[【]?\s?([A-Ja-j])\s?[)\]】]?(?:\s*[.:),、]\s*\S.*|\s*[.)、]?)"
+)
 
 
 def multiple_choice(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: Any
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: dict | None = None, **kwargs: Any
 ) -> dict[str, float]:
-    r"""Scores 1.0 when the last clear statement of an answer names the right letter.
+    r"""Scores 1.0 when the last clear statement of an answer names the right letter, or just the right letters.
 
-    Clear are "The answer is (B)", "答案是B", "选B", "\boxed{B}", "#### B", and a last line that is the letter alone.
-    "B or C" names two letters, which is no answer.
+    Clear are "The answer is (B)", "B is correct", "答案是B", "选B", "B正确", "\boxed{B}", "#### B",
+    "<answer>B</answer>", and a first or last line that is the letter alone or before its text. "A or B" is no answer.
+    An unfinished thought has none.
 
     Args:
         data_source: Column `data_source` of the row. Unused.
         solution_str: The model's answer; its last 20,000 characters count. Anything that is no string scores 0.
-        ground_truth: A letter A to J, alone or before its text: "B", "(B)", "B. Paris".
+        ground_truth: A letter A to J, alone or before its text: "B", "(B)", "B. Paris"; or several, which must all be
+            named, in any order: "A, C", "AC", "A和C", ["A", "C"]. A list of longer texts (["AC", "AD"]) lists answers
+            of which any one counts.
         extra_info: Column `extra_info` of the row. Unused.
         **kwargs: What verl adds; anything else is refused.
 
@@ -68,28 +50,40 @@ def multiple_choice(
     """
     if kwargs:
         refuse(kwargs, "multiple_choice", "")
-    truth = _truth(ground_truth if isinstance(ground_truth, str) else repr(ground_truth))
-    letter = stated_letter(as_text(solution_str))
-    return scored(letter == truth, letter is not None)
+    truths = truth_letters(ground_truth)
+    letters = stated_letters(solution_str)
+    return scored(letters in truths, letters is not None)
 
 
-def stated_letter(text: str) -> str | None:
-    """Returns the letter A to J of the last clear statement, or None when there is none or it names two letters."""
-    text = unicodedata.normalize("NFKC", text[-TAIL:])  # Ｂ （B） ： become B (B) :
-    text = "\n".join(filter(None, (" ".join(line.split()) for line in text.split("\n"))))
-    last = None
-    for statement in STATEMENTS:
-        for found in statement.finditer(text):
-            if last is None or found.start("letter") > last.start("letter"):
-                last = found
-    if last is None or _FURTHER.match(text, last.end("letter")):
-        return None
-    return last["letter"].upper()
+def truth_letters(truth: Any) -> frozenset[frozenset[str]]:
+    """Returns the sets of letters that a ground truth accepts.
+
+    Raises:
+        ValueError: If it names no letter.
+    """
+    try:
+        texts = tuple(map(str, accepted(truth)))
+    except ValueError as error:
+        raise unusable("multiple_choice", truth, WANTED) from error
+    if len(texts) > 1 and texts[0].startswith("["):  # a list in a text: its items
+        texts = texts[1:]
+    return _letter_sets(texts)
 
 
-@lru_cache(maxsize=1024)
-def _truth(text: str) -> str:
-    found = _TRUTH.fullmatch(unicodedata.normalize("NFKC", text).strip())
+@lru_cache(maxsize=4096)
+def _letter_sets(texts: tuple[str, ...]) -> frozenset[frozenset[str]]:
+    sets = [_letters(text) for text in texts]
+    if len(texts) > 1 and all(len(text.strip("().")) == 1 for text in texts):
+        return frozenset({frozenset().union(*sets)})  # ["A", "C"] is an answer of two letters
+    return frozenset(sets)
+
+
+def _letters(text: str) -> frozenset[str]:
+    text = unicodedata.normalize("NFKC", text).strip()
+    letters = only_letters(text.partition("\n")[0]) if len(text) > 1 else None
+    if letters and len(letters) > 1:
+        return letters
+    found = _FIRST.fullmatch(text.partition("\n")[0])
     if not found:
-        raise unusable("multiple_choice", text, "a letter A to J, such as B or (B) or B. Paris")
-    return found[1].upper()
+        raise unusable("multiple_choice", text, WANTED)
+    return frozenset(found[1].upper())

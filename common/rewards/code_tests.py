@@ -67,6 +67,17 @@ def read_cases(ground_truth: Any) -> list[Case]:
     return cases
 
 
+def is_tests(ground_truth: Any) -> bool:
+    """Tells the tests of a program from an answer: objects, lists of objects, and asserts, in the shapes above."""
+    first = ground_truth[0] if isinstance(ground_truth, list | tuple) and ground_truth else ground_truth
+    if not isinstance(first, dict) and not str(first).lstrip().startswith(("assert ", "import ", "def ", "{", "[")):
+        return False
+    try:
+        return bool(read_cases(ground_truth))
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return False
+
+
 def same_text(given: str, expected: str) -> bool:
     """Compares two outputs line by line, without white space at the ends of lines and empty lines at the end."""
     return _lines(given) == _lines(expected)

@@ -7,23 +7,18 @@
 from __future__ import annotations
 
 import logging
-import re
-import string
-import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from common.rewards.gsm8k import MARK
-from common.rewards.math_reward import last_box
+from common.answers import accepted, marked_answer, read_answer
+from common.answers.words import same_words
 from common.rewards.result import as_text, refuse, scored, unusable
 
 LONGEST = 10_000  # characters of a text that is normalised; a longer answer is not the right one
 WANTED = "a text that is not empty, a number, or a list of such"
-ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-CHINESE_PUNCTUATION = "，。、；：？！“”‘’（）【】《》「」『』…—·"
-PUNCTUATION = str.maketrans("", "", string.punctuation + CHINESE_PUNCTUATION)
-# <think> reasoning, then <answer>: the form of DeepSeek-R1.
-THINK_ANSWER = r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*"
+# <think> reasoning, then <answer>: the form of DeepSeek-R1, each of them once.
+_INSIDE = r"(?:(?!</?(?:think|answer)>).)*+"
+THINK_ANSWER = rf"\s*<think>{_INSIDE}</think>\s*<answer>{_INSIDE}</answer>\s*"
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +30,11 @@ def exact_match(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer. What it marks as final counts: the last `<answer>...</answer>`, else the line
-            behind the last `####`, else the last `\boxed{...}`, else all of it; white space around it does not.
-        ground_truth: A text or number, or a list of them, of which one has to match.
+        solution_str: The model's answer. What it marks as final behind its thought counts: `<answer>...</answer>`, the
+            line behind `####`, `\boxed{...}`, "the answer is ...", bold text at the end, marks inside marks opened from
+            the outside in; without a mark all of it. White space around it does not count.
+        ground_truth: A text or number, or several in a list or an object such as `{"target": [...]}`, of which one
+            has to match.
         extra_info: Column `extra_info` of the row. Unused.
         **kwargs: What verl adds; anything else is refused.
 
@@ -50,8 +47,8 @@ def exact_match(
     if kwargs:
         refuse(kwargs, "exact_match", "")
     truths = _truths("exact_match", ground_truth)
-    answer = final_answer(as_text(solution_str))
-    return scored(answer in truths, answer != "")
+    reading = read_answer(solution_str)
+    return scored(not truths.isdisjoint(reading.layers), reading.text != "")
 
 
 def normalized_match(
@@ -59,13 +56,14 @@ def normalized_match(
 ) -> dict[str, float]:
     """Scores 1.0 when the final answer is the ground truth but for case, articles, punctuation and white space.
 
-    Source: SQuAD's evaluation, Rajpurkar et al., arXiv 1606.05250; full-width characters and Chinese punctuation are
-    our addition.
+    Numbers stay whole: 3.5 is not 35, -5 not 5, 1/2 not 12; two texts that are one number each are compared by value.
+
+    Source: SQuAD's evaluation, Rajpurkar et al., arXiv 1606.05250; see `common/answers/words.py` for what is ours.
 
     Args:
         data_source: Column `data_source` of the row. Unused.
         solution_str: The model's answer; see `exact_match` for what of it counts.
-        ground_truth: A text or number, or a list of them, of which one has to match.
+        ground_truth: As in `exact_match`.
         extra_info: Column `extra_info` of the row. Unused.
         **kwargs: What verl adds; anything else is refused.
 
@@ -73,14 +71,15 @@ def normalized_match(
         `score` and `acc`, 1.0 or 0.0, and `format`, 1.0 when the final answer is not empty.
 
     Raises:
-        ValueError: If the ground truth is empty, also after normalising, or neither text nor number.
+        ValueError: If the ground truth is empty or neither text nor number.
     """
     if kwargs:
         refuse(kwargs, "normalized_match", "")
-    truths = {_normalized_truth(truth) for truth in _truths("normalized_match", ground_truth)}
-    answer = final_answer(as_text(solution_str))
-    correct = len(answer) <= LONGEST and normalize(answer) in truths
-    return scored(correct, answer != "")
+    truths = _truths("normalized_match", ground_truth)
+    reading = read_answer(solution_str)
+    layers = [layer for layer in reading.layers if len(layer) <= LONGEST]
+    correct = any(layer == truth or same_words(layer, truth) for layer in layers for truth in truths)
+    return scored(correct, reading.text != "")
 
 
 def format_match(
@@ -103,7 +102,8 @@ def format_match(
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
         pattern: Regular expression (module `regex`; `.` also stands for a line end) that the whole answer has to
-            match. The default is `<think>...</think><answer>...</answer>`.
+            match. The default is `<think>...</think><answer>...</answer>`, each of them once: a second block is
+            another form.
         max_chars: Longer answers score 0, in characters.
         timeout_s: Seconds until a search that runs away is given up; it scores 0, and a warning says so. The module
             `regex` checks the clock while it searches, so this also works in a thread.
@@ -128,42 +128,13 @@ def format_match(
         return 0.0
 
 
-def final_answer(text: str) -> str:
-    r"""Returns what an answer marks as final: `<answer>`, else `####`, else `\boxed{}`, else all of it."""
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    if start >= 0:
-        return text[start + len("<answer>") : end].strip()
-    if MARK in text:
-        return text[text.rfind(MARK) + len(MARK) :].split("\n", 1)[0].strip()
-    box = last_box(text)
-    return text.strip() if box is None else box
-
-
-def normalize(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces, full-width characters as ASCII."""
-    text = unicodedata.normalize("NFKC", text).lower().translate(PUNCTUATION)
-    return " ".join(ARTICLES.sub(" ", text).split())
-
-
-def _truths(reward: str, truth: Any) -> list[str]:
-    """Returns the accepted answers; verl hands over a list of the data set as a list or a numpy array."""
-    several = truth.tolist() if hasattr(truth, "tolist") else truth
-    several = list(several) if isinstance(several, list | tuple) else [several]
-    if not several:
-        raise unusable(reward, truth, WANTED)
-    for one in several:
-        if isinstance(one, bool) or not isinstance(one, str | int | float) or not str(one).strip():
-            raise unusable(reward, truth, WANTED)
-    return [str(one).strip() for one in several]
-
-
-@lru_cache(maxsize=65536)
-def _normalized_truth(text: str) -> str:
-    truth = normalize(text)
-    if not truth:
-        raise unusable("normalized_match", text, "more than articles and punctuation; use exact_match for those")
-    return truth
+def _truths(reward: str, truth: Any) -> frozenset[str]:
+    """Returns the accepted answers, each also without the marks around it: a solution that ends in `#### 18` is 18."""
+    try:
+        texts = [str(one).strip() for one in accepted(truth)]
+    except ValueError as error:
+        raise unusable(reward, truth, WANTED) from error
+    return frozenset(texts + [marked for text in texts if (marked := marked_answer(text))])
 
 
 @lru_cache(maxsize=64)

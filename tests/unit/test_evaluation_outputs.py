@@ -12,6 +12,7 @@ from common.evaluation.cells import LONGEST, cell_text, csv_text, units
 from common.evaluation.engine import Answer
 from common.evaluation.outputs import check_output, write_report
 from common.evaluation.questions import Question
+from common.evaluation.recorded import deliver_recorded
 from common.evaluation.report import Report
 from common.evaluation.results import ModelResults
 from common.evaluation.settings import EvaluationError
@@ -85,6 +86,33 @@ def test_nothing_in_a_cell_is_a_formula_or_breaks_the_file(tmp_path):
     cells = [row["response"] for row in csv.DictReader((tmp_path / "r.csv").open(encoding="utf-8-sig", newline=""))]
     assert [cell[0] for cell in cells] == ["'", "'", "'", "h"]
     assert csv_text("-5") == "-5" and csv_text("-5+cmd") == "'-5+cmd"
+
+
+ANSWERS = ["-1/2", "=1+1", "'-1/2", "''=x", "'quoted'", "-5", "+7", "@a", "a\nb", ' "x", y ', "\tx", "", "x/2", "'"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "xlsx"])
+def test_the_kits_own_results_are_read_back_as_they_were(tmp_path, kind):
+    """Scored again, or compared with, the answers have to be the same."""
+    path = tmp_path / f"r.{kind}"
+    made = report(len(ANSWERS), texts=ANSWERS)
+    for question in made.questions:
+        question.messages = [{"role": "user", "content": f"- simplify {question.row}"}]
+    write_report(made, path)
+    read = {}
+    wanted = [(row, 0) for row in range(len(ANSWERS))]
+    deliver_recorded(
+        path, made.questions, wanted, lambda answer: read.update({answer.row: (answer.text, answer.error)})
+    )
+    there = [number for number, text in enumerate(ANSWERS) if text or kind != "xlsx"]  # Excel knows no empty text
+    assert [read[number] for number in there] == [(ANSWERS[number], None) for number in there]
+
+
+def test_an_answer_that_was_cut_for_a_cell_is_not_scored_again(tmp_path):
+    made = report(1, texts=["x" * 40_000])
+    write_report(made, tmp_path / "r.xlsx")
+    with pytest.raises(EvaluationError, match=r"row 1 was cut .* score the \.jsonl"):
+        deliver_recorded(tmp_path / "r.xlsx", made.questions, [(0, 0)], print)
 
 
 @pytest.mark.parametrize("character", ["a", "文", "😀"])

@@ -91,6 +91,30 @@ def test_auto_reads_the_form_of_the_truth(tmp_path):
     assert labels(tmp_path, rows) == wanted
 
 
+FORMULAS = "1/2|-3/4|(1, 2)|[0, 5)|1, 2, 3|{1,2}|x/2|2x+1|x = 5|40%|1e-5|sqrt(2)|3 + 4i".split("|")
+TEXTS = "3:45|1914-1918|2020-01-05|1/2/2020|1.2.3|C++|A+|U2|F-16|H2O|5 km|12 34|3 Idiots".split("|")
+
+
+def test_auto_takes_what_can_be_calculated_for_mathematics(tmp_path):
+    assert set(labels(tmp_path, [{"prompt": "p", "ground_truth": truth} for truth in FORMULAS])) == {"math"}
+    assert set(labels(tmp_path, [{"prompt": "p", "ground_truth": truth} for truth in TEXTS])) == {"normalized_match"}
+
+
+def test_auto_reads_several_accepted_answers_and_letters(tmp_path):
+    options = "Which?\nA. x\nB. y\nC. z"
+    rows = [
+        {"prompt": "p", "ground_truth": ["Paris", "City of Paris"]},
+        {"prompt": "p", "ground_truth": ["1/2", "0.5"]},
+        {"prompt": options, "ground_truth": "AC"},
+        {"prompt": "p", "ground_truth": "AC"},  # alternating current
+        {"prompt": options, "ground_truth": ["A", "C"]},
+        {"prompt": "p", "ground_truth": "assert f(1) == 2"},
+        {"prompt": "p", "ground_truth": {"inputs": ["2\n"], "outputs": ["4\n"]}},
+    ]
+    wanted = ["normalized_match", "math", "multiple_choice", "normalized_match", "multiple_choice", "code", "code"]
+    assert labels(tmp_path, rows) == wanted
+
+
 def test_a_reward_by_name(tmp_path):
     rows = [{"prompt": "p", "ground_truth": "1"}, {"prompt": "p"}]
     assert labels(tmp_path, rows, "exact") == ["exact_match", None]

@@ -58,7 +58,7 @@ def test_a_good_function_passes(bench):
     assert found(report, "warn", "fail") == {}
     good = next(row for row in report["answers"] if (row["kind"], row["form"]) == ("good", "#### N"))
     assert good["calls"] == 4 and good["mean"] == 1.0
-    assert {row["kind"] for row in report["answers"]} == {"good", "bad", "empty", "huge", "broken"}
+    assert {row["kind"] for row in report["answers"]} == {"good", "bad", "empty", "huge", "broken", "thought"}
 
 
 BAD = {
@@ -242,6 +242,58 @@ def test_a_truth_that_is_no_answer_is_not_held_against_the_function(bench, data,
     path = tmp_path / "responses.jsonl"
     path.write_text('{"index": 0, "responses": ["def double(n): return 2 * n"]}\n')
     assert bench("def compute_score(**kwargs):\n    return 0.0\n", "--responses", str(path))[0] == 1
+
+
+def write_truths(data, truths):
+    rows = [{**ROWS[0], "reward_model": {"ground_truth": truth}} for truth in truths]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_truths_that_are_not_right_themselves_are_found_in_the_whole_file(bench, data):
+    """One row of 400, far behind the first 50: a comma where this function reads a number."""
+    reader = "def compute_score(solution_str, ground_truth, **kwargs):\n"
+    reader += "    return float(',' not in ground_truth and solution_str.endswith(ground_truth))\n"
+    write_truths(data, [str(n) for n in range(300)] + ["1,234"] + [str(n) for n in range(400, 499)])
+    status, report = bench(reader)
+    assert status == 0
+    assert "1 of 400 accepted answers are not right" in found(report, "warn")["truths"]["found"]
+    assert "row 301: '1,234' scored at most 0" in found(report, "warn")["truths"]["found"]
+    write_truths(data, ["1", "2", "3,4", "5"] * 20)
+    status, report = bench(reader)
+    assert status == 1 and "20 of 80 accepted answers" in found(report, "fail")["truths"]["found"]
+
+
+def test_several_accepted_answers_must_all_be_right(bench, data):
+    """A list of accepted answers that became a text: the function compares with the text itself."""
+    write_truths(data, ['["Paris", "City of Paris"]', '["Rome"]'] * 8)
+    status, report = bench(
+        "def compute_score(solution_str, ground_truth, **_):\n    return float(solution_str == ground_truth)\n"
+    )
+    assert status == 1 and "constant" in found(report, "fail")
+    status, report = bench("", name="normalized_match")
+    assert status == 0 and found(report, "warn", "fail") == {}
+    write_truths(data, [["Paris", "City of Paris"], ["Rome", "Roma"]] * 8)
+    first = "def compute_score(solution_str, ground_truth, **_):\n    return float(solution_str == ground_truth[0])\n"
+    status, report = bench(first)
+    assert status == 1 and "16 of 32 accepted answers" in found(report, "fail")["truths"]["found"]
+    assert bench("", name="exact_match")[0] == 0
+    write_truths(data, [["A", "C"], ["B", "D"]] * 8)  # options that must all be named
+    assert found(bench("", name="multiple_choice")[1], "warn", "fail") == {}
+
+
+def test_truths_that_are_sentences_are_named(bench, data):
+    write_truths(data, ["Paris", "It is the city on the Seine that everybody knows, Paris."] * 10)
+    status, report = bench("", name="normalized_match")
+    assert status == 0
+    assert "10 of 20 truths are sentences, first row 2" in found(report, "warn")["sentences"]["found"]
+    write_truths(data, ["答案就是那座塞纳河边的人人都知道的城市也就是巴黎", "巴黎"])
+    assert "1 of 2 truths" in found(bench("", name="normalized_match")[1], "warn")["sentences"]["found"]
+
+
+def test_an_unfinished_thought_that_is_paid_is_said(bench):
+    status, report = bench(GOOD)
+    assert "<think>" in found(report, "note")["unfinished thoughts"]["found"] and status == 0
+    assert "unfinished thoughts" in found(bench("", name="gsm8k")[1], "ok")
 
 
 # ---- answers of a model --------------------------------------------------------------------------------------

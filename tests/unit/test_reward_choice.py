@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from common.answers.letters import stated_letters
 from common.reward_functions import multiple_choice
-from common.rewards.choice import stated_letter
 
 STATEMENTS = [
     ("The answer is (B).", "B"),
@@ -40,20 +40,98 @@ STATEMENTS = [
     ("The answer is not B", None),
     ("I would not choose B", None),
     ("The answer is A or B", None),
-    ("答案是A和B", None),
-    (r"\boxed{AB}", None),
+    ("答案是A和B", "AB"),  # several letters, all of which are stated
+    (r"\boxed{AB}", "AB"),
     ("The answer is A good idea", None),
     ("the answer is a matter of taste", None),
     ("The answer is Apple", None),
     ("The answer is K", None),
-    ("ABC", None),
+    ("ABC", "ABC"),
     ("", None),
+    ("因此只有选项C是对的。", "C"),
+    ("【答案】C", "C"),
+    ("选项C正确。", "C"),
+    ("C选项正确", "C"),
+    ("C是正确答案", "C"),
+    ("故C", "C"),
+    ("选择C", "C"),
+    ("选C", "C"),
+    ("本题选C", "C"),
+    ("**C**", "C"),
+    ("Option C", "C"),
+    ("C. text", "C"),
+    ("AC", "AC"),
+    ("A和C", "AC"),
+    ("答案是A、C", "AC"),
+    ("故选ABD", "ABD"),
+    ("A man walks into a bar", None),
+    ("I think so", None),
+    ("不选C", None),
+    ("not C", None),
+    ("A is wrong so B", "B"),
+    ("The answer is A = 5", None),
+    (r"\boxed{A = \pi r^2}", None),
+    (r"\boxed{E=mc^2}", None),
+    ("<think>B fits</think><answer>B</answer>", "B"),
+    ("<think>\nMaybe the answer is B. But hold on, option", None),
+    ("A错误，B错误，C正确，D错误", "C"),
+    ("因此A选项错误", None),
+    ("所以A错误，选B", "B"),
+    ("答案是C，A项错误", "C"),
+    ("neither A nor C is correct", None),
+    ("If C is correct, then D is not", None),
+    ("The answer is not B but D", "D"),
+    ("I would go with (D).", "D"),
+    ("B\n\nBecause the rest is wrong.", "B"),
+    ("The correct answers are A and C.", "AC"),
+    ("Both A and C are correct", "AC"),
+    ("A和C正确", "AC"),
+    ("the answer is (b)", "B"),
+    ("answer: d", "D"),
+    ("The answer is A. Wait, no. It's B.", "B"),
+    ("The answer is A. Wait, that's wrong.", None),
+    ("正确答案是 **D**", "D"),
+    ("A. x\nB. y\nC. z\nD. w", None),
+    ("因此，C。", "C"),
+    ("如果C正确，则矛盾", None),
+    ("C不正确", None),
+    ("C is not correct", None),
+    ("选的是C", "C"),
+    ("我选D，不选C", "D"),
+    ("应选 B 而不是 A", "B"),
+    ("wrong answer is B", None),
+    ("It is B.", "B"),
+    ("Therefore, (B).", "B"),
+    ("So the answer is option (C): 42", "C"),
+    ("Ans: B", "B"),
+    ("<answer>C. Paris</answer>", "C"),
+    ("<answer>Option C</answer>", "C"),
+    ("<answer>AB</answer>", "AB"),
+    (r"\boxed{\text{B. Paris}}", "B"),
+    (r"\boxed{\text{A, C}}", "AC"),
+    ("答案选B", "B"),
+    ("综上所述，正确答案为A。", "A"),
+    ("所以正确的是D", "D"),
+    ("这道题应该选择B选项", "B"),
+    ("正确选项：A", "A"),
+    ("B项符合题意", "B"),
+    ("I think the answer must be B", "B"),
+    ("The answer is likely C", "C"),
+    ("不能选A，应该选B", "B"),
+    ("The best choice here is B.", "B"),
+    ("A good answer is hard to find", None),
+    ("I", "I"),
+    ("A", "A"),
+    ("f(C) = 5", None),
+    ("The value of C is 5", None),
+    (r"$\triangle ABC$ is right", None),
+    ("The area is C(5,2)", None),
 ]
 
 
-@pytest.mark.parametrize(("text", "letter"), STATEMENTS)
-def test_stated_letter(text, letter):
-    assert stated_letter(text) == letter
+@pytest.mark.parametrize(("text", "letters"), STATEMENTS)
+def test_stated_letters(text, letters):
+    assert stated_letters(text) == (None if letters is None else frozenset(letters))
 
 
 @pytest.mark.parametrize("truth", ["B", "b", "(B)", "B.", "B) Paris", "B、巴黎", "Ｂ"])
@@ -62,7 +140,7 @@ def test_forms_of_the_truth(truth):
     assert multiple_choice("cais/mmlu", "The answer is (C).", truth) == {"score": 0.0, "acc": 0.0, "format": 1.0}
 
 
-@pytest.mark.parametrize("truth", [None, "", "K", "Paris", 1, ["B"], "AB"])
+@pytest.mark.parametrize("truth", [None, "", "K", "Paris", 1, [], [None], "A good idea"])
 def test_unusable_truth_is_named(truth):
     with pytest.raises(ValueError, match="ground_truth="):
         multiple_choice("cais/mmlu", "The answer is (B).", truth)
@@ -77,3 +155,19 @@ def test_odd_answers_score_zero_soon(odd):
     started = time.perf_counter()
     assert multiple_choice("cais/mmlu", odd, "B")["score"] == 0.0
     assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    "truth", ["A, C", "AC", "CA", "A和C", "A、C", "(A) and (C)", ["A", "C"], '["C", "A"]', {"target": ["A", "C"]}]
+)
+def test_several_letters_must_all_be_named_in_any_order(truth):
+    for answer in ("The answers are A and C.", "故选AC", "C, A", r"\boxed{C, A}", "<answer>A, C</answer>", "A和C正确"):
+        assert multiple_choice("ceval", answer, truth)["score"] == 1.0, answer
+    for answer in ("The answer is A.", "C", "故选ACD", "A or C", "不选A，选C"):
+        assert multiple_choice("ceval", answer, truth)["score"] == 0.0, answer
+
+
+def test_a_list_of_longer_truths_lists_what_counts():
+    assert multiple_choice("x", "AC", ["AC", "AD"])["score"] == 1.0
+    assert multiple_choice("x", "AD", ["AC", "AD"])["score"] == 1.0
+    assert multiple_choice("x", "ACD", ["AC", "AD"])["score"] == 0.0

@@ -115,7 +115,7 @@ def test_huge_answers_are_read():
     assert score("#### 18\n" + "x " * 50_000, "18") == RIGHT
 
 
-@pytest.mark.parametrize("truth", [None, "", "eighteen", "12,34", [18], {"a": 1}, True, float("nan"), "####"])
+@pytest.mark.parametrize("truth", [None, "", "eighteen", "12,34", [], [None], ["x"], {"a": 1}, float("nan"), "####"])
 def test_unusable_truth_is_named(truth):
     with pytest.raises(ValueError, match="ground_truth="):
         score("#### 18", truth)

@@ -24,6 +24,12 @@ NO_ANSWER = {"score": 0.0, "acc": 0.0, "format": 0.0}
         ("I say\n#### Paris\nbye", "Paris", RIGHT),
         (r"so \boxed{Paris}", "Paris", RIGHT),
         ("Paris it is", "Paris", WRONG),
+        ("Paris", {"target": ["Rome", "Paris"]}, RIGHT),  # Search-R1
+        ("Paris", {"text": np.array(["Paris"], dtype=object), "answer_start": np.array([3])}, RIGHT),  # SQuAD
+        ("Paris", '["Rome", "Paris"]', RIGHT),  # a list in a text, as older files have it
+        ("3", np.array([3, 4]), RIGHT),
+        ("[1, 2]", "[1, 2]", RIGHT),
+        ("1", "[1, 2]", WRONG),  # a list of numbers is one answer
         ("Paris", ["Rome", "Paris"], RIGHT),
         ("Paris", np.array(["Rome", "Paris"], dtype=object), RIGHT),
         ("72", 72, RIGHT),
@@ -68,9 +74,10 @@ def test_unusable_truth_is_named(reward, truth):
         reward("qa", "Paris", truth)
 
 
-def test_truth_of_articles_alone_is_refused_after_normalising():
-    with pytest.raises(ValueError, match="exact_match"):
-        normalized_match("qa", "x", "The.")
+def test_a_truth_of_articles_or_punctuation_counts_word_for_word():
+    assert normalized_match("qa", "the", "The.") == RIGHT
+    assert normalized_match("qa", "<answer>!!</answer>", "!!") == RIGHT
+    assert normalized_match("qa", "<answer>??</answer>", "!!") == WRONG
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,11 @@ def test_truth_of_articles_alone_is_refused_after_normalising():
         ("<answer>4</answer>", 0.0),
         ("Hi <think>x</think><answer>4</answer>", 0.0),
         ("<think>x</think><answer>4", 0.0),
+        ("<think>x</think><answer>4</answer><answer>5</answer>", 0.0),  # two answers are none
+        ("<think>x</think><answer>4</answer><think>y</think><answer>5</answer>", 0.0),
+        ("<think>x</think>y</think><answer>4</answer>", 0.0),
+        ("<think>x<answer>5</answer></think><answer>4</answer>", 0.0),
+        ("<think>x</think><answer>a < b, <b>4</b></answer>\n", 1.0),
         ("", 0.0),
         (None, 0.0),
         ("\ud800", 0.0),

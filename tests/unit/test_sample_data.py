@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from common.answers.final import hash_line
 from common.demo_model import DEMO_MODEL_DIR
 from dpo.data import make_data as dpo_data
 from grpo.data import make_data as grpo_data
-from grpo.reward_func import compute_score, extract_answer
+from grpo.reward_func import compute_score
 from sft.data import make_data as sft_data
 from tests.conftest import ROOT
 
@@ -84,7 +85,7 @@ def check_answer(question, answer):
         expected = first - second
     else:
         expected = max(first, second) if "larger" in question else min(first, second)
-    assert extract_answer(answer) == str(expected)
+    assert hash_line(answer) == str(expected)
     working, last = answer.split("\n")
     left, sign, right = working.split()[:3]
     holds = {"-": int(left) - int(right) == expected, ">": int(left) > int(right), "<": int(left) < int(right)}
@@ -159,6 +160,6 @@ def test_dpo_answers_and_splits():
             assert row["chosen"][0]["content"] == f"{a} + {b} = {a + b}\n#### {a + b}"
             other = row["rejected"][0]["content"]
             plain += other == f"The answer is {a + b}."
-            assert other.startswith("The answer is") or extract_answer(other) != str(a + b)
+            assert other.startswith("The answer is") or hash_line(other) != str(a + b)
         assert 0.4 < plain / count < 0.6
     assert not asked["train"] & asked["val"]
