@@ -199,7 +199,9 @@ class Attempt:
         first, self.stop_signal = self.stop_signal is None, number
         if first:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # the terminal may be gone
-                print("\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True)
+                print(
+                    "\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True
+                )
 
     def _follow(self, keeper: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
         """Show the log and the metrics until the trainer ends or a signal asks to stop."""

@@ -46,7 +46,7 @@ class Tail:
 
 
 class MetricsTail:
-    """New records of a metrics file, ``{"step": n, "data": {...}}``; lines that are no records are counted in ``bad``."""
+    """New records of a metrics file, ``{"step": n, "data": {...}}``; ``bad`` counts the lines that are none."""
 
     def __init__(self, path: Path):
         self._tail = Tail(path)
