@@ -87,13 +87,22 @@ def metrics_files(run_dir: Path) -> list[Path]:
     return [path for _, path in sorted(numbered)]
 
 
+def read_record(line: str | bytes) -> dict[str, Any] | None:
+    """A line of a metrics file as ``{"step": n, "data": {...}}``; None where it is none (torn, too long a number)."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # also UnicodeDecodeError, and integers of more than 4,300 digits
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("data"), dict):
+        return None
+    step = record.get("step")
+    return record if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**63 else None
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read one metrics file; a torn last line, still being written, is left out."""
-    records = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            records.append(json.loads(line))
-    return records
+    """Read one metrics file; lines that are no records are left out, as is a torn last one, still being written."""
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [record for line in lines if line.strip() and (record := read_record(line)) is not None]
 
 
 def join_attempts(attempts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -18,14 +18,14 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from common.preflight.knobs import read_block
 from common.progress_line import format_duration
 from common.run_dir import read_run, update_run, write_atomically
 from common.runner import processes
-from common.runner.attempt import ROOT, STOP_SIGNALS, describe_run, now
+from common.runner.attempt import ROOT, describe_run, listen, now
+from common.runner.console import QuietConsole
 from gspo import harvest, split
 from gspo.curve import JoinedCurve, scores
 from gspo.stages import PREFERENCE, RL, Stage, stage_environment, stages_of
@@ -46,7 +46,7 @@ class Rounds:
     def __init__(self, run_dir: Path, knobs: dict[str, str], arguments: list[str]):
         self.run_dir, self.knobs, self.arguments = run_dir, knobs, arguments
         self.stages = stages_of(int(knobs["SELF_PLAY_ROUNDS"]))
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = QuietConsole(highlight=False, soft_wrap=True)
         self.curve = JoinedCurve(run_dir)
         self.stop_signal: int | None = None
         self.child: subprocess.Popen | None = None
@@ -55,8 +55,7 @@ class Rounds:
     def run(self) -> int:
         """Run the stages that are not done; returns the exit status for the shell."""
         done = self._open()
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._on_signal)
+        listen(self._on_signal)
         status = 0
         for index, stage in enumerate(self.stages):
             if stage.name in done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -11,13 +12,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.markup import escape
 
 from common.checkpoints.integrity import read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
@@ -103,15 +105,15 @@ class Attempt:
         terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size())
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._on_signal)
+        listen(self._on_signal)
         keeper = self._start(self.command)
         try:
             self._follow(keeper, terminal, log)
         finally:
             status = self._stop(keeper)
             terminal.close()
-        return self._close(status, terminal)
+            status = self._close(status, terminal)  # also when the view broke: the last state is always written
+        return status
 
     def knobs_words(self) -> str:
         """The run in a few words."""
@@ -195,9 +197,12 @@ class Attempt:
         return keeper.returncode
 
     def _on_signal(self, number: int, frame: object) -> None:
-        if self.stop_signal is None:
-            print("\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True)
-        self.stop_signal = number
+        first, self.stop_signal = self.stop_signal is None, number
+        if first:
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # the terminal may be gone
+                print(
+                    "\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True
+                )
 
     def _follow(self, keeper: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
         """Show the log and the metrics until the trainer ends or a signal asks to stop."""
@@ -205,8 +210,7 @@ class Attempt:
         running = True
         while running and self.stop_signal is None:
             running = keeper.poll() is None
-            terminal.log_lines(log.lines())
-            terminal.records(metrics.records())
+            terminal.look(log, metrics)
             if running:
                 time.sleep(POLL_SECONDS)
 
@@ -263,7 +267,7 @@ class Attempt:
         try:
             plot_run(self.run_dir)
         except Exception as error:
-            terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {error}")
+            terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
 
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
@@ -287,6 +291,13 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "git_commit": _git_commit(),
         "knobs": dict(knobs),
     }
+
+
+def listen(handler: Callable[[int, Any], None]) -> None:
+    """Take the signals that end a run; one that is ignored already, as nohup does with SIGHUP, stays ignored."""
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def now() -> str:

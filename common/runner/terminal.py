@@ -9,13 +9,14 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from common.failures import diagnose
 from common.metric_names import check_health, friendly
 from common.progress_line import format_duration, step_line
 from common.run_dir import LOG_FILE, latest_checkpoint, read_run
+from common.runner.console import QuietConsole
+from common.runner.follow import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
 PHASES: tuple[tuple[str, str], ...] = (
@@ -35,6 +36,7 @@ VALIDATIONS = (
     ("val_loss", "validation loss"),
 )
 QUICK_STEP = 1.0  # seconds; of steps that are quicker only some get a line
+LONGEST_LINE = 4096  # characters looked at; a phase is said in fewer
 HISTORY = 40  # steps that the health rules look back on
 
 
@@ -48,7 +50,7 @@ class Terminal:
     """
 
     def __init__(self, run_dir: Path, verbose: bool, max_response_length: int | None):
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = QuietConsole(highlight=False, soft_wrap=True)
         self.run_dir = run_dir
         self.verbose = verbose
         self.max_response_length = max_response_length
@@ -61,6 +63,8 @@ class Terminal:
         self.warned: set[str] = set()
         self.arrivals: deque[float] = deque(maxlen=11)
         self.last_printed = 0.0
+        self.said: set[str] = set()
+        self.bad_lines = 0  # of the metrics
         self.status = self.console.status("starting", spinner="dots") if self.console.is_terminal else None
         if self.status and not verbose:
             self.status.start()
@@ -74,11 +78,29 @@ class Terminal:
         if self.status:
             self.status.update(escape(text))
 
+    def look(self, log: Tail, metrics: MetricsTail) -> None:
+        """Show what is new in the log and in the metrics. Whatever is wrong with them, the run goes on."""
+        for show in (lambda: self.log_lines(log.lines()), lambda: self.records(metrics.records())):
+            try:
+                show()
+            except Exception as error:
+                self._say_once("view", f"a part of the output cannot be shown ({type(error).__name__}: {error})")
+        if metrics.bad:
+            words = "a line of the metrics is no record and was passed over; more are counted at the end"
+            self._say_once("metrics", words)
+            self.bad_lines = metrics.bad
+
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self.said:
+            self.said.add(kind)
+            self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
     def log_lines(self, lines: list[str]) -> None:
         """Look through new lines of the log for phases."""
         for line in lines:
             if self.verbose:
                 self.console.out(line, highlight=False)
+            line = line[:LONGEST_LINE]
             for pattern in TOTAL_STEPS:
                 match = re.search(pattern, line)
                 if match:
@@ -169,6 +191,8 @@ class Terminal:
             self.console.print(
                 f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
             )
+        if self.bad_lines:
+            self.console.print(f"  {'metrics':<19} {self.bad_lines} lines were no records and were passed over")
         if not show_files:
             return
         folder = _relative(self.run_dir)
