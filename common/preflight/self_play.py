@@ -54,7 +54,7 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: 
     if not prompts and pairs:
         knobs.errors.append(
             f"TRAIN_DATA={knobs['TRAIN_DATA']}: all {pairs:,} rows are pairs and none is a prompt to answer; use "
-            "dpo/train.sh, or add prompts"
+            "dpo/train.sh, add prompts, or give rows with a ground truth self_play=true, which the model then answers too"
         )
     if prompts and not validation_prompts and knobs["VAL_DATA"]:
         knobs.errors.append(f"VAL_DATA={knobs['VAL_DATA']}: has no prompt to answer, only pairs; add prompts")
