@@ -142,6 +142,7 @@ class Knobs:
         model: The model, None when it was not found.
         plan: The memory plan, None where there is none.
         data: The files to train and validate on, None before they were looked for.
+        cores: CPU cores of a node.
         resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
     """
 
@@ -156,6 +157,7 @@ class Knobs:
     model: ModelInfo | None = None
     plan: Fit | None = None
     data: LaunchData | None = None
+    cores: int = 1
     resume_from: Path | None = None
 
     def __getitem__(self, name: str) -> str:
