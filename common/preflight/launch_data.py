@@ -19,8 +19,8 @@ from typing import Any
 
 from common import run_data
 from common.data.convert import BadRows, Options, Source, convert
-from common.data.files import DataError
-from common.data.hub import data_files, is_hub_id
+from common.data.files import DataError, data_files
+from common.data.hub import is_hub_id
 from common.data.readers import place_word
 from common.preflight import data
 from common.preflight.data_checks import check_file, in_own_form
