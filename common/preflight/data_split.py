@@ -17,6 +17,10 @@ SHARE = 16  # one row in so many: a batch is at most a sixteenth of the rows, an
 FEWEST, MOST = 8, 500  # fewer tell little; more take longer to answer than they tell
 LARGEST_PART = 5  # never more than a fifth: a small data set is there to be learnt
 BATCH_ROWS = 4096
+MORE_ROWS = "add rows, or set VAL_DATA to a file (to that of TRAIN_DATA, and validation shows what was learnt by heart)"
+NO_PROMPTS = (
+    "use dpo/train.sh, add prompts, or give rows with a ground truth self_play=true, which the model then answers too"
+)
 
 
 def validation_rows(rows: int, batch: int = 0) -> int:
@@ -79,10 +83,12 @@ def split_files(
             if algorithm != "gspo" or is_prompt(row):
                 eligible.add(key)
     rows = sizes.total()
+    if not eligible:
+        raise DataError(f"all {rows:,} rows are pairs and none is a prompt to answer; {NO_PROMPTS}")
     chosen = choose({key: sizes[key] for key in eligible}, validation_rows(rows, batch), rows)
     if not chosen or sum(sizes[key] for key in chosen) == rows:
         prompts = f"{len(sizes):,} different prompt{'' if len(sizes) == 1 else 's'} in {rows:,} rows"
-        raise DataError(f"{prompts} are too few to keep some of them for validation")
+        raise DataError(f"{prompts} are too few to keep some of them for validation; {MORE_ROWS}")
     sides: tuple[list[Path], list[Path]] = ([], [])
     for number, (file, mine) in enumerate(zip(files, keys, strict=True), 1):
         end = ".parquet" if len(files) == 1 else f"-{number}.parquet"

@@ -181,6 +181,12 @@ def _prepare(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> 
     for knob, files in given.items():
         launch.files[knob] = _converted(knobs, launch.folder, knob, files)
     if knobs.is_auto("VAL_DATA") and launch.files["TRAIN_DATA"]:
+        before = len(knobs.errors)
+        for path in launch.files["TRAIN_DATA"]:  # while the rows stand where the user can find them
+            check_file(knobs, "TRAIN_DATA", path)
+        if len(knobs.errors) > before:
+            launch.files = {}
+            return
         _split(knobs, launch)
     if not all(launch.files.get(knob) for knob in SIDES):
         launch.files = {}
@@ -209,7 +215,7 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
     try:
         report = convert([Source(path) for path in others], target, Options(algorithm=knobs.algorithm))
     except (DataError, OSError) as error:
-        knobs.errors.append(_refused(knobs, knob, others, error))
+        knobs.errors.append(_refused(knobs, knob, others, error, folder))
         return []
     text = ",".join(str(path) for path in others)
     knobs.warnings.append(
@@ -219,7 +225,7 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
     return [*own, target]
 
 
-def _refused(knobs: Knobs, knob: str, files: list[Path], error: Exception) -> str:
+def _refused(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder: Path) -> str:
     """The door's own words with the knob, and how the file can be converted with options of its own."""
     names = " ".join(shlex.quote(str(path)) for path in files)
     said = str(error)
@@ -231,7 +237,7 @@ def _refused(knobs: Knobs, knob: str, files: list[Path], error: Exception) -> st
         )
     elif not said.startswith(str(files[0])):
         said = f"{files[0]}: {said}"
-    said = said.replace(f"{tempfile.gettempdir()}/", "")
+    said = said.replace(f"{folder}/", "")
     options = f"{TOOL} convert {names} mine.parquet --algo {knobs.algorithm}"
     return (
         f"{knob}={said}. To name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, "
@@ -250,10 +256,7 @@ def _split(knobs: Knobs, launch: LaunchData) -> None:
     try:
         train, val, rows, kept = split_files(files, launch.folder, knobs.algorithm, batch)
     except DataError as error:
-        knobs.errors.append(
-            f"TRAIN_DATA={knobs['TRAIN_DATA']}: {error}; add rows, or set VAL_DATA to a file (to that of TRAIN_DATA, and "
-            "validation shows what was learnt by heart)"
-        )
+        knobs.errors.append(f"TRAIN_DATA={knobs['TRAIN_DATA']}: {error}")
         launch.files = {}
         return
     (launch.folder / "all.parquet").unlink(missing_ok=True)
