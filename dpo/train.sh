@@ -16,8 +16,8 @@ set -a
 # ---- Model and data ----
 MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
 REFERENCE_MODEL_PATH="${REFERENCE_MODEL_PATH:-}"     # another model to stay near; empty: MODEL_PATH before training
-TRAIN_DATA="${TRAIN_DATA:-dpo/data/train.parquet}"   # parquet; several files: a.parquet,b.parquet
-VAL_DATA="${VAL_DATA:-dpo/data/val.parquet}"         # the same, not seen in training
+TRAIN_DATA="${TRAIN_DATA:-dpo/data/train.parquet}"   # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
+VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts lose their beginning
 MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
 # ---- Batch ----

@@ -16,8 +16,8 @@ set -a
 # ================================ edit here ================================
 # ---- Model and data ----
 MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
-TRAIN_DATA="${TRAIN_DATA:-grpo/data/train.parquet}"  # parquet or jsonl; several files: a.parquet,b.parquet
-VAL_DATA="${VAL_DATA:-grpo/data/val.parquet}"        # the same, not seen in training
+TRAIN_DATA="${TRAIN_DATA:-grpo/data/train.parquet}"  # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
+VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 REWARD_FUNC_PATH="${REWARD_FUNC_PATH:-grpo/reward_func.py}" # Python file that scores an answer
 REWARD_FUNC_NAME="${REWARD_FUNC_NAME:-compute_score}" # the function in it
 MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts are left out and counted

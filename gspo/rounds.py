@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from common import run_data
 from common.preflight.knobs import read_block
 from common.progress_line import format_duration
 from common.run_dir import read_run, update_run, write_atomically
@@ -79,6 +80,7 @@ class Rounds:
         """Make the run directory, or go on in it; returns the stages that are done."""
         before = read_run(self.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        run_data.place(self.run_dir, os.environ)
         done = {entry["name"]: entry for entry in before.get("stages", [])}
         attempt = before.get("attempt", 0) + 1
         facts = describe_run(self.run_dir, self.knobs, "gspo", attempt)

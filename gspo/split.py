@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from common.data.keys import prompt_key
 from common.data.readers import read_records
 from common.data.rows import loaded, loaded_tools, stored_row
 from common.data.self_play import is_pair, is_prompt
+from common.preflight.data_split import choose
 
 PROMPT_COLUMNS = ("data_source", "prompt", "ability", "reward_model", "extra_info", "agent_name")
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "tools")
@@ -51,10 +54,13 @@ def columns(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def held_out(pairs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Pairs to train on, and every sixteenth for validation (one at least, when there are two)."""
-    validation = pairs[:: min(HELD_OUT, max(2, len(pairs)))]
-    kept = [pair for number, pair in enumerate(pairs) if number % min(HELD_OUT, max(2, len(pairs)))]
-    return (kept, validation) if kept else (pairs, pairs)
+    """Pairs to train on, and a sixteenth for validation (one at least); those of one prompt stay together."""
+    keys = [prompt_key(pair["prompt"]) for pair in pairs]
+    chosen = choose(Counter(keys), max(1, -(-len(pairs) // HELD_OUT)), len(pairs))
+    if not chosen:  # one prompt only
+        return pairs, pairs
+    sides = [[pair for pair, key in zip(pairs, keys, strict=True) if (key in chosen) == side] for side in (False, True)]
+    return sides[0], sides[1]
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> Path:

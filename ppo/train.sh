@@ -17,8 +17,8 @@ set -a
 # ---- Model and data ----
 MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
 CRITIC_MODEL_PATH="${CRITIC_MODEL_PATH:-}"           # model the critic starts from, same tokenizer; empty: MODEL_PATH
-TRAIN_DATA="${TRAIN_DATA:-ppo/data/train.parquet}"   # parquet or jsonl; several files: a.parquet,b.parquet
-VAL_DATA="${VAL_DATA:-ppo/data/val.parquet}"         # the same, not seen in training
+TRAIN_DATA="${TRAIN_DATA:-ppo/data/train.parquet}"   # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
+VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 REWARD="${REWARD:-function}"                         # function | model (REWARD_MODEL_PATH) | api (API_REWARD_CONFIG)
 REWARD_FUNC_PATH="${REWARD_FUNC_PATH:-auto}"         # Python file that scores an answer; with model: its judge
 REWARD_FUNC_NAME="${REWARD_FUNC_NAME:-compute_score}" # the function in it

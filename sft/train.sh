@@ -15,8 +15,8 @@ set -a
 # ================================ edit here ================================
 # ---- Model and data ----
 MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
-TRAIN_DATA="${TRAIN_DATA:-sft/data/train.parquet}"   # parquet; several files: a.parquet,b.parquet
-VAL_DATA="${VAL_DATA:-sft/data/val.parquet}"         # the same, not seen in training
+TRAIN_DATA="${TRAIN_DATA:-sft/data/train.parquet}"   # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
+VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 MAX_LENGTH="${MAX_LENGTH:-auto}"                     # tokens of a whole conversation; longer ones are cut
 # ---- Batch ----
 BATCH_SIZE="${BATCH_SIZE:-auto}"                     # conversations per step, over all GPUs

@@ -70,8 +70,8 @@ def make_files(folder: Path) -> None:
     rows = [rl_row(number) for number in range(64)]
     write(folder / "good.parquet", rows)
     write(folder / "few.parquet", rows[:3])
-    write(folder / "columns.parquet", [{"question": "1+1?", "answer": "2"}] * 64)
-    write(folder / "roles.parquet", [row | {"prompt": [{"role": "human", "content": "?"}]} for row in rows])
+    write(folder / "columns.parquet", [{"ask": "1+1?", "say": "2"}] * 64)
+    write(folder / "roles.parquet", [row | {"prompt": [{"role": "narrator", "content": "?"}]} for row in rows])
     write(folder / "sft.parquet", [talk(number) for number in range(64)])
     write(folder / "sft-few.parquet", [talk(number) for number in range(3)])
     write(folder / "same.parquet", [{"prompt": "1+1?", "chosen": "2", "rejected": "2"}] * 64)
@@ -196,9 +196,9 @@ BAD = {
     "an empty file": bad("grpo", "TRAIN_DATA", TRAIN_DATA="{tmp}/empty.parquet"),
     "a broken file": bad("sft", "not a parquet file that can be read", TRAIN_DATA="{tmp}/broken.parquet"),
     "a file of another kind": bad("sft", "data_utils convert", TRAIN_DATA="{tmp}/rows.csv"),
-    "other columns": bad("grpo", "data_source", TRAIN_DATA="{tmp}/columns.parquet"),
-    "a role that is none": bad("grpo", "'human'", TRAIN_DATA="{tmp}/roles.parquet"),
-    "SFT data for RL": bad("grpo", "TRAIN_DATA", TRAIN_DATA="{tmp}/sft.parquet"),
+    "other columns": bad("grpo", "row 1|ask, say", TRAIN_DATA="{tmp}/columns.parquet"),
+    "a role that is none": bad("grpo", "narrator", TRAIN_DATA="{tmp}/roles.parquet"),
+    "SFT data for RL": bad("grpo", "ground_truth='yes'", TRAIN_DATA="{tmp}/sft.parquet"),
     "RL data for SFT": bad("sft", "TRAIN_DATA|messages", TRAIN_DATA="{tmp}/good.parquet"),
     "all prompts too long": bad("grpo", "MAX_PROMPT_LENGTH=3|raise it", MAX_PROMPT_LENGTH="3"),
     "validation below a batch": bad("sft", "VAL_DATA has 3 rows", VAL_DATA="{tmp}/sft-few.parquet", BATCH_SIZE="16"),

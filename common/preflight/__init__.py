@@ -8,7 +8,10 @@ module             what it holds
 ``knobs``          the knobs of a train.sh, their types and choices
 ``machine``        GPUs, cores and memory of this host
 ``model``          parameters, tokenizer and chat template, read without torch
-``data``           rows and columns of the data files, prompt lengths
+``data``           rows and columns of a data file
+``launch_data``    the files of TRAIN_DATA and VAL_DATA: found, converted, split, the same as before
+``data_split``     a share of the training data for validation
+``data_checks``    bad rows, lengths, rows that stand on both sides
 ``method``         variant, advantage estimator, policy loss and what they set
 ``extensions``     files of the user's: algorithm, tools, adapter
 ``self_play``      GSPO's prompts and pairs

@@ -42,9 +42,7 @@ def main() -> int:
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, overrides = options().parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     try:
-        from common.preflight import report
         from common.preflight.knobs import read_knobs
-        from common.preflight.resolved import write_resolved
 
         machine = _machine(arguments.gpus)
         knobs = read_knobs(arguments.algorithm, arguments=overrides)
@@ -54,18 +52,31 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    run_dir = _check(knobs, machine)
+    kept = False
+    try:
+        run_dir = _check(knobs, machine)
+        kept = _report(knobs, run_dir, arguments)
+    finally:
+        if knobs.data and not kept:
+            knobs.data.discard()
+    return 2 if knobs.errors else 0
+
+
+def _report(knobs: Knobs, run_dir: Path | None, arguments: argparse.Namespace) -> bool:
+    """Show what was found; returns whether a run may start with it."""
+    from common.preflight import report
+    from common.preflight.resolved import write_resolved
+
     if arguments.json:
         print(report.as_json(knobs))
     elif arguments.resolved:
         report.show(knobs)
     else:
         report.show_table(knobs)
-    if knobs.errors:
-        return 2
-    if arguments.resolved:
-        write_resolved(arguments.resolved, knobs, run_dir)
-    return 0
+    if knobs.errors or not arguments.resolved:
+        return False
+    write_resolved(arguments.resolved, knobs, run_dir)
+    return True
 
 
 def _machine(gpus: str | None) -> Machine:

@@ -12,6 +12,7 @@ from common.preflight import (
     data,
     data_checks,
     extensions,
+    launch_data,
     method,
     reward,
     self_play,
@@ -54,6 +55,8 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
         knobs.errors = unreadable
     model = knobs.model
     run_dir = choose_run(knobs, model)
+    if run_dir:
+        launch_data.set_knobs(knobs, run_dir)
     auto.resolve_logging(knobs)
     if everything:
         check_environment(knobs, machine, model, OUTPUTS)
@@ -69,8 +72,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     model = knobs.model = check_model(knobs, weights=not machine.planned)
     check_fitness(knobs, model)
     auto.resolve_attention(knobs, model)
-    train = data_checks.check_data(knobs, "TRAIN_DATA")
-    validation = data_checks.check_data(knobs, "VAL_DATA")
+    train, validation = launch_data.make_ready(knobs)
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
     rows = sum(file.rows for file in train)
     tools = extensions.read_tools(knobs, model)
@@ -122,7 +124,9 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     if config is None:
         return
     own = bool(knobs.values.get("ALGORITHM_PATH"))
-    check = ConfigCheck(config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), own)
+    check = ConfigCheck(
+        config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), own, launch_data.coming(knobs, run_dir)
+    )
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0))
     named = {error.partition("=")[0] for error in knobs.errors}

@@ -17,6 +17,7 @@ class ConfigCheck:
         config: As Hydra composed it.
         owners: Key of verl -> knob that sets it.
         own_names: Whether a file of the user's registers estimators and losses (it has been checked already).
+        coming: Data files that the launcher puts into the run directory before the trainer starts.
         errors: Stop the launch.
         warnings: Do not.
     """
@@ -24,6 +25,7 @@ class ConfigCheck:
     config: Any
     owners: Mapping[str, str] = field(default_factory=dict)
     own_names: bool = False
+    coming: frozenset[str] = frozenset()
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

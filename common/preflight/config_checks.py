@@ -99,7 +99,15 @@ def _choices(check: ConfigCheck) -> None:
 
 
 def _lists(check: ConfigCheck) -> None:
-    for name in _texts(check.get("trainer.logger")):
+    loggers = list(_texts(check.get("trainer.logger")))
+    if "file" not in loggers:
+        wanted = ",".join(["console", "file", *(name for name in loggers if name != "console")])
+        check.error(
+            "trainer.logger",
+            "without file there is no metrics.jsonl: no charts, no curve on the page, no early stop; "
+            f"write trainer.logger=[{wanted}]",
+        )
+    for name in loggers:
         if name not in LOGGERS:
             check.error("trainer.logger", f"verl has no logger {name}; {near(name, LOGGERS)}")
     for key in (f"{RL}.actor.checkpoint.save_contents", "checkpoint.save_contents", "critic.checkpoint.save_contents"):
@@ -127,7 +135,7 @@ def _files(check: ConfigCheck) -> None:
         if not paths and (check.get(RL) is not None or key == "data.train_files"):
             check.error(key, "no file is named; verl needs both; set TRAIN_DATA and VAL_DATA")
         for path in paths:
-            if "://" not in path and not Path(path).exists():
+            if "://" not in path and path not in check.coming and not Path(path).exists():
                 check.error(key, f"no such file: {path}; set {'TRAIN_DATA' if 'train' in key else 'VAL_DATA'}")
     for key in (
         f"{RL}.rollout.multi_turn.tool_config_path",

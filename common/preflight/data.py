@@ -29,18 +29,15 @@ class DataFile:
     sample: list[dict[str, Any]]
 
 
-def read_file(path: Path, suffixes: tuple[str, ...]) -> DataFile:
+def read_file(path: Path) -> DataFile:
     """Read the number of rows and the first rows of a file.
 
     Args:
-        path: A parquet, jsonl or json file.
-        suffixes: Those that the trainer reads.
+        path: The file.
 
     Raises:
-        ValueError: If it cannot be read, is empty, or is of another kind, with what to do.
+        ValueError: If it cannot be read or is empty.
     """
-    if path.suffix not in suffixes:
-        raise ValueError(f"{path}: this trainer reads {' or '.join(suffixes)}; {CONVERT}")
     try:
         sample = [_row(path, record) for record in islice(read_records(path), SAMPLE_ROWS)]
         rows = _count(path) if len(sample) == SAMPLE_ROWS else len(sample)

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from common.data.checks import structure
 from common.data.keys import prompt_key, question_of
 from common.data.rows import loaded_tools
 from common.preflight import data
-from common.preflight.extensions import find_path
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.model import ModelInfo, token_lengths
 
-RL_SUFFIXES = (".parquet", ".jsonl", ".json")
-SUPERVISED_SUFFIXES = (".parquet",)
+
+def in_own_form(path: Path, algorithm: str) -> bool:
+    """Whether a file is parquet in the form that the trainer reads, a few bad rows aside, and needs no conversion."""
+    if path.suffix != ".parquet":
+        return False
+    try:
+        sample = data.read_file(path).sample
+    except ValueError:
+        return False  # the conversion says what is wrong
+    good = sum(structure(algorithm, row) is None for row in sample)
+    return structure(algorithm, sample[0]) is None or 2 * good > len(sample)
 
 
-def check_data(knobs: Knobs, name: str) -> list[data.DataFile]:
-    """Find and read the files of a data knob; sets the knob to their absolute paths."""
-    suffixes = SUPERVISED_SUFFIXES if knobs.algorithm in SUPERVISED else RL_SUFFIXES
-    files = []
-    for text in [part.strip() for part in knobs[name].split(",") if part.strip()]:
-        path = find_path(text)
-        if path is None:
-            knobs.errors.append(f"{name}={text}: no such file")
-            continue
-        try:
-            file = data.read_file(path, suffixes)
-        except ValueError as error:
-            knobs.errors.append(f"{name}={error}")
-            continue
-        problem = first_bad_row(file, knobs.algorithm)
-        if problem:
-            knobs.errors.append(f"{name}={problem}")
-            continue
-        files.append(file)
-        if knobs.algorithm == "dpo":
-            check_equal_answers(knobs, name, file)
-    knobs.values[name] = ",".join(str(file.path) for file in files)
-    return files
+def check_file(knobs: Knobs, name: str, path: Path) -> data.DataFile | None:
+    """Read a file that is as the trainer reads it; None where it cannot be used, which is then an error."""
+    try:
+        file = data.read_file(path)
+    except ValueError as error:
+        knobs.errors.append(f"{name}={error}")
+        return None
+    problem = first_bad_row(file, knobs.algorithm)
+    if problem:
+        knobs.errors.append(f"{name}={problem}")
+        return None
+    if knobs.algorithm == "dpo":
+        check_equal_answers(knobs, name, file)
+    return file
 
 
 def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from common.plan.fit import Fit
+    from common.preflight.launch_data import LaunchData
     from common.preflight.model import ModelInfo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +141,7 @@ class Knobs:
         facts: What was looked at and is in order: what, value, note.
         model: The model, None when it was not found.
         plan: The memory plan, None where there is none.
+        data: The files to train and validate on, None before they were looked for.
         cores: CPU cores of a node.
         resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
     """
@@ -154,6 +156,7 @@ class Knobs:
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     model: ModelInfo | None = None
     plan: Fit | None = None
+    data: LaunchData | None = None
     cores: int = 1
     resume_from: Path | None = None
 

@@ -69,6 +69,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RESUME_MODE"] = "resume_path" if knobs.resume_from else "disable"
     values["RESUME_FROM"] = str(knobs.resume_from or "")
     values["RUN_DIR"] = str(run_dir)
+    values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory

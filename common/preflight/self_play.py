@@ -8,6 +8,7 @@ from common.data.readers import read_records
 from common.data.rows import loaded
 from common.data.self_play import is_pair, is_prompt
 from common.preflight.data import DataFile
+from common.preflight.data_split import NO_PROMPTS
 from common.preflight.knobs import Knobs
 
 STAGES = ("rl", "preference")  # of a round, in this order
@@ -53,8 +54,8 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: 
     knobs.values["SELF_PLAY"] = str(rounds > 1 or harvest or pairs > 0).lower()
     if not prompts and pairs:
         knobs.errors.append(
-            f"TRAIN_DATA={knobs['TRAIN_DATA']}: all {pairs:,} rows are pairs and none is a prompt to answer; use "
-            "dpo/train.sh, or add prompts"
+            f"TRAIN_DATA={knobs['TRAIN_DATA']}: all {pairs:,} rows are pairs and none is a prompt to answer; "
+            f"{NO_PROMPTS}"
         )
     if prompts and not validation_prompts and knobs["VAL_DATA"]:
         knobs.errors.append(f"VAL_DATA={knobs['VAL_DATA']}: has no prompt to answer, only pairs; add prompts")

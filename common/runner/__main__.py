@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from common.run_data import discard
 from common.runner.compose import ConfigError, compose_command
 
 
@@ -15,6 +16,7 @@ def main() -> int:
         try:
             compose_command(command)
         except ConfigError as error:
+            discard(os.environ)
             print(f"error: {error}\nnothing was started, nothing was written.", file=sys.stderr)
             return 2
     from common.runner.attempt import Attempt
@@ -22,6 +24,7 @@ def main() -> int:
     attempt = Attempt(command, os.environ)
     if os.environ.get("DRY_RUN") == "1":
         print(attempt.script())
+        discard(os.environ)
         return 0
     return attempt.run()
 

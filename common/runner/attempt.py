@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 from rich.markup import escape
 
+from common import run_data
 from common.checkpoints.integrity import read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
@@ -129,6 +130,7 @@ class Attempt:
     def _open(self) -> None:
         """Make the run directory, or go on in it: command.sh, the log's heading, run.json."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        run_data.place(self.run_dir, self.environment)
         if self.resume_from:
             self._take_up(checkpoint_at(self.resume_from))
         write_atomically(self.run_dir / "command.sh", self.script())

@@ -148,7 +148,7 @@ def test_a_row_that_is_neither_is_named(check, tmp_path):  # noqa: F811
     path = tmp_path / "t.jsonl"
     bad = rl_row(self_play=False)
     path.write_text("".join(json.dumps(row) + "\n" for row in [rl_row(), bad]))
-    assert "row 2: self_play" in only_error(check("gspo", TRAIN_DATA=str(path)))
+    assert "line 2: self_play" in only_error(check("gspo", TRAIN_DATA=str(path)))
 
 
 def test_a_run_with_rounds_goes_on_where_it_was_cut(check, tmp_path):  # noqa: F811

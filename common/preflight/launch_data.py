@@ -1,0 +1,264 @@
+"""The user's files made ready for a trainer: converted, split, compared with those that a run was started with.
+
+Everything is written into a folder of its own; the launcher moves it into the run directory (``common.run_data``), so
+that a check, or ``DRY_RUN=1``, leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import run_data
+from common.data.convert import BadRows, Options, Source, convert
+from common.data.files import DataError, data_files
+from common.data.hub import is_hub_id
+from common.data.readers import place_word
+from common.preflight import data
+from common.preflight.data_checks import check_file, in_own_form
+from common.preflight.data_split import split_files
+from common.preflight.extensions import find_path
+from common.preflight.knobs import ROOT, SUPERVISED, Knobs
+from common.preflight.run_name import OUTPUTS
+
+TOOL = ".venv/bin/python -m common.data_utils"
+SIDES = {"TRAIN_DATA": "train", "VAL_DATA": "val"}
+
+
+@dataclass
+class LaunchData:
+    """The data of a launch.
+
+    Args:
+        folder: What was written for it, None where a run's own data is used again.
+        files: Knob -> files, those in ``folder`` included.
+        reason: How ``VAL_DATA=auto`` was resolved.
+    """
+
+    folder: Path | None
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    reason: str = ""
+
+    def discard(self) -> None:
+        """Remove the folder."""
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def places(self, knob: str, run_dir: Path) -> list[Path]:
+        """Where the files of a knob will be once the run directory is there."""
+        ours = run_dir / run_data.FOLDER
+        return [ours / path.name if path.parent == self.folder else path for path in self.files[knob]]
+
+
+def make_ready(knobs: Knobs) -> tuple[list[data.DataFile], list[data.DataFile]]:
+    """Find, convert, split and read the files of ``TRAIN_DATA`` and ``VAL_DATA``; what is wrong goes to the errors.
+
+    Returns:
+        Files to train on and to validate on.
+    """
+    before = len(knobs.errors)
+    sample = _is_sample(knobs)
+    if sample:
+        knobs.resolve("VAL_DATA", f"{knobs.algorithm}/data/val.parquet", "the sample's own")
+    given = {name: find_files(knobs, name) for name in SIDES if not knobs.is_auto(name)}
+    launch = knobs.data = LaunchData(None)
+    if len(knobs.errors) == before and not _resume(knobs, launch, given) and len(knobs.errors) == before:
+        launch.folder = Path(tempfile.mkdtemp(prefix="data-"))
+        _prepare(knobs, launch, given)
+    return tuple(
+        [file for path in launch.files.get(name, []) if (file := check_file(knobs, name, path))] for name in SIDES
+    )
+
+
+def set_knobs(knobs: Knobs, run_dir: Path) -> None:
+    """Let the knobs name the files as the run will have them."""
+    launch = knobs.data
+    if not launch or set(launch.files) != set(SIDES):
+        return
+    for name in SIDES:
+        text = ",".join(str(path) for path in launch.places(name, run_dir))
+        if knobs.is_auto(name):
+            knobs.resolve(name, text, launch.reason)
+        knobs.values[name] = text
+
+
+def coming(knobs: Knobs, run_dir: Path) -> frozenset[str]:
+    """Files that are not in the run directory yet and will be when the run starts."""
+    launch = knobs.data
+    names = [] if launch is None or launch.folder is None else launch.files
+    return frozenset(str(path) for name in names for path in launch.places(name, run_dir))
+
+
+# ---- the files that the knobs name ------------------------------------------------------------------------
+
+
+def find_files(knobs: Knobs, name: str) -> list[Path]:
+    """The files of a knob: one, several with commas between, or all data files of a folder."""
+    text = knobs[name]
+    whole = find_path(text)
+    parts = [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+    files: list[Path] = []
+    for part in parts:
+        path = find_path(part)
+        if path is None:
+            knobs.errors.append(f"{name}={part}: {_missing(part)}")
+            continue
+        try:
+            files += data_files(path) if path.is_dir() else [path]
+        except DataError as error:
+            knobs.errors.append(f"{name}={error}")
+    return files
+
+
+def _missing(text: str) -> str:
+    """Why a file is not there, and what to do."""
+    if re.match(r"\w+://", text):
+        return f"is an address; fetch it first (curl -LO {shlex.quote(text)}) and name the file"
+    path = Path(os.environ.get("CALLER_DIR", "."), Path(text).expanduser())
+    there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, there, n=1)
+    if near:
+        return f"no such file; did you mean {Path(text).parent / near[0]}?"
+    if is_hub_id(text):
+        return f"no such file; a data set of a hub is fetched with {TOOL} convert {text} train.parquet"
+    where = "no such file" if path.parent.is_dir() else f"no such file, nor a folder {Path(text).parent}"
+    return f"{where}; correct the path (looked in {path.parent})"
+
+
+def _is_sample(knobs: Knobs) -> bool:
+    return find_path(knobs["TRAIN_DATA"]) == ROOT / knobs.algorithm / "data" / "train.parquet"
+
+
+# ---- a run that goes on -----------------------------------------------------------------------------------
+
+
+def _resume(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> bool:
+    """Use the data of a run again where it was made from the same files; another content is an error."""
+    name = knobs["EXPERIMENT_NAME"]
+    run_dir = (OUTPUTS / name).resolve()
+    before = {} if knobs.is_auto("EXPERIMENT_NAME") or os.environ.get("STAGE") else run_data.read_sources(run_dir)
+    if not before:
+        return False
+    ours = run_dir / run_data.FOLDER
+    for knob in SIDES:
+        files = given.get(knob)
+        if files and all(path.parent == ours for path in files):
+            continue  # as the run's own knobs name them
+        now = run_data.marks_of(files) if files else "auto"
+        own = knob == "VAL_DATA" and files is None and before[knob] != "auto"
+        if own or not run_data.same_content(before[knob], now):
+            knobs.errors.append(f"{knob}={knobs[knob]}: {_changed(before, knob, ours)}")
+    launch.files = {knob: [ours / path for path in before["files"][knob]] for knob in SIDES}
+    launch.reason = before.get("reason", "")
+    return True
+
+
+def _changed(before: dict[str, Any], knob: str, ours: Path) -> str:
+    """What to say of data that is not what a run was started with."""
+    was = before[knob] if isinstance(before[knob], str) else ",".join(mark["path"] for mark in before[knob])
+    kept = ",".join(str(ours / path) for path in before["files"][knob] if not Path(path).is_absolute())
+    go_on = f"set {knob}={kept} to go on with the rows of then" if kept else f"set {knob}={was} as it was then"
+    run = ours.parent
+    return (
+        f"is not the data that {run.name} was started with ({was}); {go_on}, or choose another EXPERIMENT_NAME "
+        f"(RESUME={run} then goes on from its last checkpoint with the new data)"
+    )
+
+
+# ---- a run that starts ------------------------------------------------------------------------------------
+
+
+def _prepare(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> None:
+    """Convert and split into the launch's folder, and write down what the rows come from."""
+    for knob, files in given.items():
+        launch.files[knob] = _converted(knobs, launch.folder, knob, files)
+    if knobs.is_auto("VAL_DATA") and launch.files["TRAIN_DATA"]:
+        before = len(knobs.errors)
+        for path in launch.files["TRAIN_DATA"]:  # while the rows stand where the user can find them
+            check_file(knobs, "TRAIN_DATA", path)
+        if len(knobs.errors) > before:
+            launch.files = {}
+            return
+        _split(knobs, launch)
+    if not all(launch.files.get(knob) for knob in SIDES):
+        launch.files = {}
+        return
+    files = {
+        knob: [path.name if path.parent == launch.folder else str(path) for path in paths]
+        for knob, paths in launch.files.items()
+    }
+    marks = {knob: run_data.marks_of(given[knob]) if knob in given else "auto" for knob in SIDES}
+    content = {**marks, "files": files, "reason": launch.reason}
+    (launch.folder / run_data.SOURCES_FILE).write_text(
+        json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
+
+
+def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list[Path]:
+    """The files as the trainer reads them: parquet of verl's own form as it is, all others in one new file."""
+    own, others = [], []
+    for path in files:
+        (own if in_own_form(path, knobs.algorithm) else others).append(path)
+    if commas := [path for path in own if "," in str(path)]:
+        knobs.errors.append(f"{knob}={commas[0]}: a comma stands between files; rename it without one")
+    if not others:
+        return own
+    target = folder / f"{SIDES[knob]}.parquet"
+    try:
+        report = convert([Source(path) for path in others], target, Options(algorithm=knobs.algorithm))
+    except (DataError, OSError) as error:
+        knobs.errors.append(_refused(knobs, knob, others, error, folder))
+        return []
+    text = ",".join(str(path) for path in others)
+    knobs.warnings.append(
+        f"{knob}={text}: {report.rows_written:,} rows, converted into {run_data.FOLDER}/{target.name} of the run"
+    )
+    knobs.warnings += [f"{knob}={text}: {note} ({count:,} rows)" for note, count in report.notes.most_common()]
+    return [*own, target]
+
+
+def _refused(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder: Path) -> str:
+    """The door's own words with the knob, and how the file can be converted with options of its own."""
+    names = " ".join(shlex.quote(str(path)) for path in files)
+    said = str(error)
+    if isinstance(error, BadRows):
+        first = error.report.bad[0]
+        said = (
+            f"{first.file}: {place_word(first.file)} {first.place}: {first.problem} ({error.report.rows_bad:,} of "
+            f"{error.report.read:,} rows cannot be used); mend them"
+        )
+    elif not said.startswith(str(files[0])):
+        said = f"{files[0]}: {said}"
+    said = said.replace(f"{folder}/", "")
+    options = f"{TOOL} convert {names} mine.parquet --algo {knobs.algorithm}"
+    return (
+        f"{knob}={said}. To name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, "
+        f"then {knob}=mine.parquet; convert --help lists the options"
+    )
+
+
+def _split(knobs: Knobs, launch: LaunchData) -> None:
+    """``VAL_DATA=auto``: keep a share of the training data for validation."""
+    files = []
+    for path in launch.files["TRAIN_DATA"]:
+        if path.parent == launch.folder:
+            path = path.rename(path.with_name("all.parquet"))
+        files.append(path)
+    batch = knobs.number("BATCH_SIZE") if knobs.algorithm in SUPERVISED else 0
+    try:
+        train, val, rows, kept = split_files(files, launch.folder, knobs.algorithm, batch)
+    except DataError as error:
+        knobs.errors.append(f"TRAIN_DATA={knobs['TRAIN_DATA']}: {error}")
+        launch.files = {}
+        return
+    (launch.folder / "all.parquet").unlink(missing_ok=True)
+    launch.files = {"TRAIN_DATA": train, "VAL_DATA": val}
+    launch.reason = f"{kept:,} of the {rows + kept:,} rows of TRAIN_DATA, chosen by hash and left out of training"
