@@ -12,13 +12,15 @@ from typing import Any
 
 from ppo.api.settings import Settings
 
+READER = 2  # grows when replies are read otherwise, so that no score of an older reader comes back
+
 logger = logging.getLogger(__name__)
 
 
 def content_key(settings: Settings, body: Mapping[str, Any]) -> str:
     """A hash of all that decides a score: endpoint, request, how the score is read. The API key is no part of it."""
     criteria = [[one.name, one.low, one.high, one.pattern, one.path] for one in settings.criteria]
-    text = json.dumps([settings.url, body, criteria], sort_keys=True, ensure_ascii=False)
+    text = json.dumps([READER, settings.url, settings.asks_for_json, body, criteria], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -54,8 +56,10 @@ class ScoreCache:
         row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        self._memory[key] = json.loads(row[0])
-        return self._memory[key]
+        scores = _checked(row[0])
+        if scores is not None:
+            self._memory[key] = scores
+        return scores
 
     def put(self, key: str, scores: dict[str, float]) -> None:
         """Remember scores; a disk that is full costs the cache and not the run."""
@@ -71,6 +75,18 @@ class ScoreCache:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _checked(text: object) -> dict[str, float] | None:
+    """The scores of a row; None when it is damaged or none of ours, and the answer is scored anew."""
+    try:
+        scores = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(scores, dict) or not scores:
+        return None
+    numbers = [value for value in scores.values() if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return scores if len(numbers) == len(scores) and all(0 <= value <= 1 for value in numbers) else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
