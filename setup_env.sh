@@ -10,6 +10,12 @@
 #   ./setup_env.sh --here            into the active conda environment or venv instead of .venv
 #   ./setup_env.sh --uv              installs with uv instead of pip
 #
+# For machines without internet:
+#   ./setup_env.sh --bundle DIR      collects all wheels in DIR instead of installing, for this stack and this Python;
+#                                    --part-size 60M cuts them into parts, --python 3.12 is for another Python
+#   ./setup_env.sh --from DIR        installs from such a folder, with no network
+#   --keep torch,transformers        with either: packages that the Python there has already and that stay as they are
+#
 # Settings, as environment variables:
 #   PYTHON            the Python to make .venv from: 3.10, 3.11 or 3.12 (default: the first that works)
 #   VENV_DIR          another folder than .venv; activate it before you run a script
@@ -29,16 +35,21 @@ die() { printf 'setup_env.sh: %s\n' "$*" >&2; exit 1; }
 refuse() { printf 'setup_env.sh: %s; see ./setup_env.sh --help\n' "$*" >&2; exit 2; }
 
 # ---- Options
-mode=install engine="" cpu="" dev="" here="" installer=pip
+mode=install engine="" cpu="" dev="" here="" installer=pip bundle="" keep="" part_size="" wanted_python=""
+value() { [ -n "${2:-}" ] || refuse "$1 needs a value"; printf '%s' "$2"; }
 while [ $# -gt 0 ]; do
     case "$1" in
         --engine)
-            case "${2:-}" in vllm|sglang) ;; *) refuse "--engine takes vllm or sglang, not '${2:-}'" ;; esac
+            case "${2:-}" in vllm|sglang|none) ;; *) refuse "--engine takes vllm, sglang or none, not '${2:-}'" ;; esac
             [ -z "$engine" ] || [ "$engine" = "$2" ] || refuse "one engine per environment: vllm or sglang, not both"
             engine="$2"; shift ;;
         --cpu) cpu=1 ;;
         --dev) dev=dev ;;
         --here) here=1 ;;
+        --bundle|--from) bundle="$(value "$@")" mode="${1#--}"; shift ;;
+        --python) wanted_python="$(value "$@")"; shift ;;
+        --keep) keep="$(value "$@")"; shift ;;
+        --part-size) part_size="$(value "$@")"; shift ;;
         --uv) installer=uv ;;
         --plan|--check) mode="${1#--}" ;;
         -h|--help) sed -n '2,/^$/s/^# \{0,1\}//p' setup_env.sh; exit 0 ;;
@@ -46,6 +57,12 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+[ "$engine" != none ] || { cpu=1 engine=""; }
+[ -n "$bundle" ] || [ -z "$keep$part_size$wanted_python" ] ||
+    refuse "--keep, --part-size and --python go with --bundle or --from"
+[ "$mode" = bundle ] || [ -z "$part_size" ] || refuse "--part-size goes with --bundle"
+[ -z "$here" ] || [ -z "$bundle" ] || refuse "--here does not go with --$mode"
+[ -z "$wanted_python" ] || PYTHON="${PYTHON:-python$wanted_python}"
 [ -z "$cpu" ] || [ -z "$engine" ] || refuse "--cpu and --engine $engine exclude each other"
 [ "$installer" = pip ] || command -v uv > /dev/null || refuse "--uv: there is no uv on PATH"
 
@@ -74,6 +91,12 @@ driver_problem=""
 if [ -n "$driver" ] && [ "${driver%%.*}" -lt "$MIN_DRIVER" ]; then
     driver_problem="NVIDIA driver $driver is too old for CUDA 13 builds, which need $MIN_DRIVER or newer"
 fi
+if [ "$mode" = from ]; then  # the stack that the bundle is for
+    bundled="$(sed -n 's/^ "stack": "\(.*\)",$/\1/p' "$bundle/bundle.json" 2> /dev/null)" ||
+        die "--from $bundle: no bundle.json in it; give the folder that --bundle made, with all its parts"
+    [ -z "$cpu$engine" ] || [ "$cpu$engine" = "${bundled/cpu/1}" ] || die "--from $bundle: is for the $bundled stack"
+    case "$bundled" in cpu) cpu=1 ;; *) engine="$bundled" ;; esac
+fi
 stack="${cpu:+cpu}$engine"                               # what was asked for,
 [ -n "$stack" ] || stack="${held_stack:-${gpus:+vllm}}"  # else what is there already, else what the machine can use
 case "${stack:=cpu}" in
@@ -93,7 +116,7 @@ version_of() {  # version_of <python> [make]: prints 3.11, say, if it runs (and 
 make=make candidates=(python3.12 python3.11 python3.10 python3 python)
 [ "$stack" != cpu ] || candidates=(python3.11 "${candidates[@]}")
 [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
-if [ -n "$here" ] || { [ ! -f "$unfinished" ] && [ -n "$(version_of "$env_python")" ]; }; then
+if [ "$mode" != bundle ] && { [ -n "$here" ] || { [ ! -f "$unfinished" ] && [ -n "$(version_of "$env_python")" ]; }; }; then
     make="" candidates=("$env_python")
 fi
 python="" version="" seen=""
@@ -123,6 +146,8 @@ fi
 
 # ---- What stands in the way
 [ -n "$python" ] || die "$no_python"
+[ -z "$wanted_python" ] || [ "$wanted_python" = "$version" ] ||
+    die "--python $wanted_python: $python is Python $version; name the right one: PYTHON=/path/to/python$wanted_python"
 if [ -z "$make" ]; then
     [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$version" ] ||
         die "$env_dir has Python $version, and PYTHON=$PYTHON is another one; remove $env_dir or leave PYTHON out"
@@ -151,7 +176,9 @@ fi
 
 # ---- The plan
 index="" torch_from="the package index"
-if [ "$stack" = cpu ]; then
+if [ "$mode" = from ]; then
+    torch_from="$bundle"
+elif [ "$stack" = cpu ]; then
     if [ -n "${TORCH_INDEX_URL+set}" ]; then
         index="$TORCH_INDEX_URL"
         [ -z "$index" ] || "$python" requirements/check.py answers "$index" ||
@@ -169,7 +196,11 @@ log "  torch     from $torch_from"
 log "  download  $size"
 log "  disk      needs $disk_gb GB, $free_gb GB are free"
 [ "$mode" != plan ] || exit 0
-[ -z "$make" ] || [ "$free_gb" -ge "$disk_gb" ] || die "too little disk space; make room, or set VENV_DIR"
+if [ "$mode" = bundle ]; then
+    exec "$python" requirements/bundle.py make "$bundle" --stack "$stack" --lists "${lists[@]}" --keep "$keep" \
+        ${part_size:+--part-size "$part_size"} ${index:+--extra-index "$index"}
+fi
+[ -n "$keep" ] || [ -z "$make" ] || [ "$free_gb" -ge "$disk_gb" ] || die "too little disk space; make room, or set VENV_DIR"
 
 # ---- Installing. Each step writes to the log; a terminal shows its newest line.
 step() {  # step <what it does> <command...>
@@ -204,7 +235,17 @@ if [ -n "$make" ]; then
     find "$env_dir" -mindepth 1 -maxdepth 1 ! -name "${unfinished##*/}" -exec rm -rf {} +
     step "[1/4] making $env_dir" "$python" -m venv "$env_dir"
 fi
-if [ "$installer" = uv ]; then
+if [ "$mode" = from ]; then
+    wheels="$env_dir/.wheels"
+    rm -rf "$wheels"
+    step "[1/4] checking $bundle" "$python" requirements/bundle.py join "$bundle" "$wheels" --keep "$keep"
+    # Packages that stay are found behind those of this environment, in the Python that it was made from.
+    [ -z "$keep" ] || "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+        "$("$env_python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/kept.pth"
+    install=("$env_python" -m pip install --no-input --no-compile --no-index --no-deps --disable-pip-version-check)
+    lists=()
+    install+=("$wheels"/*.whl)
+elif [ "$installer" = uv ]; then
     install=(uv pip install --python "$env_python" --index-strategy unsafe-best-match)
 else
     install=("$env_python" -m pip install --no-input --no-compile --progress-bar off --disable-pip-version-check)
@@ -213,8 +254,9 @@ fi
 [ -z "$index" ] || install+=(--extra-index-url "$index")
 [ "$stack" != sglang ] || install+=(--no-deps)  # why: requirements/sglang.txt
 [ -n "$make" ] || [ -z "$was_unfinished" ] || install+=(--force-reinstall)
-for list in "${lists[@]}"; do install+=(-r "$list"); done
+for list in ${lists[@]+"${lists[@]}"}; do install+=(-r "$list"); done
 step "[2/4] downloading and installing" "${install[@]}"
+[ "$mode" != from ] || rm -rf "$wheels"
 
 # pip would compile file after file; this uses all cores and leaves out what few runs load. A file that no Python of
 # this version can read is no failure.

@@ -1,7 +1,8 @@
 """Patches of verl 0.9.1 that training on any device needs; loaded in each process of a run.
 
-* verl/utils/torch_functional.py:196 takes the log-probabilities of a packed batch token by token in a Python loop
-  where flash-attn is missing; that is half of the time of a training step. Chunks of tokens give the same numbers.
+* verl/utils/torch_functional.py:175 takes the log-probabilities of a packed batch token by token in a Python loop
+  where flash-attn is missing; that is half of the time of a training step. Chunks of tokens give the same numbers, and
+  bfloat16 logits, which are what a GPU has, get float32 inside a chunk (benchmarks/log_probs.py has errors and times).
 
 * verl/utils/model.py:645 loads the critic with flash-attention whatever the configuration says, so PPO cannot start
   where flash-attn is missing. The attention that the configuration names is used.
@@ -40,11 +41,9 @@ def log_probs_in_chunks() -> None:
         "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])",
         "log-probabilities without flash-attn",
     )
-    original = torch_functional.logprobs_from_logits_v2
 
     def log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        exact = logits.dtype in (torch.float32, torch.float64)
-        return chunked_log_probs(logits, labels) if exact else original(logits, labels)
+        return chunked_log_probs(logits, labels)
 
     torch_functional.logprobs_from_logits_v2 = log_probs
 
@@ -53,17 +52,47 @@ def chunked_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     """Log-probability of each label: its logit less logsumexp of its row.
 
     Args:
-        logits: Shape (..., vocabulary), float32 or float64.
+        logits: Shape (..., vocabulary); any floating type.
         labels: Shape (...), int64.
 
     Returns:
-        Shape (...).
+        Shape (...); float64 for float64 logits, else float32.
     """
     flat = logits.reshape(-1, logits.shape[-1])
     rows = max(1, CHUNK_NUMBERS // flat.shape[-1])
-    picked = flat.gather(-1, labels.reshape(-1, 1)).squeeze(-1)
-    sums = [torch.logsumexp(chunk, dim=-1) for chunk in flat.split(rows)]
-    return (picked - torch.cat(sums)).view(labels.shape)
+    return ChunkedLogProbs.apply(flat, labels.reshape(-1), rows).view(labels.shape)
+
+
+class ChunkedLogProbs(torch.autograd.Function):
+    """Log-probabilities in chunks of rows; the logits and one number a row are kept for the backward pass.
+
+    autograd's own way through ``logsumexp`` keeps float32 copies of bfloat16 logits, three times their memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, rows: int) -> torch.Tensor:
+        """Logits (rows, vocabulary), labels (rows,), rows of a chunk; returns (rows,)."""
+        sums = torch.cat([exact(chunk).logsumexp(-1) for chunk in logits.split(rows)])
+        picked = exact(logits.gather(-1, labels[:, None]).squeeze(-1))
+        ctx.save_for_backward(logits, labels, sums)
+        ctx.rows = rows
+        return picked - sums
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Of a label's own logit 1 - p, of each other one -p, times the gradient of its row."""
+        logits, labels, sums = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        parts = (tensor.split(ctx.rows) for tensor in (logits, labels, sums, gradient, out))
+        for logit, label, total, grad, target in zip(*parts, strict=True):
+            part = (exact(logit) - total[:, None]).exp_().mul_(-grad[:, None])
+            target.copy_(part.scatter_add_(-1, label[:, None], grad[:, None].to(part.dtype)))
+        return out, None, None
+
+
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float64 if it is that, else in float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def critic_with_configured_attention() -> None:

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 SHOWN = ("torch", "verl", "ray", "transformers", "vllm", "sglang")
-NO_FLASH_ATTN = "optional; without it the scripts use sdpa, without padding removal"
+NO_FLASH_ATTN = "optional; without it the scripts use sdpa_varlen, torch's own copy of its kernel"
 PIN = re.compile(r'([\w.-]+)(?:\[\w+\])?==([^\s+;#]+)(?:; python_version (<|>=) "3\.(\d+)")?')
 # What the scripts, the monitor and the evaluation load. Their bytecode is made here, so the first run does not wait.
 IMPORTS = (

@@ -194,7 +194,7 @@ BAD = {
     "no such file": bad("grpo", "TRAIN_DATA=nope.parquet", TRAIN_DATA="nope.parquet"),
     "no such validation file": bad("sft", "VAL_DATA=nope.parquet", VAL_DATA="nope.parquet"),
     "an empty file": bad("grpo", "TRAIN_DATA", TRAIN_DATA="{tmp}/empty.parquet"),
-    "a broken file": bad("sft", "not a whole parquet file", TRAIN_DATA="{tmp}/broken.parquet"),
+    "a broken file": bad("sft", "not a parquet file that can be read", TRAIN_DATA="{tmp}/broken.parquet"),
     "a file of another kind": bad("sft", "data_utils convert", TRAIN_DATA="{tmp}/rows.csv"),
     "other columns": bad("grpo", "data_source", TRAIN_DATA="{tmp}/columns.parquet"),
     "a role that is none": bad("grpo", "'human'", TRAIN_DATA="{tmp}/roles.parquet"),

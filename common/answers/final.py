@@ -21,21 +21,21 @@ _TAG_END = re.compile(r"</(answer|final_answer|solution)>", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|<\|begin_of_box\|>")
 _BARE_BOX = re.compile(r"\\boxed\s*([^\s{}$\\,.;]+)")
 _BETWEEN_BOXES = re.compile(r"[\s$,;、，；]*(?:and|or|和|或|与|及)?[\s$,、，]*(?:[A-Za-z]\w{0,3}\s?=\s?)?[\s$]*")
-_HEADING = re.compile(r"(?:the )?(?:final |correct )?answers?\s*:?|(?:最终|正确)?答案\s*[::]?", re.IGNORECASE)
+_HEADING = re.compile(r"(?:the )?(?:final |correct )?answers?\s*:?|(?:最终|正确)?答案\s*[:\uff1a]?", re.IGNORECASE)
 # "The final answer is X", "**Answer:** X", "答案是X", "故选X": what follows, in groups 1 (same line) or 2 (next line).
 _SAID = re.compile(
-    r"(?:\banswers?\b[*_]*(?:\s+(?:to|of|for)\s[^.:\n]{1,80}?)?\s*(?:is|are|was|would be|must be|should be|:|=)"
-    r"|答案[*_】\]]*\s*(?:应该|应当|应|就)?\s*(?:是|为|选|:|:)|【答案】|故选|应选)"
-    r"[*_]*\s*[::]?[ \t]*(?:([^\n]*\S)|\n\s*([^\n]*\S))"
+    r"(?:\banswers?\b[*_]*(?:\s+(?:to|of|for)\s[^.:\n]{1,80}?)?\s*(?:is|are|was|would be|must be|should be|:|\uff1a|=)"
+    r"|答案[*_】\]]*\s*(?:应该|应当|应|就)?\s*(?:是|为|选|:|\uff1a)|【答案】|故选|应选)"
+    r"[*_]*\s*[:\uff1a]?[ \t]*(?:([^\n]*\S)|\n\s*([^\n]*\S))"
     r"|^[#*\s]*(?:final |correct )?(?:answer|答案)[*\s]*\n\s*([^\n]*\S)",
     re.IGNORECASE | re.MULTILINE,
 )
 # Where the sentence ends, but not behind "Dr." or "U.S."; or where its reason begins.
 _SENTENCE_END = re.compile(
-    r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|vs|No))(?<!\bMrs)[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。!?;!?;]"
-    r"|[,,]?\s*(?:\b(?:because|since)\b|因为|由于)"
+    r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|vs|No))(?<!\bMrs)[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。;\uff01\uff1f\uff1b]"
+    r"|[,\uff0c]?\s*(?:\b(?:because|since)\b|因为|由于)"
 )
-_BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[\s.。!!]*$")
+_BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[\s.。!\uff01]*$")
 _NEGATED = re.compile(r"\b(?:not|never|no|isn't|wasn't)\b|n't\b|不|没|非", re.IGNORECASE)
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _DRESSES = [

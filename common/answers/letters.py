@@ -25,17 +25,23 @@ _BEFORE = r"[\s\"'“‘(\[{【「《⟦]{0,6}"
 _NOUN = r"(?:(?i:\b(?:both|options?|choices?|letters?|answers?))[\s:]?|选项|选)?"
 _OPEN = rf"{_BEFORE}{_NOUN}{_BEFORE}"
 _SHUT = r"[)\]}】」》\"'”’⟧]{0,4}"
-_LETTERS = re.compile(rf"{_OPEN}(?<![A-Za-z0-9_\\])(?P<letters>[A-J]{{1,8}}|[a-j])(?![A-Za-z0-9_'’^\\({{])")
-_SEPARATOR = re.compile(rf"{_SHUT}\s?(?P<sign>[,、;&/]|\band\b|\bor\b|和|与|及|或)\s?(?P<or>and\b|or\b|和|或)?")
+_END = r"(?![A-Za-z0-9_^\\{]|['’][A-Za-z]|\((?:\d|[A-Za-z][,)]))"  # not in a word, A's, C(5,2), f(x)
+_LETTERS = re.compile(rf"{_OPEN}(?<![A-Za-z0-9_\\])(?P<letters>[A-J]{{1,8}}|[a-j]){_END}")
+_SEPARATOR = re.compile(
+    rf"{_SHUT}\s?(?P<sign>[,、;&/]|\band\b|\bor\b|和|与|及|或)\s?(?P<or>and\b|or\b|和|或)?"
+    r"|(?P<none>[)\]】](?=[(\[【])|\s(?=[A-J](?:\s[A-J])*\s?[.。]?(?:\n|$)))"  # (A)(C), or A C and the line ends
+)
 # What follows letters that are not stated: "A good idea", "A = 5", "A-frame", A的.
 _NOT_BEHIND = re.compile(
     rf"{_SHUT}(?:\s?(?:[=+<>×·^≠≈∈]|\\[a-z])|[-*](?=[A-Za-z0-9])"
-    r"|\s(?!(?:because|since|as|and|or|for|due|given|which|with|is|by|but|not|instead|rather)\b)[a-z]|的|吗|呢|\s?\?)"
+    r"|的|吗|呢|\s?\?)"
+    r"|\s(?!(?:because|since|as|and|or|for|due|given|which|with|is|by|but|not|instead|rather|over|from)\b)[a-z]"
 )
 _BEGINS_A_CLAUSE = re.compile(rf"{_SHUT}\s?(?:选项|项|是|错|不|也|\b(?:is|are|was|has|does|says|can|cannot|would)\b)")
 _ENDS = re.compile(rf"{_SHUT}\s?(?:[.,;:!。)\n]|$)")
 
-_VERB = r"(?:is|are|was|would be|must be|should be|has to be|will be|:|=|-)"
+_MAY = r"(?:would|must|should|will|could|can|might|may|has to|have to|seems to|appears to) be"
+_VERB = rf"[\"'”]?\s?(?:is|are|was|{_MAY}|:|=|-)"
 _ADVERB = r"(?:\s?(?:likely|probably|clearly|therefore|thus|definitely|indeed|actually|simply|only|:))?"
 _ABOUT = r"(?:\s(?:to|of|for|in|here|that|i|we)\b[^.:,\n?]{0,80}?)?"
 HEADS = [
@@ -56,8 +62,10 @@ HEADS = [
 WEAK_HEADS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"\b(?:so|thus|therefore|hence|it's|it is|that's|must be|should be|i say|i'd say)\b,?:?\s?",
-        r"(?:故|因此|所以|综上(?:所述)?|因而|可知|应该?是|就是|[,。.]是|^是|而是)[,:]?\s?(?:是|为)?\s?",
+        r"\b(?:so|thus|therefore|hence|it's|it is|that's|must be|should be|has to be|i say|i'd say|i would say)\b"
+        r",?:?\s?",
+        r"\b(?:the|what is the) (?:correct |right |final )?answer\s?(?:\?\s|\s(?=\())",
+        r"(?:故|因此|所以|综上(?:所述)?|因而|可知|应该?是|应为|就是|(?<=[,。.])是|^是|而是)[,:]?\s?(?:是|为)?\s?",
     )
 ]
 _GROUP = (
@@ -68,7 +76,9 @@ TAILS = [
     re.compile(pattern)
     for pattern in (
         rf"{_GROUP}\s?(?:is|are|would be|must be|seems|remains)\s(?:both\s|clearly\s|the\s(?:only\s|most\s)?)?"
-        r"(?:one\s)?(?:correct|right|best|true|answers?)\b(?!\s?\?)",
+        r"(?:one\s)?(?:correct|right|best|true|answers?|most (?:accurate|appropriate|suitable|likely|reasonable))"
+        r"\b(?!\s?\?)",
+        rf"\b[Oo]nly\s(?i:option\s|choice\s)?{_GROUP}\s?(?:is|satisf|fits?\b|match|holds?\b|works?\b|meets?\b|remains\b)",
         rf"{_GROUP}\s?(?:选项|项)?\s?(?:才|都|均|也|两项|三项)?(?:是|为)?(?:唯一|最)?"
         r"(?:正确|对(?![比应于称数角照立策象话待面])|答案|符合|最佳|合适|恰当|成立)"
         r"(?!吗|与否|\s?\?|的(?![。.,;!\s]|$|选项|答案|一项|说法|结论|描述))",
@@ -79,24 +89,28 @@ _IF_ZH = "如果|假如|假设|假定|若|并非|难道"
 _NOT_BEFORE = re.compile(
     rf"(?:\b(?:not|never|cannot|avoid|neither|nor|no|{_IF})|n't|n’t)\s(?:\w+\s){{0,2}}?(?:(?:that|the|correct|right|option"
     r"|choice)\s|\()*$|\b(?:wrong|incorrect|false)\s$"
+    r"|\b(?:all|every|any)\b[^.,;]{0,20}\b(?:but|except)(?:\sfor)?\s$"
     rf"|(?:不|别|勿|未|没有?|误|排除|错误的?|干扰|{_IF_ZH})(?:能|会|应该?|该|可以?|要|是|再|正确)?(?:说|选项|选择?|是)?$",
     re.IGNORECASE,
 )
 _NOT_BEFORE_WEAK = re.compile(rf"(?:\b(?:not|{_IF})|n't|n’t)\s(?:that\s)?$|(?:不|{_IF_ZH})$", re.IGNORECASE)
-_BOX = re.compile(r"⟦([^⟦⟧\n]{1,200})⟧")
+_BOX = re.compile(r"⟦([^⟦⟧\n]{1,200}(?:⟧\s?(?:,|and|和|、)\s?⟦[A-J]){0,8})⟧")
+_VERDICT = re.compile(r"\[\[([^\[\]\n]{1,20})\]\]")  # [[B]], as judges are told to write
 _HASH = re.compile(r"####\s?([^\n]{1,200})")
 _BOLD = re.compile(r"\*\*\s?\(?([A-J])\)?[.:)]?(?:\s[^*\n]{0,100})?\*\*")
 _ONLY = re.compile(
-    rf"{_OPEN}(?P<letters>[A-J]\)?(?:\s?(?:[,、;&\s]|\band\b|和|与|及){{1,3}}\s?\(?[A-J](?![A-Za-z])\)?){{1,8}}|[A-J]{{2,8}}"
-    rf"|[A-Ja-j])(?![A-Za-z0-9_'’^\\(+#=-]){_SHUT}(?P<text>\s?[.:)、,\-]{{0,2}}\s?(?!\s?[=+<>×^])[^\n]*)"
+    rf"{_OPEN}(?P<letters>[A-J]\)?(?:(?:\s?(?:[,、;&\s]|\band\b|和|与|及){{1,3}}\s?|(?<=\)))\(?[A-J](?![A-Za-z])\)?){{1,8}}|[A-J]{{2,8}}"
+    rf"|[A-Ja-j])(?![A-Za-z0-9_'’^\\(+#=-]){_SHUT}(?P<text>\s?[.:)、。,\-]{{0,2}}\s?(?!\s?[=+<>×^])[^\n]*)"
 )
+_EXPLAINED = re.compile(r"[.:)、。]|-\s|,?\s?(?:because\b|since\b|因为|由于)")
 _OPTION = re.compile(r"(?:^|\n)\s?\(?[A-J][.:)、]\s?[^\n]*\S")
 _TAKEN_BACK = re.compile(
     r"(?:^|[.!?\n。!,]\s?)(?:(?:oh|hmm|but|no|ah)[,.]?\s)?(?:wait|hold on|scratch that|on second thought)\b"
     r"|(?:^|[。!,?\n]\s?)(?:哦|不)?,?(?:不对|等等|等一下|更正)"
-    r"|(?:that's|that is|this is|i was) (?:wrong|incorrect|not right)",
+    r"|(?:^|[.!\n]\s?)(?:no,? )?(?:that's|that is|this is|i was) (?:wrong|incorrect|not right)",
     re.IGNORECASE,
 )
+_SIMPLIFIED = str.maketrans("選擇項確應該對為錯與無綜排據", "选择项确应该对为错与无综排据")
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|mathit)\s?\{([^{}\n]{0,300})\}")
 _LATEX_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}\n]{0,300})\}|\\boxed\s([A-J])\b")
 _BOLD_MARKS = re.compile(r"(?<![A-Za-z0-9)])\*+|\*+(?![A-Za-z0-9(])|`+|\$+|\\[()\[\]]|__")
@@ -150,7 +164,7 @@ def only_letters(text: str, may_explain: bool = True) -> frozenset[str] | None:
     if not found:
         return None
     rest = found["text"].strip()
-    if rest and (not may_explain and rest != "." or not re.match(r"[.:)、]|-\s", rest) and text[0] not in "(["):
+    if rest not in ("", ".", "。") and not (may_explain and (text[0] in "([" or _EXPLAINED.match(rest))):
         return None
     letters = re.findall("[A-J]", found["letters"].upper().replace("AND", ""))
     return frozenset(letters) if len(set(letters)) == len(letters) else None
@@ -158,7 +172,7 @@ def only_letters(text: str, may_explain: bool = True) -> frozenset[str] | None:
 
 def _plain(text: str) -> str:
     """Writes a text so that the patterns above can read it."""
-    text = unicodedata.normalize("NFKC", text)  # Ｂ （B） ： become B (B) :
+    text = unicodedata.normalize("NFKC", text).translate(_SIMPLIFIED)  # Ｂ （B） ： become B (B) :
     for _ in range(2):
         text = _LATEX_TEXT.sub(r"\1", text)
     text = _LATEX_BOX.sub(lambda found: f"⟦{found[1] or found[2]}⟧", text)
@@ -185,9 +199,9 @@ def _statements(text: str) -> Iterator[Statement]:
         for found in tail.finditer(text):
             if not _negated(text, found.start()):
                 yield Statement(found.start(), found.end(), frozenset(re.findall("[A-J]", found["letters"])))
-    for mark in (_BOX, _HASH):
+    for mark in (_BOX, _HASH, _VERDICT):
         for found in mark.finditer(text):
-            letters = only_letters(found[1])
+            letters = only_letters(found[1].replace("⟦", "").replace("⟧", ""))
             if letters:
                 yield Statement(found.start(1), found.end(), letters)
     yield from _lone_lines(text)

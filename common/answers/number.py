@@ -32,6 +32,7 @@ LEADING = re.compile(
 )
 ANYWHERE = re.compile(rf"(?<![\w.,/^])(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCENT}(?![\d/]|[.,]\d)")
 _SECOND = re.compile(r"(?<![A-Za-z^{\d])\d")  # a further number; not the 2 of m2, km^2 or m^{2}
+SUPERSCRIPTS = str.maketrans({power: f"^{digit}" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")})
 _VULGAR = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _FRAC = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _LATEX_GROUP = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|\\text\{,\})(?=\d{3}(?!\d))")
@@ -92,6 +93,7 @@ def plain_characters(text: str) -> str:
         text = _LATEX_GROUP.sub(",", _FRAC.sub(r"\1/\2", text))
     if text.isascii():
         return text
+    text = text.translate(SUPERSCRIPTS)  # 10² must not become 102
     text = _VULGAR.sub(" ", text.replace("。", "."))  # 1½ is 1 1/2, and must not become 11/2
     return unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2044", "/")
 

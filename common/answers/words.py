@@ -14,10 +14,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from common.answers.number import Number, read_number
+from common.answers.number import SUPERSCRIPTS, Number, read_number
 
 _DASHES = str.maketrans({dash: "-" for dash in "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"})
-_SUPERSCRIPTS = str.maketrans({power: f"^{digit}" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")})
 _LATEX = (
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2"),
     (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"), r"\1"),
@@ -36,8 +35,7 @@ _TOKENS = re.compile(
     r"(?P<number>(?:(?<![\w)\]}%°'\"])[-+](?=\.?\d))?(?:\d+(?:\.\d+)*|\.\d+)%?)"  # with its sign; also 1.2.3
     r"|(?P<word>[^\W\d_]-(?![\w-])|[^\W\d_]+#(?!\w)|[^\W\d_]+)"  # a grade or blood group (A-), C#, a word
     r"|(?P<between>(?<=\d)\s?[/:*\-]\s?(?=[\d.+\-]))"
-    r"|(?P<sign>[+^=<>])"
-    r"|(?P<other>[^\w\s])"
+    r"|(?P<other>[^\w\s])"  # of these + ^ = < > and what is no punctuation stay
 )
 _PUNCTUATION = frozenset("!\"#$%&'()*,-./:;?@[\\]_`{|}~，。、；：？！“”‘’（）【】《》「」『』…—·–")
 
@@ -65,7 +63,7 @@ def normalize(text: str) -> str:
 
 
 def _normalized(text: str, groups: bool) -> str:
-    text = text.translate(_SUPERSCRIPTS)
+    text = text.translate(SUPERSCRIPTS)
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     text = re.sub(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])", " ", text)  # 1½ is 1 1/2

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from common.data.files import KINDS, DataError
+from common.data.files import KINDS, DataError, kind_of
+from common.data.record import say_in_log
 
 HUBS = ("huggingface", "modelscope")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -138,26 +139,65 @@ def _first_line(error: Any) -> str:
 def split_files(folder: Path, split: str, subset: str | None = None) -> list[Path]:
     """Data files of a split, found by their names (``train-00000-of-00002.parquet``, ``main/train.jsonl.gz``).
 
+    Files that are named by the split alone, or with the number of a part, go before those that have more in their name:
+    beside ``test.jsonl``, ``test_socratic.jsonl`` is another set and not a part of it.
+
     Args:
         folder: A data set's folder.
         split: ``train``, ``test``, ``validation`` ...
         subset: Folder or part of the name that tells one of several subsets apart.
 
     Raises:
-        DataError: If there is none, with what there is.
+        DataError: If there is none, with what there is, or if there are several sets.
     """
     there = sorted(
         path
         for path in folder.rglob("*")
         if path.is_file() and path.name.lower().removesuffix(".gz").endswith(KINDS) and not path.name.startswith(".")
     )
-    named = [path for path in there if re.search(rf"(^|[^a-z]){re.escape(split)}([^a-z]|$)", path.stem.lower())]
+    named = _named(there, folder, split.lower())
     if subset:
-        narrowed = [path for path in named if subset in path.relative_to(folder).as_posix()]
-        named = narrowed or named
-    if named:
-        suffixes = [path.suffix for path in named]
-        best = ".parquet" if ".parquet" in suffixes else suffixes[0]
-        return [path for path in named if path.suffix == best]
-    shown = ", ".join(path.relative_to(folder).as_posix() for path in there[:10]) or "no data files"
-    raise DataError(f"{folder}: no file of the split {split}; there are {shown}")
+        named = [path for path in named if subset in path.relative_to(folder).as_posix()] or named
+    if not named:
+        shown = ", ".join(path.relative_to(folder).as_posix() for path in there[:10]) or "no data files"
+        raise DataError(f"{folder}: no file of the split {split}; there are {shown}")
+    kinds = [kind_of(path) for path in named]
+    best = (".parquet", False) if (".parquet", False) in kinds else kinds[0]
+    taken = [path for path, kind in zip(named, kinds, strict=True) if kind == best]
+    folders = sorted({path.parent.relative_to(folder).as_posix() for path in taken})
+    if len(folders) > 1:
+        say_in_log(
+            f"{folder}: {split} is read from {', '.join(folders)}; --split {folders[0]}/{split} reads one of them"
+        )
+    return taken
+
+
+def _named(there: list[Path], folder: Path, split: str) -> list[Path]:
+    """Those files that belong to a split by their names, else by their folders.
+
+    Raises:
+        DataError: If several sets have the split in their name and none is named by it alone.
+    """
+    parent, _, split = split.rpartition("/")
+    there = [
+        path
+        for path in there
+        if not parent or f"/{path.parent.relative_to(folder).as_posix().lower()}".endswith(f"/{parent}")
+    ]
+    named = [path for path in there if re.search(rf"(^|[^a-z]){re.escape(split)}([^a-z]|$)", _stem(path))]
+    if not named:
+        return [path for path in there if path.parent.name.lower() == split and path.parent != folder]
+    alone = [path for path in named if re.fullmatch(re.escape(split) + PART, _stem(path))]
+    sets = sorted({re.sub(PART + "$", "", _stem(path)) for path in named})
+    if not alone and len(sets) > 1:
+        raise DataError(
+            f"{folder}: several sets have {split} in their name ({', '.join(sets[:10])}); name one: --split {sets[0]}"
+        )
+    return alone or named
+
+
+PART = r"([-_.]?\d+([-_]?of[-_]?\d+)?)?"
+
+
+def _stem(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").rsplit(".", 1)[0]

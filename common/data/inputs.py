@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from common.data.convert import Source
-from common.data.files import DataError
+from common.data.files import DataError, data_files
 from common.data.forms import Columns
 from common.data.hub import download_data, is_hub_id, split_files
 
@@ -53,7 +53,7 @@ def _files(text: str, arguments: argparse.Namespace) -> list[tuple[Path, str | N
         if not Path(text).exists():
             raise DataError(f"{text}: no such file")
         if Path(text).is_dir():
-            raise DataError(f"{text}: is a folder; give the files in it, e.g. {text}/*.jsonl")
+            return [(path, Path(text).resolve().name) for path in data_files(Path(text))]
         return [(Path(text), None)]
     folder = download_data(text, arguments.hub)
     return [(path, text) for path in split_files(folder, arguments.split)]

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from common.answers import last_box
 from common.data.forms import Example
 from common.data.messages import Message, RowError
-from common.rewards.math_reward import last_box
 
 ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
 RL = ("grpo", "ppo", "gspo")

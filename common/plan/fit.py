@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from common.plan.machine import Gpus
 from common.plan.memory import (
     ENGINE_OWN,
+    PADDING,
     Memory,
     Setup,
     activations_per_token,
@@ -81,6 +82,7 @@ def _tokens(setup: Setup) -> int:
     """The most tokens that fit, in whole 1024s, at least one longest sequence."""
     bare = sum(memory_of(replace(setup, tokens=0)).training.values())
     each = activations_per_token(setup.model, setup.checkpointing) + logits_per_token(setup.model, setup.flash)
+    each *= PADDING if setup.padded else 1
     room = int((FILL * setup.gpus.memory - bare) / each) // 1024 * 1024
     return max(setup.sequence, min(room, max(MOST_TOKENS, setup.sequence)))
 

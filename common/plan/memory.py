@@ -26,6 +26,7 @@ ENGINE_ASLEEP = 2.0 * GIB  # what vLLM keeps while it sleeps: context and CUDA g
 ENGINE_OWN = 1.2 * GIB  # of its share: activations of a prefill, samplers
 SYNC_BUCKET = 2 * GIB  # checkpoint_engine.update_weights_bucket_megabytes
 PROCESS = 3 * GIB  # host memory of a training process: Python, torch, CUDA libraries, pinned buffers
+PADDING = 3.0  # rows of a padded micro-batch for each of its tokens
 NODE = 12 * GIB  # host memory of Ray, TransferQueue, reward workers and the data
 
 
@@ -45,7 +46,8 @@ class Setup:
         lora_rank: 0: all weights train.
         reference: Another copy of the model is asked for log-probabilities (it waits on the host).
         critic: The critic of PPO.
-        flash: flash-attn is there: no padding, and logits are not copied for their log-probabilities.
+        flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
+        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa``).
         checkpointing: Activations are computed again in the backward pass.
     """
 
@@ -61,7 +63,13 @@ class Setup:
     reference: bool = False
     critic: Model | None = None
     flash: bool = True
+    padded: bool = False
     checkpointing: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Tokens of a forward pass with its padding."""
+        return int(self.tokens * (PADDING if self.padded else 1))
 
 
 @dataclass
@@ -147,8 +155,8 @@ def memory_of(setup: Setup) -> Memory:
         memory.training["critic"] = critic["weights"] + critic["optimizer"]
     memory.training |= {
         "gathered layers": gathered(setup.model),
-        "activations": setup.tokens * activations_per_token(setup.model, setup.checkpointing),
-        "logits": setup.tokens * logits_per_token(setup.model, setup.flash),
+        "activations": setup.rows * activations_per_token(setup.model, setup.checkpointing),
+        "logits": setup.rows * logits_per_token(setup.model, setup.flash),
     }
     if setup.rollout:
         memory.training["engine asleep"] = ENGINE_ASLEEP

@@ -29,12 +29,21 @@ LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for la
 RL_LARGEST_BATCH = (256, 32)
 USUAL_TOKENS = 16384  # of one forward pass
 
-# Families whose attention layers are plain: what common/cpu_backend/attention.py was compared on, and their relatives.
-VARLEN_FAMILIES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "llama", "mistral")
+# Families whose logits and gradients from packed sequences were compared with those from padded ones
+# (tests/unit/test_attention.py).
+# fmt: off
+VARLEN_FAMILIES = (
+    "apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4", "glm4_moe",
+    "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "olmo", "olmo2",
+    "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm",
+    "starcoder2",
+)
+# fmt: on
 
 
 def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     """Choose device, GPU count, attention and rollout engine."""
+    knobs.cores = machine.cores
     if machine.nodes > 1:
         knobs.values["NNODES"] = str(machine.nodes)
     gpus = len(machine.gpu_memory)
@@ -46,22 +55,20 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
         return
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" but the reward model's" if own else ""))
-    flash = machine.planned or has_package("flash_attn")
-    knobs.resolve(
-        "ATTENTION",
-        "flash_attention_2" if flash else "sdpa",
-        "flash-attn is installed" if flash else "flash-attn is not installed: sdpa, without padding removal",
-    )
+    if has_package("flash_attn") and not machine.planned:
+        knobs.resolve("ATTENTION", "flash_attention_2", "flash-attn is installed")
     engine = next((name for name in ("vllm", "sglang") if machine.planned or has_package(name)), "hf")
     reason = f"{engine} is installed" if engine != "hf" else "neither vllm nor sglang is installed; this is slow"
     knobs.resolve("ROLLOUT_ENGINE", engine, reason)
 
 
 def resolve_attention(knobs: Knobs, model: ModelInfo | None) -> None:
-    """Choose the attention on the CPU, where it depends on the model; on a GPU it is chosen by then."""
-    if model and model.config.get("model_type") in VARLEN_FAMILIES:
-        knobs.resolve("ATTENTION", "sdpa_varlen", "on the CPU, without padding")
-    knobs.resolve("ATTENTION", "sdpa", "the attention that runs on a CPU")
+    """Choose the attention where flash-attn is not there: without padding for the families that it is right for."""
+    family = model.config.get("model_type") if model else None
+    where = "on the CPU" if knobs["DEVICE"] == "cpu" else "torch's own flash kernel"
+    if family in VARLEN_FAMILIES or (model and not model.config and knobs["DEVICE"] != "cpu"):
+        knobs.resolve("ATTENTION", "sdpa_varlen", f"{where}, without padding")
+    knobs.resolve("ATTENTION", "sdpa", f"with padding: {family or 'an unknown family'} is not known to pack")
 
 
 def resolve_optimisation(knobs: Knobs, model: ModelInfo | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from common.plan.cores import CPUS_PER_GPU
 from common.preflight import (
     auto,
     command,
@@ -148,6 +149,10 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             f"N_GPUS={wanted}: on the CPU this is the number of training processes, and there are {machine.cores} "
             f"cores; set N_GPUS={machine.cores} or less"
         )
+    if not on_cpu and machine.cores < CPUS_PER_GPU * wanted:
+        knobs.warnings.append(
+            f"N_GPUS={wanted}: {machine.cores} CPU cores are few for it, 4 for each GPU keep it busy; expect slow steps"
+        )
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     if not on_cpu and wanted <= there < wanted + own:
         knobs.errors.append(
@@ -166,10 +171,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
         knobs.errors.append(f"ROLLOUT_ENGINE={engine}: needs a GPU; set ROLLOUT_ENGINE=hf")
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa_varlen, or sdpa")
-    elif knobs["ATTENTION"] == "sdpa_varlen" and not on_cpu:
-        knobs.errors.append("ATTENTION=sdpa_varlen: is for the CPU; set flash_attention_2 or sdpa")
     elif knobs["ATTENTION"] == "flash_attention_2" and not (machine.planned or has_package("flash_attn")):
-        knobs.errors.append("ATTENTION=flash_attention_2: flash-attn is not installed; install it, or set sdpa")
+        knobs.errors.append("ATTENTION=flash_attention_2: flash-attn is not installed; set sdpa_varlen, or install it")
 
 
 def check_model(knobs: Knobs, weights: bool = True) -> ModelInfo | None:

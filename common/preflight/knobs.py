@@ -140,6 +140,7 @@ class Knobs:
         facts: What was looked at and is in order: what, value, note.
         model: The model, None when it was not found.
         plan: The memory plan, None where there is none.
+        cores: CPU cores of a node.
         resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
     """
 
@@ -153,6 +154,7 @@ class Knobs:
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     model: ModelInfo | None = None
     plan: Fit | None = None
+    cores: int = 1
     resume_from: Path | None = None
 
     def __getitem__(self, name: str) -> str:

@@ -6,12 +6,13 @@ import json
 import re
 from pathlib import Path
 
+from common.plan.cores import ray_cores
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
-CPU_MODULES = ("process_group", "platform", "attention", "engine", "rollout")
+CPU_MODULES = ("process_group", "platform", "engine", "rollout")
 
 
 def hydra_quote(text: str) -> str:
@@ -86,6 +87,8 @@ def agent_loop(knobs: Knobs) -> str:
 def process_environment(knobs: Knobs) -> dict[str, str]:
     """Environment variables that load the kit's extensions of verl in each of its processes."""
     modules = ["common.verl_patches"]
+    if knobs["ATTENTION"] == "sdpa_varlen":
+        modules.append("common.varlen_attention")
     environment = {}
     if knobs["DEVICE"] == "cpu":
         modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
@@ -106,5 +109,9 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         modules = ["common.cpu_backend.reward_model"] + modules
     if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
         environment["REWARD_WORKERS"] = "1"  # its limits on calls a minute hold within a process
+    if knobs["DEVICE"] == "cuda" and knobs.algorithm not in SUPERVISED:
+        own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
+        counts = ray_cores(knobs.cores, max(1, knobs.number("N_GPUS")) + own)
+        environment = {**counts.environment, **environment}  # an API's single reward worker stays
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}

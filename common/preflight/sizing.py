@@ -71,6 +71,7 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reference=not rank and _has_reference(knobs),
         critic=critic,
         flash=knobs["ATTENTION"] == "flash_attention_2",
+        padded=knobs["ATTENTION"] == "sdpa",
     )
 
 

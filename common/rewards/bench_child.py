@@ -21,6 +21,7 @@ from typing import Any
 
 from common.rewards.worker import WorkerNotStarted, serve
 
+AGAIN_S = (0.5, 5.0)  # seconds of a call that is timed twice
 BEAT_S = 0.01  # how often the event loop is looked at while an async function runs
 
 
@@ -76,8 +77,16 @@ async def _call(function: Any, parameters: dict, files: set[str], arguments: dic
         await asyncio.sleep(0)
         beat.cancel()
         return {**outcome, "blocked_s": await beat}
-    run = partial(_try, function, {**arguments, **parameters}, files)
+    run = partial(_try_again_if_slow, function, {**arguments, **parameters}, files)
     return await asyncio.get_running_loop().run_in_executor(None, run)
+
+
+def _try_again_if_slow(function: Any, arguments: dict, files: set[str]) -> dict[str, Any]:
+    """Asks once more after a slow call, and keeps the quicker time: a library loaded on the way is no slow answer."""
+    outcome = _try(function, arguments, files)
+    if AGAIN_S[0] < outcome["seconds"] < AGAIN_S[1]:
+        outcome["seconds"] = min(outcome["seconds"], _try(function, arguments, files)["seconds"])
+    return outcome
 
 
 def _try(function: Any, arguments: dict, files: set[str]) -> dict[str, Any]:

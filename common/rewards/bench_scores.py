@@ -21,7 +21,7 @@ WORTHLESS = ("empty", "white space", "the word None", "only the mark", "binary r
 
 def learnable(trial: Trial) -> Iterator[Finding]:
     """Do good answers score better than bad ones, and do scores differ at all?"""
-    outcomes = trial.scored()
+    outcomes = [outcome for outcome in trial.scored() if outcome.case.kind != "truth"]
     scores = [outcome.score for outcome in outcomes]
     if len(set(scores)) == 1 and len(scores) > 1:
         todo = "nothing can be learned from one score; " + _no_answer(trial)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from common.answers import behind_thought
+from common.answers.final import tagged
 from common.rewards import sandbox
 from common.rewards.code_tests import Case, read_cases
 from common.rewards.result import refuse
@@ -84,16 +86,19 @@ def extract_program(text: Any) -> str | None:
     """Finds the program in an answer.
 
     Args:
-        text: The whole answer. What stands before the last `</think>` is not part of it.
+        text: The whole answer. Its thought is not part of it.
 
     Returns:
-        The last block fenced as python, py, python3 or nothing; the whole text when it has no fence at all; None when
-        there is neither, or the last fence is not closed (the answer was cut off).
+        The last block fenced as python, py, python3 or nothing; where there is no fence at all, what stands in
+        `<answer>`, else the whole text; None when there is neither, or the thought or the last fence is not closed (the
+        answer was cut off).
     """
-    if not isinstance(text, str):
+    text = behind_thought(text)
+    if text is None:
         return None
-    text = text.rpartition("</think>")[2].replace("\r\n", "\n")
+    text = text.replace("\r\n", "\n")
     if "```" not in text:
+        text = tagged(text) or text
         return text if text.strip() else None
     blocks = [body for language, body in FENCE.findall(text) if language.lower() in ("", "py", "python", "python3")]
     return blocks[-1] if blocks else None

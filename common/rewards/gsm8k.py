@@ -14,7 +14,7 @@ from typing import Any
 from common.answers import accepted, behind_thought, read_answer
 from common.answers.final import MARK, hash_line
 from common.answers.number import Number, last_number, leading_number
-from common.rewards.result import refuse, scored, unusable
+from common.rewards.result import refuse, scored, truth_key, unusable
 
 WANTED = "a number such as 72, or a solution that ends in #### 72"
 TAIL = 1000  # characters at the end in which `flexible` looks for a number
@@ -52,7 +52,7 @@ def gsm8k(
     """
     if kwargs:
         refuse(kwargs, "gsm8k", "it has flexible")
-    truths = _truths(ground_truth if type(ground_truth) is str else _as_key(ground_truth))
+    truths = _truths(ground_truth if type(ground_truth) is str else truth_key("gsm8k", ground_truth, WANTED))
     answer = behind_thought(solution_str)
     line = hash_line(answer) if answer is not None else None
     first_text, first = truths[0]
@@ -90,10 +90,3 @@ def _truths(truth: str | tuple) -> tuple[tuple[str, Number], ...]:
     if not truths:
         raise unusable("gsm8k", truth, WANTED)
     return truths
-
-
-def _as_key(truth: Any) -> tuple:
-    try:
-        return tuple(accepted(truth))
-    except ValueError as error:
-        raise unusable("gsm8k", truth, WANTED) from error

@@ -16,14 +16,14 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from common.rewards.result import as_text, refuse, scored, unusable
+from common.answers import Reading, accepted, final_answer, last_box, read_answer
+from common.rewards.math_forms import is_prose, same
+from common.rewards.result import refuse, scored, truth_key, unusable
 from common.rewards.worker import Worker, WorkerDied
 
 LONGEST = 2000  # characters of a box, or of the end of an answer without one, that are looked at
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 WHOLE = re.compile(r"-?\d{1,18}")
-NUMBER = re.compile(r"[-+]?[\d.,]*\d")
-WANTED = r"an expression such as 72, \frac{1}{2} or $x^2$, or a solution with \boxed{...}"
+WANTED = r"an expression such as 72, \frac{1}{2} or $x^2$, a solution with \boxed{...}, or a list of such"
 
 logger = logging.getLogger(__name__)
 _worker = Worker("common.rewards.math_worker")
@@ -32,7 +32,7 @@ _worker = Worker("common.rewards.math_worker")
 def math(
     data_source: str,
     solution_str: str,
-    ground_truth: str,
+    ground_truth: Any,
     extra_info: dict | None = None,
     boxed: bool = False,
     timeout_s: float = 5.0,
@@ -43,7 +43,8 @@ def math(
     Args:
         data_source: Column `data_source` of the row. Unused.
         solution_str: The model's answer; anything that is no string scores 0.
-        ground_truth: The right answer in LaTeX or plain, as text or number, or a solution with a `\boxed{...}`.
+        ground_truth: The right answer in LaTeX or plain, as text or number, or a solution with a `\boxed{...}`;
+            or several in a list or an object such as `{"target": [...]}`, of which one has to match.
         extra_info: Column `extra_info` of the row. Unused.
         boxed: True wants the box. False lets math-verify find the answer in the last 2,000 characters when there is
             none ("The final answer is $x$").
@@ -54,86 +55,81 @@ def math(
         `score` and `acc`, 1.0 or 0.0, and `format`, 1.0 when there is a box.
 
     Raises:
-        ValueError: If math-verify finds nothing in the ground truth, or takes longer than `timeout_s` for it.
+        ValueError: If the ground truth is empty, neither text nor number, too long, or keeps math-verify busy.
         WorkerNotStarted: If math-verify cannot be imported; it is in requirements.txt.
     """
     if kwargs:
         refuse(kwargs, "math", "it has boxed and timeout_s")
-    text = as_text(solution_str)
-    box = last_box(text)
-    if box is None and boxed:
-        _truth(ground_truth if isinstance(ground_truth, str) else _as_text(ground_truth), timeout_s)
+    truths = _truths(ground_truth if isinstance(ground_truth, str) else truth_key("math", ground_truth, WANTED))
+    reading = read_answer(solution_str)
+    if not reading.layers or (boxed and not reading.is_boxed):
         return scored(False, False)
-    truth = _truth(ground_truth if isinstance(ground_truth, str) else _as_text(ground_truth), timeout_s)
-    answer = text[-LONGEST:] if box is None else box
-    return scored(_same(truth, answer, box is not None, timeout_s), box is not None)
+    return scored(any(_counts(truth, reading, timeout_s) for truth in truths), reading.is_boxed)
 
 
-def last_box(text: str) -> str | None:
-    r"""Returns what the last `\boxed{...}` (or `\fbox`) that is closed holds, braces matched; None without one."""
-    starts = [found.end() for found in BOX.finditer(text)] if "box" in text else []
-    for start in reversed(starts[-3:]):
-        depth, escaped = 1, False
-        for at in range(start, min(len(text), start + LONGEST + 1)):
-            character = text[at]
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == "{":
-                depth += 1
-            elif character == "}":
-                depth -= 1
-                if not depth:
-                    return text[start:at].strip()
-    return None
+def _counts(truth: str, reading: Reading, timeout_s: float) -> bool:
+    """Compares what the answer marks as final; without a mark math-verify looks for it in the end of the answer."""
+    if any(layer.strip(" \t\n$") == truth.strip(" \t\n$") for layer in reading.layers):
+        return True  # word for word: it counts, whatever a parser makes of it
+    found = reading.text[:LONGEST]
+    if reading.marks or len(reading.text) < 60:
+        equal = _same(truth, found, False, timeout_s)
+        if equal or equal is None:  # None: it took too long; it would again
+            return bool(equal)
+        if reading.is_boxed or _spoken(truth) or "tag" in reading.marks:
+            return False
+    return not _spoken(truth) and bool(_same(truth, reading.layers[0][-LONGEST:], True, timeout_s))
+
+
+def _spoken(truth: str) -> bool:
+    """Tells whether a truth is words or a list, in which math-verify would find a product or a part."""
+    return bool(re.search(r"[A-Za-z]{4,}|[A-Z]{2,}|,(?!\d{3})", re.sub(r"\\[A-Za-z]+", "", truth)))
 
 
 @lru_cache(maxsize=65536)
-def _truth(text: str, timeout_s: float) -> str:
-    """Returns the ground truth as math-verify is to read it, after a trial."""
-    box = last_box(text)
-    truth = text.strip() if box is None else box
-    if WHOLE.fullmatch(truth):
-        return truth
-    if not truth or len(truth) > LONGEST:
-        raise unusable("math", text, WANTED)
+def _truths(truth: str | tuple) -> tuple[str, ...]:
+    """Returns the accepted answers, each out of its box where it is a whole solution."""
     try:
-        usable = _worker.ask((_as_latex(truth),), timeout_s)
-    except TimeoutError as error:
-        raise unusable("math", text, f"an expression that math-verify reads in {timeout_s:g} s") from error
-    if not usable:
-        raise unusable("math", text, WANTED)
-    return truth
+        texts = [str(one).strip() for one in accepted(truth)]
+    except ValueError as error:
+        raise unusable("math", truth, WANTED) from error
+    found = tuple(last_box(text) or (final_answer(text) if is_prose(text) else "") or text for text in texts)
+    if any(len(text) > LONGEST for text in found):
+        raise unusable("math", truth, f"{WANTED}, of at most {LONGEST:,} characters")
+    return found
 
 
 @lru_cache(maxsize=65536)
-def _same(truth: str, answer: str, boxed: bool, timeout_s: float) -> bool:
-    if answer == truth:
-        return True
-    if boxed and WHOLE.fullmatch(answer) and WHOLE.fullmatch(truth):
-        return int(answer) == int(truth)
+def _same(truth: str, answer: str, whole: bool, timeout_s: float) -> bool | None:
+    """Compares two answers; None where math-verify did not come to an end.
+
+    Raises:
+        ValueError: If it is the truth that math-verify does not come to an end with.
+    """
     if not answer:
         return False
+    if not whole:
+        if WHOLE.fullmatch(answer) and WHOLE.fullmatch(truth):
+            return int(answer) == int(truth)
+        known = same(truth, answer)
+        if known is not None:
+            return known
     try:
-        return _worker.ask((_as_latex(truth), rf"\boxed{{{answer}}}" if boxed else answer), timeout_s)
+        return _worker.ask((truth, answer, whole), timeout_s)
     except TimeoutError:
         logger.warning("math: an answer took longer than %g s and scores 0: %.100r", timeout_s, answer)
     except WorkerDied as error:
         logger.warning("math: math-verify died of an answer, which scores 0: %.100r (%s)", answer, error)
-    return False
+    if not WHOLE.fullmatch(truth) and not _can_be_read(truth, timeout_s):
+        raise unusable("math", truth, f"{WANTED}, which math-verify reads within {timeout_s:g} s")
+    return None
 
 
-def _as_latex(truth: str) -> str:
-    """Puts a bare expression into a box, because math-verify looks for LaTeX between marks only.
-
-    A bare number stays bare: 1,22 is a decimal comma then, and a list in LaTeX.
-    """
-    bare_number = NUMBER.fullmatch(truth)
-    return truth if bare_number or re.search(r"\$|\\\(|\\\[", truth) else rf"\boxed{{{truth}}}"
-
-
-def _as_text(truth: Any) -> str:
-    if isinstance(truth, bool) or not isinstance(truth, int | float):
-        raise unusable("math", truth, WANTED)
-    return str(truth)
+@lru_cache(maxsize=4096)
+def _can_be_read(truth: str, timeout_s: float) -> bool:
+    """Tells whether math-verify comes to an end with a truth beside an answer that takes no time."""
+    try:
+        _worker.ask((truth, "0", True), timeout_s)
+    except (TimeoutError, WorkerDied):
+        return False
+    return True

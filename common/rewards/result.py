@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from common.answers import accepted
+
 # What verl itself adds when a reward model runs beside the function (reward_manager/naive.py).
 FROM_VERL = {"reward_router_address", "reward_model_tokenizer"}
 
@@ -54,3 +56,20 @@ def unusable(reward: str, truth: Any, wanted: str) -> ValueError:
     """
     kind = "" if isinstance(truth, str) else f" ({type(truth).__name__})"
     return ValueError(f"ground_truth={reprlib.repr(truth)}{kind}: {reward} needs {wanted}; repair or drop the row")
+
+
+def truth_key(reward: str, truth: Any, wanted: str) -> tuple:
+    """Returns the accepted answers of a ground truth that is no text, in a form that a cache can keep.
+
+    Args:
+        reward: Name of the reward.
+        truth: Number, list, array or object.
+        wanted: What it must be, for the message.
+
+    Raises:
+        ValueError: If it holds no answer.
+    """
+    try:
+        return tuple(accepted(truth))
+    except ValueError as error:
+        raise unusable(reward, truth, wanted) from error

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from common.checkpoints.layout import checkpoints_of
-from common.evaluation.cli import main as test_sh
+from common.evaluation.cli import main as evaluate
 from common.metric_names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
 from tests.conftest import ROOT
@@ -132,7 +132,7 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train,
 def answers_of(model, run_dir, *options):
     """Question, greedy answer and score of each row by test.sh; without options it finds out all from the run."""
     output = run_dir / f"{model.name}.jsonl"
-    assert test_sh(["--model_path", str(model), "--batch", "--greedy", *options, "--output_file", str(output)]) == 0
+    assert evaluate(["--model_path", str(model), "--batch", "--greedy", *options, "--output_file", str(output)]) == 0
     rows = map(json.loads, output.read_text().splitlines())
     return {(row["prompt"], row["response"], row["score"]) for row in rows}
 

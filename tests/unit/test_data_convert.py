@@ -78,11 +78,17 @@ def test_fields_that_turn_up_late(tmp_path, small_batches, algorithm):
         assert [row["extra_info"]["i"] for row in made] == [*range(9), 1.5] and made[-1]["extra_info"]["late"] == ["x"]
 
 
-def test_kinds_that_do_not_fit_in_one_column(tmp_path, small_batches):
-    rows = [{"prompt": str(i), "extra_info": {"level": 1}} for i in range(5)]
-    rows.append({"prompt": "b", "extra_info": {"level": "hard"}})
-    with pytest.raises(BadRows, match="d.jsonl: 6: extra_info: .*hard"):
+@pytest.mark.parametrize("late", [4, 5, 8])  # in the first batch, at the head of the second, in the last
+def test_numbers_and_texts_in_one_field_become_texts(tmp_path, small_batches, late):
+    for order in (1, -1):
+        levels = [*range(late), *["hard"] * (9 - late)][::order]
+        rows = [{"prompt": str(i), "extra_info": {"level": level}} for i, level in enumerate(levels)]
         convert([Source(jsonl(tmp_path / "d.jsonl", rows))], tmp_path / "o.parquet", Options("grpo"))
+        assert [row["extra_info"]["level"] for row in read(tmp_path / "o.parquet")] == [str(level) for level in levels]
+
+
+def test_nested_kinds_that_do_not_fit_in_one_column(tmp_path, small_batches):
+    rows = [{"prompt": str(i), "extra_info": {"level": {"of": 1}}} for i in range(5)]
     rows[4]["extra_info"]["level"] = "easy"
     with pytest.raises(
         DataError, match=r"d.jsonl: around line 5: extra_info\.level: rows hold values of different kinds"

@@ -198,6 +198,46 @@ def test_files_of_a_split(tmp_path):
         split_files(tmp_path, "validation")
 
 
+def test_another_set_with_the_split_in_its_name_is_no_part_of_it(tmp_path):
+    names = ["example_model_solutions", "test", "test_socratic", "train", "train_socratic"]
+    for name in names:
+        (tmp_path / f"{name}.jsonl").touch()
+    assert [path.name for path in split_files(tmp_path, "test", "main")] == ["test.jsonl"]
+    assert [path.name for path in split_files(tmp_path, "train", "main")] == ["train.jsonl"]
+    assert [path.name for path in split_files(tmp_path, "test_socratic")] == ["test_socratic.jsonl"]
+    (tmp_path / "train.jsonl").unlink()
+    assert [path.name for path in split_files(tmp_path, "train")] == ["train_socratic.jsonl"]
+    (tmp_path / "train_gen-00000-of-00001.jsonl").touch()
+    with pytest.raises(DataError, match="several sets have train in their name .train_gen, train_socratic.; name one"):
+        split_files(tmp_path, "train")
+
+
+def test_splits_that_are_folders(tmp_path, caplog):
+    for name in ("main/train/0000.parquet", "main/train/0001.parquet", "main/test/0000.parquet", "other/train/0.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in split_files(tmp_path, "train")] == ["0000.parquet", "0001.parquet"]
+    assert caplog.text == ""
+    (tmp_path / "socratic").mkdir()
+    for folder in ("main", "socratic"):
+        (tmp_path / folder / "train.parquet").touch()
+    assert [path.parent.name for path in split_files(tmp_path, "train")] == ["main", "socratic"]
+    assert "train is read from main, socratic; --split main/train reads one of them" in caplog.text
+    assert [path.parent.name for path in split_files(tmp_path, "socratic/train")] == ["socratic"]
+
+
+def test_prepare_gsm8k_from_its_own_repository(tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for split in ("train", "test"):
+        for other in ("", "_socratic"):
+            row = {"question": f"{split} {other} 1+1?", "answer": "It is\n#### 2"}
+            (copy / f"{split}{other}.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["prepare", "gsm8k", "--from", str(copy), "--to", str(tmp_path / "out")]) == 0
+    asked = [pq.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist() for name in ("train", "val")]
+    assert [[row["prompt"][-1]["content"] for row in rows] for rows in asked] == [["train  1+1?"], ["test  1+1?"]]
+
+
 def test_hub_ids(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()

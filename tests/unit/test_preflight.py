@@ -170,7 +170,7 @@ def test_sft_refuses_jsonl_and_says_how_to_convert(check, tmp_path):
 def test_a_broken_file_is_one_message(check, tmp_path):
     path = tmp_path / "train.parquet"
     path.write_bytes(b"this is no parquet")
-    assert "not a whole parquet file" in only_error(check(TRAIN_DATA=str(path)))
+    assert "not a parquet file that can be read" in only_error(check(TRAIN_DATA=str(path)))
 
 
 def test_several_files_with_spaces_and_chinese_names(check, tmp_path):

@@ -24,9 +24,10 @@ def score(answer, truth, **parameters):
     return math(data_source="math", solution_str=answer, ground_truth=truth, extra_info={}, **parameters)
 
 
-def test_a_bare_number_is_read_as_math_verify_reads_it():
-    """1,22 is a decimal comma without LaTeX around it, and a list within."""
-    assert score("1.22", "1,22")["score"] == score("1000.99", "1000,99")["score"] == 1.0
+def test_a_comma_divides_a_list_or_groups_of_three_digits():
+    """Nothing tells 1,22 with a decimal comma from the list 1, 22; so it is the list."""
+    assert score("1.22", "1,22")["score"] == score("1000.99", "1000,99")["score"] == 0.0
+    assert score("22 and 1", "1,22")["score"] == 1.0
     assert score(r"\boxed{7,425,000}", "7425000.0")["score"] == 1.0
 
 
@@ -120,7 +121,7 @@ def test_agrees_with_math_verify_on_whole_answers(truth, answer):
         (r"\boxed{x^2+1}", "1+x^2", RIGHT),  # a bare expression as the truth
         (r"\boxed{\frac{3}{6}}", r"We get $\boxed{\frac12}$ in all.", RIGHT),  # a whole solution as the truth
         (r"\boxed{72}", 72, RIGHT),
-        (r"\boxed{}", "72", WRONG),
+        (r"\boxed{}", "72", {"score": 0.0, "acc": 0.0, "format": 0.0}),  # an empty box holds no answer
     ],
 )
 def test_hard_cases(answer, truth, expected):
@@ -160,7 +161,7 @@ def test_odd_answers_score_zero_without_raising(odd):
     assert score(odd, "73")["score"] == 0.0
 
 
-@pytest.mark.parametrize("truth", [None, "", "   ", ["72"], True, "x" * 5000])
+@pytest.mark.parametrize("truth", [None, "", "   ", [], [""], True, "x" * 5000])
 def test_unusable_truth_is_named(truth):
     with pytest.raises(ValueError, match="ground_truth="):
         score(r"\boxed{72}", truth)
@@ -168,7 +169,7 @@ def test_unusable_truth_is_named(truth):
 
 def test_runaway_is_stopped_in_a_thread_and_the_others_go_on():
     """Eight threads, of which one gets a power tower: it scores 0 near its limit, its process is gone."""
-    score(r"\boxed{1/2}", "0.5")  # starts the process
+    score(r"\boxed{x/2}", "0.5x")  # starts the process
     first = math_reward._worker._process
     results, threads = {}, []
 
@@ -215,7 +216,7 @@ def test_process_ends_with_its_parent(busy):
     program = f"""
 import threading
 from common.rewards import math_reward
-math_reward.math("x", r"\\boxed{{1/2}}", "0.5")
+math_reward.math("x", r"\\boxed{{x/2}}", "0.5x")
 print(math_reward._worker._process.pid, flush=True)
 if {busy}:
     math_reward.math("x", r"{RUNAWAY}", "0.5", timeout_s=1.0)
@@ -242,12 +243,12 @@ def _runs(pid: int) -> bool:
 
 def test_forked_process_gets_a_child_of_its_own():
     """torch's data loaders fork; two processes on one pipe would read each other's answers."""
-    score(r"\boxed{1/2}", "0.5")
+    score(r"\boxed{x/2}", "0.5x")
     pid = os.fork()
     if not pid:
-        os._exit(0 if score(r"\boxed{3/5}", "0.6") == RIGHT else 1)
+        os._exit(0 if score(r"\boxed{3x/5}", "0.6x") == RIGHT else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert score(r"\boxed{3/7}", "6/14") == RIGHT
+    assert score(r"\boxed{3x/7}", "6x/14") == RIGHT
 
 
 def test_standard_library_is_not_shadowed():

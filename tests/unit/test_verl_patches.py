@@ -24,12 +24,22 @@ def test_chunked_log_probs_equal_log_softmax_with_gradients(monkeypatch, shape):
     torch.testing.assert_close(ours_grad, expected_grad)
 
 
-def test_lower_precisions_stay_with_verls_own_way():
-    from verl.utils.torch_functional import logprobs_from_logits_v2
-
-    logits = (torch.randn(4, 50, generator=torch.Generator().manual_seed(1)) * 20).bfloat16()
-    labels = torch.tensor([3, 9, 20, 49])
-    torch.testing.assert_close(logprobs_from_logits_v2(logits, labels), logprobs_from_logits_naive(logits, labels))
+def test_bfloat16_logits_are_nearer_to_float64_than_verls_own_way(monkeypatch):
+    monkeypatch.setattr(verl_patches, "CHUNK_NUMBERS", 1000)  # 20 rows a chunk
+    logits = (torch.randn(64, 50, generator=torch.Generator().manual_seed(1)) * 20).bfloat16()
+    labels = torch.arange(64) % 50
+    exact_logits = logits.double().requires_grad_()
+    expected = torch.log_softmax(exact_logits, -1).gather(-1, labels[:, None])[:, 0]
+    (expected_grad,) = torch.autograd.grad(expected.pow(2).sum(), exact_logits)
+    errors = []
+    for function in (verl_patches.chunked_log_probs, logprobs_from_logits_naive):
+        given = logits.clone().requires_grad_()
+        found = function(given, labels)
+        (grad,) = torch.autograd.grad(found.pow(2).sum(), given)
+        errors.append([float((found - expected).abs().max()), float((grad - expected_grad).abs().max())])
+    assert verl_patches.chunked_log_probs(logits, labels).dtype == torch.float32
+    assert errors[0][0] < 1e-4 < errors[1][0]
+    assert errors[0][1] <= errors[1][1]
 
 
 def test_changed_source_stops_with_the_function_and_what_to_do():

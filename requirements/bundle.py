@@ -1,0 +1,249 @@
+"""Collect all wheels of a stack for machines without internet, and put them together again there. For setup_env.sh.
+
+    python requirements/bundle.py make DIR --lists requirements/vllm.txt [--keep torch] [--part-size 60M]
+    python requirements/bundle.py join DIR FOLDER [--keep torch]
+
+A bundle is a folder with ``bundle.json`` (Python version, stack; name, size and SHA-256 of each wheel) and the wheels
+in ``part-01``, ``part-02``, ... With a part size no part is larger, and a wheel that is larger is cut into pieces
+(``name.whl.001``, ...), so that a bundle can travel by mail, USB stick or an upload form in any order.
+
+Only the standard library is imported: the environment may be empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+INDEX = "bundle.json"
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*")
+BLOCK = 2**22
+
+
+def main() -> int:
+    """Parse the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("make")
+    make.add_argument("folder", type=Path)
+    make.add_argument("--lists", type=Path, nargs="+", required=True)
+    make.add_argument("--stack", default="")
+    make.add_argument("--keep", default="")
+    make.add_argument("--part-size", type=part_size, default=0)
+    make.add_argument("--extra-index", default="")
+    join = commands.add_parser("join")
+    join.add_argument("folder", type=Path)
+    join.add_argument("target", type=Path)
+    join.add_argument("--keep", default="")
+    arguments = parser.parse_args()
+    keep = {normal(name) for name in arguments.keep.split(",") if name.strip()}
+    try:
+        if arguments.command == "make":
+            collect(arguments, keep)
+        else:
+            join_parts(arguments.folder, arguments.target, keep)
+    except (BundleError, OSError) as error:
+        print(f"bundle: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class BundleError(Exception):
+    """What is wrong with a bundle, and the fix."""
+
+
+def part_size(text: str) -> int:
+    """Bytes of ``60M``, ``1.5G`` and the like; at least 1 MiB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if size < 2**20:
+        raise argparse.ArgumentTypeError(f"--part-size {text}: write a size of at least 1M, such as 60M or 2G")
+    return size
+
+
+def normal(name: str) -> str:
+    """A package name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+# ---- Collecting
+
+
+def collect(arguments: argparse.Namespace, keep: set[str]) -> None:
+    """Download or build every wheel beside the target, then put the bundle in its place."""
+    folder: Path = arguments.folder
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(f"{folder} is not empty; give a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        pip = [str(make_pip(work / "pip")), "-m", "pip", "--disable-pip-version-check"]
+        index = ["--extra-index-url", arguments.extra_index] if arguments.extra_index else []
+        packages = resolve(pip, index, arguments.lists, work / "report.json")
+        wanted = needed(packages, keep)
+        wheels = work / "wheels"
+        names = work / "names.txt"
+        names.write_text("".join(f"{name}=={packages[name]['metadata']['version']}\n" for name in sorted(wanted)))
+        print(f"collecting {len(wanted)} packages ...", flush=True)
+        run([*pip, "wheel", "--quiet", "--no-deps", *index, "--wheel-dir", str(wheels), "-r", str(names)])
+        made = work / "bundle"
+        made.mkdir()
+        described = pack(sorted(wheels.glob("*.whl")), made, arguments.part_size)
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        head = {"python": version, "stack": arguments.stack, "kept": sorted(keep)}
+        (made / INDEX).write_text(json.dumps({**head, **described}, indent=1) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        os.replace(made, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    size = sum(wheel["size"] for wheel in described["wheels"]) / 1e6
+    print(
+        f"{folder}: {len(described['wheels'])} wheels, {size:,.0f} MB in {described['parts']} parts, Python {version}"
+    )
+
+
+def make_pip(folder: Path) -> Path:
+    """An environment of this Python with a pip that writes reports; return its interpreter."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=False, capture_output=True)
+    return python
+
+
+def resolve(pip: list[str], index: list[str], lists: list[Path], report: Path) -> dict[str, dict]:
+    """Ask pip what the lists bring with them: package name -> its entry in pip's report."""
+    given = [part for path in lists for part in ("-r", str(path))]
+    run([*pip, "install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report), *index, *given])
+    entries = json.loads(report.read_text())["install"]
+    return {normal(entry["metadata"]["name"]): entry for entry in entries}
+
+
+def needed(packages: dict[str, dict], keep: set[str]) -> set[str]:
+    """Every package that is reached from what was asked for without going through one that is kept.
+
+    Raises:
+        BundleError: If nothing of that name is in the stack.
+    """
+    unknown = sorted(keep - set(packages))
+    if unknown:
+        raise BundleError(f"--keep {','.join(unknown)}: not in this stack; leave it out")
+    wanted: set[str] = set()
+    waiting = [name for name, entry in packages.items() if entry["requested"]]
+    while waiting:
+        name = waiting.pop()
+        if name in wanted or name in keep or name not in packages:
+            continue
+        wanted.add(name)
+        for line in packages[name]["metadata"].get("requires_dist") or ():
+            waiting.append(normal(REQUIREMENT.match(line)[0]))
+    return wanted
+
+
+def run(command: list[str]) -> None:
+    """Run pip, and name what it said when it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise BundleError("pip failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
+
+
+def pack(wheels: list[Path], target: Path, limit: int) -> dict:
+    """Move wheels into parts, the largest first into the first part with room; cut those above the limit."""
+    room: list[int] = []
+    described = []
+    for wheel in sorted(wheels, key=lambda path: -path.stat().st_size):
+        size = wheel.stat().st_size
+        described.append({"name": wheel.name, "size": size, "sha256": checksum(wheel)})
+        for piece in cut(wheel, limit) if limit and size > limit else [wheel]:
+            weight = piece.stat().st_size
+            number = next((at for at, left in enumerate(room) if left >= weight), len(room))
+            if number == len(room):
+                room.append(limit or sys.maxsize)
+            room[number] -= weight
+            part = target / f"part-{number + 1:02}"
+            part.mkdir(exist_ok=True)
+            os.replace(piece, part / piece.name)
+    return {"parts": len(room), "wheels": sorted(described, key=lambda wheel: wheel["name"])}
+
+
+def cut(wheel: Path, limit: int) -> Iterator[Path]:
+    """Cut a file into pieces ``.001``, ``.002``, ... of at most so many bytes."""
+    with wheel.open("rb") as source:
+        for number in range(1, -(-wheel.stat().st_size // limit) + 1):
+            piece = wheel.with_name(f"{wheel.name}.{number:03}")
+            piece.write_bytes(source.read(limit))
+            yield piece
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ---- Putting together
+
+
+def join_parts(folder: Path, target: Path, keep: set[str]) -> None:
+    """Write every wheel that is not kept into ``target``, whole and with its checksum looked at.
+
+    Raises:
+        BundleError: If a part is missing, a file is damaged, or the bundle is for another Python.
+    """
+    if not (folder / INDEX).is_file():
+        raise BundleError(f"{folder}: no {INDEX} in it; give the folder that ./setup_env.sh --bundle made")
+    index = json.loads((folder / INDEX).read_text())
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if index["python"] != version:
+        raise BundleError(f"{folder}: made for Python {index['python']}, this is {version}; set PYTHON to such a one")
+    found = {path.name: path for path in folder.glob("part-*/*")}
+    target.mkdir(parents=True, exist_ok=True)
+    for wheel in index["wheels"]:
+        name = Path(wheel["name"]).name  # never out of the folder
+        if normal(name.partition("-")[0]) in keep:
+            continue
+        pieces = (
+            [found[name]]
+            if name in found
+            else sorted(
+                (path for other, path in found.items() if re.fullmatch(re.escape(name) + r"\.\d{3}", other)),
+                key=lambda path: path.name,
+            )
+        )
+        if not pieces:
+            raise BundleError(f"{name}: in none of the {index['parts']} parts; bring all of them into {folder}")
+        join_one(pieces, target / name)
+        if (target / name).stat().st_size != wheel["size"] or checksum(target / name) != wheel["sha256"]:
+            raise BundleError(f"{name}: damaged or a piece is missing; copy the parts of {folder} again")
+
+
+def join_one(pieces: list[Path], target: Path) -> None:
+    """Link a whole wheel, or write its pieces one behind the other."""
+    if len(pieces) == 1 and not pieces[0].name[-3:].isdigit():
+        try:
+            os.link(pieces[0], target)
+        except OSError:
+            shutil.copyfile(pieces[0], target)
+        return
+    with target.open("wb") as file:
+        for piece in pieces:
+            with piece.open("rb") as source:
+                shutil.copyfileobj(source, file, BLOCK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
