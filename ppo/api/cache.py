@@ -12,15 +12,16 @@ from typing import Any
 
 from ppo.api.settings import Settings
 
-READER = 2  # grows when replies are read otherwise, so that no score of an older reader comes back
+READER = 3  # grows when replies are read otherwise, so that no score of an older reader comes back
 
 logger = logging.getLogger(__name__)
 
 
 def content_key(settings: Settings, body: Mapping[str, Any]) -> str:
-    """A hash of all that decides a score: endpoint, request, how the score is read. The API key is no part of it."""
+    """A hash of all that decides a score: endpoint, headers, request, how it is read. The API key is no part of it."""
     criteria = [[one.name, one.low, one.high, one.pattern, one.path] for one in settings.criteria]
-    text = json.dumps([READER, settings.url, settings.asks_for_json, body, criteria], sort_keys=True)
+    asked = [settings.url, dict(settings.headers), settings.structured, body]
+    text = json.dumps([READER, *asked, criteria], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -53,7 +54,11 @@ class ScoreCache:
             return self._memory[key]
         if self._file is None:
             return None
-        row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            logger.warning("the cache was not read, the answer is scored anew: %s", error)
+            return None
         if row is None:
             return None
         scores = _checked(row[0])
@@ -68,7 +73,7 @@ class ScoreCache:
             return
         try:
             self._file.execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", (key, json.dumps(scores)))
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             logger.warning("a score was not written to the cache: %s", error)
 
     def close(self) -> None:

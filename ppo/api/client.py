@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from tenacity.wait import wait_exponential_jitter
 from ppo.api.cache import ScoreCache, content_key
 from ppo.api.exchange import Usage, build_request, read_scores, response_format, total
 from ppo.api.settings import Settings, redacted_url
-from ppo.api.verdict import BadReplyError
+from ppo.api.verdict import BadReplyError, short
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class ApiClient:
         self._session: aiohttp.ClientSession | None = None
         self.last_error = ""
         self._asks_for_json = settings.asks_for_json
+        self._json_taken = False
 
     async def score(self, values: Mapping[str, Any]) -> Scored:
         """Score one answer; see `exchange.build_request` for the values.
@@ -172,13 +174,16 @@ class ApiClient:
         if self._asks_for_json:
             status, text, error = await self._post({**body, "response_format": response_format(self.settings)})
             if error is None:
+                self._json_taken = True
                 return status, text
-            if status not in REFUSED or not _SCHEMA_WORDS.search(text):
+            # As long as no judge was held to JSON, any refusal may be of response_format: it is asked once in words.
+            refused = status in REFUSED or (status in (500, 501) and _SCHEMA_WORDS.search(text))
+            if self._json_taken or not refused or self.settings.structured == "on":
                 raise error
         status, text, error = await self._post(body)
         if error is not None:
             raise error
-        if self._asks_for_json:
+        if self._asks_for_json and not self._json_taken:
             logger.warning(
                 "API reward: %s takes no response_format; the judge is asked in words", self.settings.shown_url
             )
@@ -190,9 +195,10 @@ class ApiClient:
         shown = self.settings.shown_url
         try:
             async with self.open_session().post(self.settings.url, json=body, allow_redirects=False) as response:
-                content = b""
+                content = bytearray()
                 while not response.content.at_eof() and len(content) <= LARGEST_REPLY:
                     content += await response.content.read(LARGEST_REPLY + 1 - len(content))
+                content = _unpacked(bytes(content), response.headers.get("Content-Encoding", ""))
                 text = self.settings.redact(content.decode("utf-8", errors="replace"))
                 if len(content) > LARGEST_REPLY:
                     raise CallError("bad_reply", f"the reply has more than {LARGEST_REPLY} bytes")
@@ -212,8 +218,12 @@ class ApiClient:
             parts = urlsplit(settings.url)
             if key and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
                 logger.warning("API reward: the key goes to %s unencrypted; use https://", settings.shown_url)
+            if not key.isprintable():
+                raise ApiRewardError(f"the key in {settings.api_key_env} holds a line end or a control character")
+            key_header = {"Authorization": f"Bearer {key}"} if key else {}
             self._session = aiohttp.ClientSession(
-                headers={**settings.headers, **({"Authorization": f"Bearer {key}"} if key else {})},
+                headers={"Accept-Encoding": "identity", **settings.headers, **key_header},
+                auto_decompress=False,  # aiohttp unpacks without a limit
                 timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
                 connector=aiohttp.TCPConnector(limit=settings.concurrency),
             )
@@ -250,8 +260,8 @@ class ApiClient:
             return
         if self.trial:
             raise ApiRewardError(
-                f"{self.settings.shown_url} gave no score to an answer ({self.last_error}); python -m ppo.api_reward try "
-                "shows the exchange"
+                f"{self.settings.shown_url} gave no score to an answer ({self.last_error}); python -m ppo.api_reward "
+                "try shows the exchange"
             )
         raise ApiRewardError(
             f"{failed} of the last {len(self._recent)} answers got no score (max_failed_share={limit:g}; last: "
@@ -263,16 +273,36 @@ class ApiClient:
         """Price of a call, in the currency of ``price_in`` and ``price_out`` (per million tokens)."""
         return (usage.tokens_in * self.settings.price_in + usage.tokens_out * self.settings.price_out) / 1e6
 
-    async def close(self) -> None:
-        """Close connections and the cache."""
+    async def disconnect(self) -> None:
+        """Close the connections; the next call opens new ones."""
         if self._session is not None:
             await self._session.close()
+
+    async def close(self) -> None:
+        """Close connections and the cache."""
+        await self.disconnect()
         self.cache.close()
+
+
+def _unpacked(content: bytes, encoding: str) -> bytes:
+    """The bytes of a reply that a proxy packed although none was asked for, no more than one above the limit.
+
+    Raises:
+        CallError: If they are packed otherwise than by gzip or deflate, or broken.
+    """
+    if encoding.strip().lower() in ("", "identity"):
+        return content
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise CallError("bad_reply", f"the reply is packed as {encoding[:40]!r}, which was not asked for")
+    try:
+        return zlib.decompressobj(wbits=47).decompress(content, LARGEST_REPLY + 1)
+    except zlib.error as error:
+        raise CallError("bad_reply", f"the reply is no whole {encoding}: {error}") from None
 
 
 def status_error(response: aiohttp.ClientResponse, text: str, settings: Settings) -> Exception | None:
     """What a status other than 2xx means: the end, a failed answer, or another try; `text` is redacted."""
-    status, said = response.status, " ".join(text[:2000].split())[:200]
+    status, said = response.status, short(text)
     url = settings.shown_url
     if 200 <= status < 300:
         return None

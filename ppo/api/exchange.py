@@ -45,7 +45,7 @@ def build_request(settings: Settings, values: Mapping[str, Any], nonce: str | No
 
 
 def _without_tags(prompt: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the prompt's own closing tags broken (``</answer>`` -> ``< /answer>``): none may end its fence."""
+    """The values with the prompt's own closing tags broken (``< /answer>``): none may end its fence."""
     tags = set(re.findall(r"</([A-Za-z][\w-]{0,40})>", prompt))
     if not tags:
         return dict(values)
@@ -111,8 +111,21 @@ def read_scores(settings: Settings, body: str, answer: str = "") -> tuple[dict[s
     if settings.kind == "service":
         scores = {one.name: scale(_at(reply, one.path, body), one) for one in settings.criteria}
     else:
-        scores = read_verdict(judge_text(reply, body), settings.criteria, answer)
+        _refuse_full(settings, reply, body)
+        whole = settings.structured == "on"
+        scores = read_verdict(judge_text(reply, body), settings.criteria, answer, whole)
     return scores, _usage(reply)
+
+
+def _refuse_full(settings: Settings, reply: Any, body: str) -> None:
+    """A reply that does not say how it ended, and took all the tokens it may have, is taken as cut."""
+    limit = settings.options.get("max_completion_tokens") or settings.options.get("max_tokens")
+    try:
+        ended = reply["choices"][0].get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return
+    if not ended and isinstance(limit, int) and _usage(reply).tokens_out >= limit:
+        raise BadReplyError(f"the judge took all of max_tokens={limit}, so it may be cut off: {short(body)}")
 
 
 def judge_text(reply: Any, body: str) -> str:

@@ -1,4 +1,8 @@
-"""One score in a text, read whole or not at all: half of a number is worse than none."""
+"""One score in a text, read whole or not at all: half of a number is worse than none.
+
+Read are Arabic digits, ASCII or of full width, with a sign, decimals, groups of three, an exponent. Chinese numerals,
+number words, fractions, ranges and decimal commas are not: the reply then holds no score.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,35 @@ import math
 import re
 
 DIGITS = 30  # of a number; more is no score
-_WIDE = str.maketrans("０１２３４５６７８９．，：／－＋％−–—〜～", "0123456789.,:/-+%----~~")
+_WIDE = str.maketrans(
+    dict(zip("０１２３４５６７８９．，：／－＋％−–—〜～（）", "0123456789.,:/-+%---~~()", strict=True))
+)
 NUMBER = re.compile(
-    rf"[-+]?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d{{1,{DIGITS}}})?|\d{{1,{DIGITS}}}(?:\.\d{{0,{DIGITS}}})?|\.\d{{1,{DIGITS}}})"
-    r"(?:[eE][-+]?\d{1,4})?"
+    rf"[-+]?(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}}){{1,9}}(?:\.[0-9]{{1,{DIGITS}}})?"
+    rf"|[0-9]{{1,{DIGITS}}}(?:\.[0-9]{{0,{DIGITS}}})?|\.[0-9]{{1,{DIGITS}}})(?:[eE][-+]?[0-9]{{1,4}})?"
 )
 _UNIT = re.compile(r"\s{0,3}(?:points?|pts|stars?|marks?|分|星)(?![A-Za-z])", re.IGNORECASE)
-# "8/10", "8 out of 10": right where the second number is the top of the range, else another scale.
+# "8/10", "8 out of 10", "8 (满分 10": right where the second number is the top of the range, else another scale.
 _TOP = re.compile(
-    rf"\s{{0,3}}(?:/|out of|of)\s{{0,3}}(\d{{1,{DIGITS}}}(?:\.\d{{1,{DIGITS}}})?)(?![\d.,%/]\d)", re.IGNORECASE
+    rf"\s{{0,3}}\(?\s?(?:/|out of|of|满分|共)\s{{0,3}}[:为]?\s?([0-9]{{1,{DIGITS}}}(?:\.[0-9]{{1,{DIGITS}}})?)"
+    r"(?:\s?(?:points?|pts|分))?\)?(?![0-9%/]|[.,][0-9])",
+    re.IGNORECASE,
 )
 # Before a number: it began earlier, or it is a bound.
-_BEFORE = re.compile(r"[\d.]$|\d,$|(?:^|[^\w\s])[-+]$|\s[-+~]$|[>≤≥≈]$")
+_BEFORE = re.compile(r"[0-9.]$|[0-9],$|(?:^|[^\w\s])[-+]$|\s[-+~]$|[>≤≥≈]$")
 # What makes of the digits before it another number: a range, a sum, a fraction, a power, a second number.
 _GOES_ON = re.compile(
-    r"[A-Za-z0-9_^²³½¼¾⅓⅔]|[.,]\d|[-+~/*×%](?![-*\s])|[十百千万亿半多几余]|点[\d零〇一二三四五六七八九]"
-    r"|\s{0,3}(?:[-+~/*×±]|\.\.+|to|or|and|或者?|和|到|至|between)\s{0,3}[-+]?\.?\d"
-    r"|,?\s{1,3}[-+]?\.?\d|\s{0,3}(?:%|percent|per cent|thousand|million|hundred|half)",
+    r"[A-Za-z0-9_^²³]|\s?[½¼¾⅓⅔]|[.,:][0-9]|[-+~/*×%](?![-*\s])|[十百千万亿半多几余]|点[0-9零〇一二三四五六七八九]"
+    r"|\s{0,3}(?:[-+~/*×±]|[-=]?>|→|⇒|\.\.+|to|or|and|minus|plus|或者?|和|到|至|减)\s{0,3}[-+]?\.?[0-9]"
+    r"|,?\s{1,3}[-+]?\.?[0-9]|\s{0,3}\(?(?:/|out of|of|满分|共)\s{0,3}[:为]?\s?[0-9]"
+    r"|\s{0,3}(?:%|percent|per cent|thousand|million|hundred|half|and a half|point\b)"
+    r"|[^\n0-9]{0,40}(?:\b(?:actually|rather|no|wait|correction|make it|change)\b|改为|应为|更正)[^\n0-9]{0,20}[0-9]",
     re.IGNORECASE,
 )
 
 
 def plain(text: str) -> str:
-    """The text with digits, signs and colons of full width as in ASCII, each character in its place."""
+    """The text with digits, signs, brackets and colons of full width as in ASCII, each character in its place."""
     return text.translate(_WIDE)
 
 
@@ -48,7 +58,7 @@ def read_number(text: str, start: int, high: float) -> float | None:
     before = text[max(0, start - 2) : start]
     if found is None or _BEFORE.search(before) or (before[-1:] == "<" and text[found.end() : found.end() + 1] != ">"):
         return None
-    rest = text[found.end() : found.end() + 80].split("\n", 1)[0].lstrip("*`_")
+    rest = text[found.end() : found.end() + 120].split("\n", 1)[0].lstrip("*`_")
     unit = _UNIT.match(rest)
     rest = rest[unit.end() :] if unit else rest
     top = _TOP.match(rest)

@@ -70,6 +70,7 @@ class Settings:
     max_failed_share: float = 0.1
     price_in: float = 0.0
     price_out: float = 0.0
+    url_secrets: tuple[str, ...] = field(default=(), repr=False)  # values of $NAME in the URL behind the host
 
     @property
     def key(self) -> str:
@@ -78,8 +79,8 @@ class Settings:
 
     @property
     def shown_url(self) -> str:
-        """The endpoint without its query, which may hold a key."""
-        return redacted_url(self.url)
+        """The endpoint without its query and what came from the environment, which may be keys."""
+        return self.redact(redacted_url(self.url))
 
     @property
     def asks_for_json(self) -> bool:
@@ -89,7 +90,8 @@ class Settings:
 
     def redact(self, text: str) -> str:
         """A text of the endpoint or about it, without the key, without the values of headers and of the URL's query."""
-        secrets = [self.key, *self.headers.values(), *(value for _, value in parse_qsl(urlsplit(self.url).query))]
+        secrets = [self.key, *self.headers.values(), *self.url_secrets]
+        secrets += [value for _, value in parse_qsl(urlsplit(self.url).query)]
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
             for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}:
                 if len(form) >= SHORTEST_SECRET:
@@ -99,7 +101,10 @@ class Settings:
 
 def redacted_url(url: str) -> str:
     """A URL without query, user and password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
     query = "?***" if parts.query else ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
@@ -143,7 +148,7 @@ def read_settings(path: str | Path, on_failure: str | None = None) -> Settings:
 
 def make_settings(read: dict[str, Any], folder: Path) -> Settings:
     """Check the fields of a settings file; relative paths are meant from its folder."""
-    known = {entry.name for entry in fields(Settings)}
+    known = {entry.name for entry in fields(Settings)} - {"url_secrets"}
     unknown = sorted(set(read) - known)
     if unknown:
         raise ValueError(f"{unknown[0]}: no such setting; there are {', '.join(sorted(known))}")
@@ -158,7 +163,7 @@ def make_settings(read: dict[str, Any], folder: Path) -> Settings:
     for name, (low, high) in _NUMBERS.items():
         if name in given:
             given[name] = _number(name, given[name], low, high)
-    given["url"] = _url(given["url"])
+    given["url"], given["url_secrets"] = _url(given["url"])
     given["criteria"] = _criteria(given["criteria"], given["kind"])
     needed = "prompt" if given["kind"] == "judge" else "request"
     if not given.get(needed):
@@ -169,6 +174,8 @@ def make_settings(read: dict[str, Any], folder: Path) -> Settings:
         raise ValueError("model: is missing; it is the name that the server knows the judge by")
     if given.get("cache"):
         given["cache"] = str((folder / os.path.expanduser(given["cache"])).resolve())
+    if (given.get("options") or {}).get("stream"):
+        raise ValueError("options.stream: replies are read whole; leave it out")
     given["headers"] = {str(name): str(value) for name, value in (given.get("headers") or {}).items()}
     for name in given["headers"]:
         if name.lower() in ("authorization", "x-api-key", "api-key"):
@@ -189,15 +196,23 @@ def _number(name: str, value: Any, low: float, high: float) -> float | int:
     return int(value) if name in _WHOLE else float(value)
 
 
-def _url(text: Any) -> str:
-    """The endpoint with ``$NAME`` from the environment filled in."""
+def _url(text: Any) -> tuple[str, tuple[str, ...]]:
+    """The endpoint with ``$NAME`` from the environment filled in, and the values that stand behind the host."""
     url = os.path.expandvars(str(text))
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            "url: is no address; must be http://… or https://… with a host and a port up to 65535"
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"url={redacted_url(url)!r}: must be http://… or https://…")
     if parts.username or parts.password:
         raise ValueError("url: holds a user name or password; name a variable with the key in api_key_env instead")
-    return url
+    names = re.findall(r"\$\{?(\w+)", str(text))
+    found = [os.environ.get(name, "") for name in names]
+    return url, tuple(value for value in found if value and value not in f"{parts.scheme}://{parts.netloc}")
 
 
 def _criteria(read: Any, kind: str) -> tuple[Criterion, ...]:
@@ -216,7 +231,7 @@ def _criterion(name: str, entry: Any, kind: str) -> Criterion:
         raise ValueError(f"{label}.path: is missing")
     if kind == "judge" and "path" in entry:
         raise ValueError(f"{label}.path: is for a service; a judge says `{name}: <number>`, or give a pattern")
-    if kind == "judge" and "pattern" in entry:
+    if kind == "judge" and entry.get("pattern"):
         try:
             groups = regex.compile(entry["pattern"]).groups
         except (regex.error, TypeError) as error:
@@ -229,4 +244,4 @@ def _criterion(name: str, entry: Any, kind: str) -> Criterion:
     if not span[0] < span[1]:
         raise ValueError(f"{label}.range={span!r}: the first number must be the lower one")
     weight = _number(f"{label}.weight", entry.get("weight", 1.0), 1e-9, 1e9)
-    return Criterion(name, *map(float, span), weight, entry.get("pattern", ""), entry.get("path", ""))
+    return Criterion(name, *map(float, span), weight, entry.get("pattern") or "", entry.get("path", ""))
