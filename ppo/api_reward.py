@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,29 @@ async def compute_score(
     client = _client(config, on_failure, reward_router_address, trial)
     question = (extra_info or {}).get("prompt", "")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-    scored = await client.score(
-        {
-            "prompt": prompt_text(messages),
-            "messages": messages,
-            "answer": solution_str,
-            "ground_truth": "" if ground_truth is None else ground_truth,
-            "data_source": data_source,
-        }
-    )
-    return result_of(scored, client)
+    asked = {
+        "prompt": prompt_text(messages),
+        "messages": messages,
+        "answer": solution_str,
+        "ground_truth": _shown(ground_truth),
+        "data_source": data_source,
+    }
+    try:
+        return result_of(await client.score(asked), client)
+    finally:
+        if trial:  # each trial has an event loop of its own, which ends with open connections otherwise
+            await client.disconnect()
+
+
+def _shown(truth: Any) -> Any:
+    """The ground truth for JSON: numpy's values as Python's, a list of one as the one, none as an empty text."""
+    truth = truth.tolist() if hasattr(truth, "tolist") else truth
+    if isinstance(truth, (list, tuple)):
+        truth = [_shown(one) for one in truth]
+        return truth[0] if len(truth) == 1 else truth
+    if isinstance(truth, Mapping):
+        return {str(name): _shown(value) for name, value in truth.items()}
+    return "" if truth is None else truth
 
 
 def result_of(scored: Scored, client: ApiClient) -> dict[str, float]:
@@ -100,7 +114,7 @@ def _client(config: str, on_failure: str | None, router: str | None, trial: bool
         settings = read_settings(config, on_failure)
         if router:
             url = f"http://{router}/v1/chat/completions"
-            settings = replace(settings, url=url, api_key_env="", headers={})
+            settings = replace(settings, url=url, url_secrets=(), api_key_env="", headers={})
         clients[key] = ApiClient(for_trial(settings) if trial else settings, trial=trial)
     return clients[key]
 

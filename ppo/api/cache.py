@@ -12,13 +12,16 @@ from typing import Any
 
 from ppo.api.settings import Settings
 
+READER = 3  # grows when replies are read otherwise, so that no score of an older reader comes back
+
 logger = logging.getLogger(__name__)
 
 
 def content_key(settings: Settings, body: Mapping[str, Any]) -> str:
-    """A hash of all that decides a score: endpoint, request, how the score is read. The API key is no part of it."""
+    """A hash of all that decides a score: endpoint, headers, request, how it is read. The API key is no part of it."""
     criteria = [[one.name, one.low, one.high, one.pattern, one.path] for one in settings.criteria]
-    text = json.dumps([settings.url, body, criteria], sort_keys=True, ensure_ascii=False)
+    asked = [settings.url, dict(settings.headers), settings.structured, body]
+    text = json.dumps([READER, *asked, criteria], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -51,11 +54,17 @@ class ScoreCache:
             return self._memory[key]
         if self._file is None:
             return None
-        row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            logger.warning("the cache was not read, the answer is scored anew: %s", error)
+            return None
         if row is None:
             return None
-        self._memory[key] = json.loads(row[0])
-        return self._memory[key]
+        scores = _checked(row[0])
+        if scores is not None:
+            self._memory[key] = scores
+        return scores
 
     def put(self, key: str, scores: dict[str, float]) -> None:
         """Remember scores; a disk that is full costs the cache and not the run."""
@@ -64,13 +73,25 @@ class ScoreCache:
             return
         try:
             self._file.execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", (key, json.dumps(scores)))
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             logger.warning("a score was not written to the cache: %s", error)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _checked(text: object) -> dict[str, float] | None:
+    """The scores of a row; None when it is damaged or none of ours, and the answer is scored anew."""
+    try:
+        scores = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(scores, dict) or not scores:
+        return None
+    numbers = [value for value in scores.values() if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return scores if len(numbers) == len(scores) and all(0 <= value <= 1 for value in numbers) else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:

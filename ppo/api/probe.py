@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ppo.api.client import ApiClient, ApiRewardError, CallError, check_status
-from ppo.api.exchange import BadReplyError, build_request, read_scores, total
+from ppo.api.client import ApiClient, ApiRewardError, CallError
+from ppo.api.exchange import build_request, read_scores, total
 from ppo.api.settings import Settings
+from ppo.api.verdict import BadReplyError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def try_endpoint(settings: Settings, arguments: argparse.Namespace) -> int:
 async def _try_all(settings: Settings, arguments: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     key = f"key from {settings.api_key_env}" if settings.key else "no key"
-    console.print(f"[bold]{settings.kind}[/bold] {settings.url} ({key})")
+    console.print(f"[bold]{settings.kind}[/bold] {settings.shown_url} ({key})")
     client, failures = ApiClient(settings), 0
     try:
         for answer in arguments.answers:
@@ -48,17 +49,12 @@ async def _try_one(client: ApiClient, values: dict[str, Any], console: Console) 
     console.print(f"\n[bold]answer[/bold] {values['answer']!r}\n[dim]request[/dim]")
     console.print(json.dumps(body, indent=2, ensure_ascii=False), markup=False)
     try:
-        async with client.open_session().post(settings.url, json=body) as response:
-            text = await response.text(errors="replace")
-            console.print(f"[dim]reply (HTTP {response.status})[/dim]")
-            console.print(text[:4000], markup=False)
-            check_status(response, text, settings)
-        parts, usage = read_scores(settings, text)
-    except asyncio.TimeoutError:
-        console.print(f"[red]no reply within timeout_s={settings.timeout_s:g}[/red]")
-        return False
-    except (BadReplyError, CallError, ApiRewardError, OSError) as error:
-        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        status, text = await client.exchange(body)
+        console.print(f"[dim]reply (HTTP {status})[/dim]")
+        console.print(text[:4000], markup=False)
+        parts, usage = read_scores(settings, text, values["answer"])
+    except (BadReplyError, CallError, ApiRewardError) as error:
+        console.print(settings.redact(f"{type(error).__name__}: {error}"), style="red", markup=False)
         return False
     shown = ", ".join(f"{name} {value:.3f}" for name, value in parts.items())
     console.print(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+
+import regex
 
 KINDS = ("judge", "service")
 ON_FAILURE = ("stop", "default")
+STRUCTURED = ("auto", "on", "off")
+SHORTEST_SECRET = 4  # characters; shorter header values, as "1", are no secrets and stand in every text
 RESERVED = ("score", "reward")  # verl's own keys in a reward's result
 
 
@@ -24,7 +29,8 @@ class Criterion:
         low: Score that counts 0.
         high: Score that counts 1.
         weight: Share in the total; the weights need not add up to 1.
-        pattern: Of a judge: regular expression whose first group is the score; the last match counts.
+        pattern: Of a judge that is not asked for JSON or a line ``name: score``: a regular expression whose first
+            group begins the score. All its matches outside of quotations have to agree.
         path: Of a service: where the score stands in the JSON, e.g. ``results.0.score``.
     """
 
@@ -41,14 +47,15 @@ class Settings:
     """What ``api_reward_config.yaml`` holds; the comments there say what each is for."""
 
     kind: str
-    url: str
+    url: str = field(repr=False)  # may hold a key out of the environment
     criteria: tuple[Criterion, ...]
     model: str = ""
     prompt: str = ""
     system: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    structured: str = "auto"
     request: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_key_env: str = ""
     concurrency: int = 32
     timeout_s: float = 60.0
@@ -63,11 +70,43 @@ class Settings:
     max_failed_share: float = 0.1
     price_in: float = 0.0
     price_out: float = 0.0
+    url_secrets: tuple[str, ...] = field(default=(), repr=False)  # values of $NAME in the URL behind the host
 
     @property
     def key(self) -> str:
         """The API key from the environment; empty when none is wanted. Never printed or stored."""
-        return os.environ.get(self.api_key_env, "") if self.api_key_env else ""
+        return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+
+    @property
+    def shown_url(self) -> str:
+        """The endpoint without its query and what came from the environment, which may be keys."""
+        return self.redact(redacted_url(self.url))
+
+    @property
+    def asks_for_json(self) -> bool:
+        """Whether the judge is held to a JSON object (``response_format``), its criteria having no pattern."""
+        held = self.structured != "off" and "response_format" not in self.options
+        return self.kind == "judge" and held and not any(one.pattern for one in self.criteria)
+
+    def redact(self, text: str) -> str:
+        """A text of the endpoint or about it, without the key, without the values of headers and of the URL's query."""
+        secrets = [self.key, *self.headers.values(), *self.url_secrets]
+        secrets += [value for _, value in parse_qsl(urlsplit(self.url).query)]
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}:
+                if len(form) >= SHORTEST_SECRET:
+                    text = text.replace(form, "***")
+        return text
+
+
+def redacted_url(url: str) -> str:
+    """A URL without query, user and password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
+    query = "?***" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
 _NUMBERS = {
@@ -109,7 +148,7 @@ def read_settings(path: str | Path, on_failure: str | None = None) -> Settings:
 
 def make_settings(read: dict[str, Any], folder: Path) -> Settings:
     """Check the fields of a settings file; relative paths are meant from its folder."""
-    known = {entry.name for entry in fields(Settings)}
+    known = {entry.name for entry in fields(Settings)} - {"url_secrets"}
     unknown = sorted(set(read) - known)
     if unknown:
         raise ValueError(f"{unknown[0]}: no such setting; there are {', '.join(sorted(known))}")
@@ -119,10 +158,12 @@ def make_settings(read: dict[str, Any], folder: Path) -> Settings:
             raise ValueError(f"{name}: is missing")
     _one_of(given, "kind", KINDS)
     _one_of(given, "on_failure", ON_FAILURE)
+    given["structured"] = {True: "on", False: "off"}.get(given.get("structured"), given.get("structured", "auto"))
+    _one_of(given, "structured", STRUCTURED)
     for name, (low, high) in _NUMBERS.items():
         if name in given:
             given[name] = _number(name, given[name], low, high)
-    given["url"] = _url(given["url"])
+    given["url"], given["url_secrets"] = _url(given["url"])
     given["criteria"] = _criteria(given["criteria"], given["kind"])
     needed = "prompt" if given["kind"] == "judge" else "request"
     if not given.get(needed):
@@ -133,6 +174,8 @@ def make_settings(read: dict[str, Any], folder: Path) -> Settings:
         raise ValueError("model: is missing; it is the name that the server knows the judge by")
     if given.get("cache"):
         given["cache"] = str((folder / os.path.expanduser(given["cache"])).resolve())
+    if (given.get("options") or {}).get("stream"):
+        raise ValueError("options.stream: replies are read whole; leave it out")
     given["headers"] = {str(name): str(value) for name, value in (given.get("headers") or {}).items()}
     for name in given["headers"]:
         if name.lower() in ("authorization", "x-api-key", "api-key"):
@@ -153,15 +196,23 @@ def _number(name: str, value: Any, low: float, high: float) -> float | int:
     return int(value) if name in _WHOLE else float(value)
 
 
-def _url(text: Any) -> str:
-    """The endpoint with ``$NAME`` from the environment filled in."""
+def _url(text: Any) -> tuple[str, tuple[str, ...]]:
+    """The endpoint with ``$NAME`` from the environment filled in, and the values that stand behind the host."""
     url = os.path.expandvars(str(text))
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            "url: is no address; must be http://… or https://… with a host and a port up to 65535"
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(f"url={url!r}: must be http://… or https://…")
+        raise ValueError(f"url={redacted_url(url)!r}: must be http://… or https://…")
     if parts.username or parts.password:
         raise ValueError("url: holds a user name or password; name a variable with the key in api_key_env instead")
-    return url
+    names = re.findall(r"\$\{?(\w+)", str(text))
+    found = [os.environ.get(name, "") for name in names]
+    return url, tuple(value for value in found if value and value not in f"{parts.scheme}://{parts.netloc}")
 
 
 def _criteria(read: Any, kind: str) -> tuple[Criterion, ...]:
@@ -176,13 +227,14 @@ def _criterion(name: str, entry: Any, kind: str) -> Criterion:
         raise ValueError(f"{label}: use a word other than {', '.join(RESERVED)} and api_…")
     if not isinstance(entry, dict) or set(entry) - {"range", "weight", "pattern", "path"}:
         raise ValueError(f"{label}: takes range, weight, and pattern (judge) or path (service)")
-    needed = "pattern" if kind == "judge" else "path"
-    if not isinstance(entry.get(needed), str):
-        raise ValueError(f"{label}.{needed}: is missing")
-    if kind == "judge":
+    if kind == "service" and not isinstance(entry.get("path"), str):
+        raise ValueError(f"{label}.path: is missing")
+    if kind == "judge" and "path" in entry:
+        raise ValueError(f"{label}.path: is for a service; a judge says `{name}: <number>`, or give a pattern")
+    if kind == "judge" and entry.get("pattern"):
         try:
-            groups = re.compile(entry["pattern"]).groups
-        except re.error as error:
+            groups = regex.compile(entry["pattern"]).groups
+        except (regex.error, TypeError) as error:
             raise ValueError(f"{label}.pattern={entry['pattern']!r}: not a regular expression: {error}") from error
         if groups < 1:
             raise ValueError(f"{label}.pattern={entry['pattern']!r}: put the score in brackets, e.g. 'Score: (\\d+)'")
@@ -192,4 +244,4 @@ def _criterion(name: str, entry: Any, kind: str) -> Criterion:
     if not span[0] < span[1]:
         raise ValueError(f"{label}.range={span!r}: the first number must be the lower one")
     weight = _number(f"{label}.weight", entry.get("weight", 1.0), 1e-9, 1e9)
-    return Criterion(name, *map(float, span), weight, entry.get("pattern", ""), entry.get("path", ""))
+    return Criterion(name, *map(float, span), weight, entry.get("pattern") or "", entry.get("path", ""))

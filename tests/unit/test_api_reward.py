@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from ppo.api.client import ApiClient, ApiRewardError
 from ppo.api.exchange import BadReplyError, build_request, fill, prompt_text, read_scores
 from ppo.api.settings import make_settings, read_settings
-from ppo.api_reward import DEFAULT_CONFIG, compute_score, for_trial
+from ppo.api_reward import DEFAULT_CONFIG, _clients, compute_score, for_trial
 from tests.api_server import FAILURES, KEY, Judge
 from tests.conftest import ROOT
 
@@ -111,7 +111,10 @@ def test_too_many_failures_stop_with_the_reason():
 def test_an_endpoint_that_is_not_there():
     async def go():
         client = ApiClient(settings(attempts=2, on_failure="default"))
-        return await client.score(values("x"))
+        try:
+            return await client.score(values("x"))
+        finally:
+            await client.close()
 
     assert run(go()).failed == "connection"
 
@@ -298,7 +301,7 @@ def chat(text):
     ("body", "words"),
     [
         (chat("Score: 11"), "11 is not between 0 and 10"),
-        (chat("Score: eleven out of ten"), "'eleven' is no number"),
+        (chat("Score: eleven out of ten"), "'eleven out of ten' is no number"),
         (chat("Score: nan"), "is no number"),
         (chat("Score: -0.1"), "-0.1 is not between"),
         (chat("I will not judge."), "no 'Score"),
@@ -320,7 +323,7 @@ def test_several_criteria_are_scaled_and_weighted():
         "kind": {"pattern": r"K=(\S+)", "range": [-1, 1], "weight": 1},
     }
     one = settings(criteria=criteria)
-    scores, usage = read_scores(one, chat("first R=1, no: R=5 K=1"))
+    scores, usage = read_scores(one, chat('It says "R=1", no: R=5 K=1'))
     assert scores == {"right": 0.5, "kind": 1.0} and usage.tokens_in == 0
     from ppo.api.exchange import total
 
@@ -362,7 +365,7 @@ def test_a_scoring_service():
         ({"criteria": {"q": {"pattern": "Score: [0-9"}}}, "not a regular expression"),
         ({"criteria": {"q": {"pattern": "Score"}}}, "in brackets"),
         ({"criteria": {"q": {"pattern": "(x)", "range": [10, 0]}}}, "the lower one"),
-        ({"criteria": {"q": {"path": "a.b"}}}, "pattern: is missing"),
+        ({"criteria": {"q": {"path": "a.b"}}}, "path: is for a service"),
         ({"criteria": {}}, "criteria: is missing"),
         ({"temprature": 1}, "temprature: no such setting"),
         ({"model": ""}, "model: is missing"),
@@ -414,6 +417,7 @@ def test_a_trial_asks_although_the_cache_knows_and_takes_no_default(tmp_path):
             judge.share = {"html": 1.0}
             with pytest.raises(ApiRewardError, match="gave no score"):
                 await trial.score(values("new"))
+            await trial.close()
             return trial.counts["calls"]
 
     assert run(go()) == 1 + 3
@@ -432,6 +436,8 @@ def test_compute_score_as_verl_calls_it(tmp_path):
         extra = {"prompt": [{"role": "user", "content": "2 + 2?"}]}
         call = {"data_source": "t", "ground_truth": "4", "extra_info": extra, "config": str(config)}
         results = [await compute_score(solution_str=text, **call) for text in ("#### 4", "no", "#### 4")]
+        for client in _clients[asyncio.get_running_loop()].values():
+            await client.close()
         await server.close()
         return judge, results
 
