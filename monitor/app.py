@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -31,14 +32,17 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: --host {host} --port {port}: {error.strerror}; choose another --port", file=sys.stderr)
             return 2
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["HF_HUB_OFFLINE"] = "1"
     import uvicorn
 
     from monitor.server import build_app
 
-    app = build_app(options.log_dir, options.lang, options.refresh, options.auth)
+    names = [*options.allowed_host, host]
+    app = build_app(options.log_dir, options.lang, options.refresh, options.auth, port, names)
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
     print(f"Monitor of {options.log_dir}: http://{shown}:{port}   (Ctrl-C ends it)", flush=True)
+    if host in ("0.0.0.0", "::") and not options.allowed_host:
+        print("note: other machines are answered once --allowed-host names what they call this one", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not options.auth:
         print(
             "warning: anyone who reaches this machine can read the runs; --auth user:password asks for one", flush=True
@@ -75,6 +79,13 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--auth", help="user:password that the page asks for; better in MONITOR_AUTH: options are seen in ps"
     )
+    parser.add_argument(
+        "--allowed-host",
+        dest="allowed_host",
+        action="append",
+        metavar="NAME[:PORT]",
+        help="name or address by which browsers reach this machine, beside localhost and --host; may be repeated",
+    )
     given = parser.parse_args(argv)
     try:
         found = yaml.safe_load(given.config.read_text(encoding="utf-8")) or {}
@@ -89,6 +100,8 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
     parser.set_defaults(**{name: value for name, value in found.items() if value is not None})
     options = parser.parse_args(argv)
     options.auth = options.auth or os.environ.get("MONITOR_AUTH") or None
+    names = options.allowed_host or []
+    options.allowed_host = [names] if isinstance(names, str) else list(names)
     _check(parser, options)
     return options
 
@@ -105,6 +118,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--lang {options.lang}: en or zh")
     if options.auth and not all(options.auth.partition(":")[::2]):
         parser.error("--auth: user:password, neither empty")
+    for name in options.allowed_host:
+        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", str(name)):
+            parser.error(f"--allowed-host {name}: a name or an address, with a port or without; no http://, no *")
     options.log_dir = Path(options.log_dir).absolute()
 
 

@@ -13,6 +13,8 @@ from monitor.series import smooth, thin, value_range
 from monitor.words import Words
 
 ROWS = 2_000  # written at a time
+MAX_DRAWN = 60  # metrics in one picture
+_FORMULA = "=+-@|\t\r\n\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet takes for the start of one; also in full width
 
 
 def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
@@ -45,8 +47,9 @@ def _cells(part: np.ndarray, steps: np.ndarray, values: np.ndarray) -> list[str]
 
 def _quoted(name: str) -> str:
     """A name as a CSV cell; a spreadsheet must not take it for a formula."""
-    name = f"'{name}" if name[:1] in "=+-@\t" else name
-    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\n') else name
+    if name[:1] in _FORMULA or name.lstrip()[:1] in _FORMULA:
+        name = f"'{name}"
+    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',;"\r\n') else name
 
 
 def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> bytes | None:

@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import secrets
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, quote
@@ -16,7 +17,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor.exports import csv_lines, png
+from monitor.exports import MAX_DRAWN, csv_lines, png
+from monitor.guard import Guard
 from monitor.news import token
 from monitor.page import build_page
 from monitor.store import Monitor
@@ -97,7 +99,14 @@ class Poll:
         await JSONResponse({"names": names, "token": changed})(scope, receive, send)
 
 
-def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: str | None = None) -> FastAPI:
+def build_app(
+    log_dir: Path,
+    language: str = "en",
+    refresh: float = 1.0,
+    auth: str | None = None,
+    port: int | None = None,
+    allowed_hosts: Sequence[str] = (),
+) -> FastAPI:
     """Builds the whole application.
 
     Args:
@@ -105,6 +114,8 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
         language: Of the page that / leads to.
         refresh: Seconds between two polls of an open page.
         auth: "user:password", None for no password.
+        port: The port that it listens on.
+        allowed_hosts: Names (or name:port) beside localhost under which a browser may reach it.
     """
     monitor = Monitor(log_dir)
     app = FastAPI(title="Training monitor", docs_url=None, redoc_url=None, openapi_url=None)
@@ -127,12 +138,14 @@ def build_app(log_dir: Path, language: str = "en", refresh: float = 1.0, auth: s
             mcp_server=False,
             pwa=False,
         )
+        blocks.run_history = False  # it would act with the owner's Hugging Face token for every local user
         # Gradio's queue, which no event of the page uses, looks for work 1,000 times a second: 2 percent of a core.
         blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = 0.25
     app.add_middleware(Poll, monitor=monitor, sampler=sampler)
     app.add_middleware(ReadAhead, monitor=monitor)
     if auth:
         app.add_middleware(Password, pair=auth)
+    app.add_middleware(Guard, port=port, hosts=allowed_hosts)  # the outermost
     return app
 
 
@@ -162,6 +175,8 @@ def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
     @app.get("/png")
     def picture(run: str, metric: Annotated[list[str], Query()] = (), language: str = "en") -> Response:
         metrics = monitor.metrics(run, 60.0)
+        if len(metric) > MAX_DRAWN:
+            raise HTTPException(413, f"{len(metric)} metrics in one picture; at most {MAX_DRAWN}")
         drawn = png(metrics, run, metric, Words("zh" if language == "zh" else "en")) if metrics else None
         if drawn is None:
             raise HTTPException(404, "no such run, or it has no metrics")

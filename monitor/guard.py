@@ -1,0 +1,160 @@
+"""What may be asked of the monitor, and by whom: an allow-list of routes, the Host, the page that asks, and headers.
+
+Gradio brings many routes that this page never uses: one fetches any public address and serves it as the monitor's own
+page, one takes files of any size. A web site that a person visits can send requests to the monitor too, or give its own
+name the monitor's address (DNS rebinding) and read the answers. So nothing passes that the page does not need.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monitor.words import LANGUAGES
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+_PAGES = "|".join(LANGUAGES)
+_NAME = r"[A-Za-z0-9_-]{1,64}"
+_FILE = r"[A-Za-z0-9_.@-]{1,200}"
+_READ = re.compile(  # GET and HEAD; as a browser with all tabs open, and gradio_client, ask for them
+    r"/|/news|/csv|/png|/favicon\.ico|/assets/plotly\.min\.js"
+    rf"|/(?:{_PAGES})/?"
+    rf"|/(?:{_PAGES})/(?:config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)"
+    rf"|/(?:{_PAGES})/(?:assets|static|svelte)/(?:{_FILE}/){{0,6}}{_FILE}"
+    rf"|/(?:{_PAGES})/gradio_api/(?:info|app_id|startup-events|theme\.css|queue/data)/?"
+    rf"|/(?:{_PAGES})/gradio_api/(?:heartbeat/{_NAME}|call/{_NAME}/{_NAME})"
+)
+_SEND = re.compile(  # POST
+    rf"/(?:{_PAGES})/gradio_api/(?:(?:run|api|call|call/v2)/{_NAME}|queue/join|reset|cancel)/?"
+)
+MAX_BODY = 1 << 20  # bytes of a request; what the page sends is a few hundred
+# Gradio's page holds scripts and styles of its own, and the charts' templates are compiled in the browser.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Refuses what the page does not need, ahead of everything else.
+
+    Args:
+        app: What is behind it.
+        port: The monitor's port, which the Host of a request must name.
+        hosts: Names beside localhost under which the monitor is reached: ``name`` (with its own port) or
+            ``name:port`` (of a proxy or a forwarded port, with that port).
+    """
+
+    def __init__(self, app: ASGIApp, port: int | None = None, hosts: Iterable[str] = ()):
+        self.app = app
+        self.port = port
+        self.hosts = {split_host(host) for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a request through, or answers why not."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the page has no web sockets
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refused = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+        if refused:
+            status, reason = refused
+            await PlainTextResponse(f"{reason}\n", status)(scope, receive, _with_headers(send))
+            return
+        await self.app(scope, _limited(receive), _with_headers(send))
+
+    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+        """Status and reason, None for a request that may pass."""
+        host = headers.getlist("host")
+        if len(host) != 1 or not self._is_ours(host[0]):
+            return (
+                421,
+                f"the monitor does not go by {host[:1]!s:.200}; if it is right, start it with --allowed-host NAME",
+            )
+        if not self._same_site(method, path, headers, host[0]):
+            return 403, "a request from another web site"
+        routes = {"GET": _READ, "HEAD": _READ, "POST": _SEND}.get(method)
+        if routes is None:
+            return 405, f"{method[:20]} is not used"
+        if not routes.fullmatch(path) or ".." in path:
+            return 404, "not a part of the monitor"
+        length = headers.get("content-length", "0")
+        if not re.fullmatch(r"[0-9]{1,7}", length) or int(length) > MAX_BODY:
+            return 413, f"a request may have {MAX_BODY} bytes"
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        name, port = split_host(host)
+        if (name, port) in self.hosts or ((name, None) in self.hosts and port in (self.port, None)):
+            return True
+        # ssh -L may forward another port of this machine: a name that only this machine has cannot be rebound
+        return name in LOCAL
+
+    def _same_site(self, method: str, path: str, headers: Headers, host: str) -> bool:
+        """Whether a page of the monitor asks, or no page; another site may only lead here by a link to a page."""
+        is_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        is_link = is_link and headers.get("sec-fetch-dest") == "document"
+        site = headers.get("sec-fetch-site", "none")
+        if site not in ("none", "same-origin") and not (is_link and path in _LINKED):
+            return False
+        origins = headers.getlist("origin")
+        return all(split_host(urlsplit(origin).netloc) == split_host(host) for origin in origins)
+
+
+_LINKED = ("/", *(f"/{language}{end}" for language in LANGUAGES for end in ("", "/")))
+
+
+def split_host(host: str) -> tuple[str, int | None]:
+    """Name in lower case and port (None: not given) of ``name``, ``name:port``, ``[::1]:port``; ("", None) if neither.
+
+    >>> split_host("[::1]:7860"), split_host("Box.lan")
+    (('::1', 7860), ('box.lan', None))
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{1,5}))?", host)
+    if match is None:
+        return "", None
+    return (match[1] or match[2]).lower(), int(match[3]) if match[3] else None
+
+
+def _with_headers(send: Send) -> Send:
+    """Sets the security headers, and takes away every header that lets other sites read the answer."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name in [name for name in headers if name.lower().startswith("access-control-")]:
+                del headers[name]
+            for name, value in HEADERS.items():
+                headers[name] = value
+        await send(message)
+
+    return sending
+
+
+def _limited(receive: Receive) -> Receive:
+    """Ends a request whose body is longer than allowed, whatever length it gave."""
+    read = 0
+
+    async def receiving() -> Message:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        return message if read <= MAX_BODY else {"type": "http.disconnect"}
+
+    return receiving
