@@ -14,8 +14,6 @@ import logging
 import math
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,9 @@ from common.checkpoints.integrity import mark_complete
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.checkpoints.prune import remove, to_remove
 from common.metric_names import BY_NAME, friendly
+from common.rewards import errors
 from common.run_dir import STOP_FILE, read_metrics, write_atomically
+from common.step_figures import answers_of, reward_figures, spread_figures
 from common.validations import Validations
 from common.verl_source import expect_source
 
@@ -51,6 +51,7 @@ class RunCallback(CheckpointCallback):
         self.validations = Validations(int(config.trainer.early_stop_patience))
         self.started = False
         self.saved_step = 0
+        self.known_errors = errors.size(self.run_dir)  # those of earlier attempts count no more
         tell_of_steps_and_validations()
 
     # ---- what the trainer tells ----------------------------------------------------------------------------
@@ -78,16 +79,33 @@ class RunCallback(CheckpointCallback):
 
         Raises:
             FloatingPointError: If a loss, a gradient or the like is NaN or infinite.
+            RewardError: If the reward raised on too many answers.
         """
-        metrics.update(reward_figures(batch))
+        keys, fields = answers_of(batch, "extra_fields", "rm_scores")
+        infos = [entry for entry in fields.get("extra_fields", []) if isinstance(entry, dict)]
+        metrics.update(reward_figures(infos))
+        metrics.update(spread_figures(keys, [float(scores.sum()) for scores in fields.get("rm_scores", [])]))
         problem = not_finite(metrics)
-        if problem:
+        try:
+            self._check_rewards(trainer.global_steps, metrics.get(f"reward/{errors.KEY}/mean", 0.0), len(infos))
+            if problem:
+                raise FloatingPointError(f"{problem} at step {trainer.global_steps}: training has blown up")
+        except (FloatingPointError, errors.RewardError):
             trainer.logger.log(data=metrics, step=trainer.global_steps)
-            raise FloatingPointError(f"{problem} at step {trainer.global_steps}: training has blown up")
+            raise
 
-    def on_validate(self, trainer: Any, metrics: dict[str, Any]) -> None:
-        """Note the score; stop when it has not improved for long enough."""
+    def on_validate(self, trainer: Any, metrics: dict[str, Any], answers: int) -> None:
+        """Note the score; stop when it has not improved for long enough.
+
+        Raises:
+            RewardError: If the reward raised on too many of the ``answers``.
+        """
         step, values = trainer.global_steps, friendly(metrics)
+        try:
+            self._check_rewards(step, values.get("val_reward_errors", 0.0), answers)
+        except errors.RewardError:
+            trainer.logger.log(data=metrics, step=step)
+            raise
         if "val_score" not in values:
             return
         self.validations.add(step, values["val_score"])
@@ -95,6 +113,13 @@ class RunCallback(CheckpointCallback):
         reason = self.validations.reason_to_stop()
         if reason and step < trainer.total_training_steps:
             self._stop(trainer, reason)
+
+    def _check_rewards(self, step: int, share: float, answers: int) -> None:
+        """End the run when the reward raised on more than `errors.MAX_SHARE` of some answers."""
+        found = errors.read_errors(self.run_dir, self.known_errors) if share else []
+        problem = errors.problem(step, share * answers, answers, found)
+        if problem:
+            raise errors.RewardError(problem)
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs) -> None:
         """Mark the checkpoint complete, remove old ones; export the model when this was the last step."""
@@ -153,33 +178,6 @@ def not_finite(metrics: dict[str, Any]) -> str | None:
     return None
 
 
-def reward_figures(batch: Any) -> dict[str, float]:
-    """Means of what the reward function returned beside the score, which verl logs in validation only.
-
-    Args:
-        batch: verl's ``KVBatchMeta`` of a step.
-
-    Returns:
-        ``reward/<key>/mean`` for each key whose values are numbers; padding is left out.
-    """
-    import transfer_queue as tq
-
-    keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-    fields = list(data["extra_fields"]) if "extra_fields" in data else []
-    return mean_figures(entry.get("reward_extra_info") or {} for entry in fields if isinstance(entry, dict))
-
-
-def mean_figures(infos: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """``reward/<key>/mean`` of dictionaries of numbers; the score itself is in verl's metrics already."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for info in infos:
-        for key, value in info.items():
-            if key != "score" and isinstance(value, (int, float)) and math.isfinite(value):
-                values[key].append(float(value))
-    return {f"reward/{key}/mean": sum(numbers) / len(numbers) for key, numbers in values.items()}
-
-
 def share_cut(metrics: dict[str, Any], limit: int) -> dict[str, float]:
     """The share of answers that ended at the limit, where verl counts those as long as the longest of the batch.
 
@@ -215,7 +213,7 @@ def tell_of_steps_and_validations() -> None:
     def validate_and_tell(self: PPOTrainer) -> dict[str, float]:
         self.checkpoint_callback.on_start(self, self.global_steps)
         metrics = validate(self)
-        self.checkpoint_callback.on_validate(self, metrics)
+        self.checkpoint_callback.on_validate(self, metrics, len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n)
         return metrics
 
     @functools.wraps(compute)

@@ -3,8 +3,9 @@
 `friendly` renames one step of metrics; `check_health` reads the last steps and says what is going wrong and which
 knob to change. Pure Python: the terminal, the plots and the monitor all import it. Three facts about verl 0.9.1:
 
-* It logs no reward spread. `friendly` fills `reward_std` from `critic/score/{mean,max,min}` as
-  sqrt((max - mean) * (mean - min)): exact for rewards with two values (0/1), else an upper bound (Bhatia-Davis).
+* It logs no spread of the reward. Runs of the kit log it (``common.step_figures``). For other logs `friendly` fills
+  `reward_std_bound` from `critic/score/{mean,max,min}`: sqrt((max - mean) * (mean - min)) is the standard deviation of
+  rewards with two values (0/1), and an upper bound of it for all others (Bhatia-Davis).
 * `response_length/clip_ratio` counts answers as long as the longest *of the batch*, cut or not
   (verl/trainer/ppo/v1/trainer_base.py pads to that length). It only means "cut" when the longest hit the limit. Runs of
   the kit log 0 otherwise (``common.callbacks``); the rule here is for other logs.
@@ -37,6 +38,7 @@ class Metric:
         below: One sentence for "too low": what it means and which knob to change.
         above: The same for "too high".
         zero_steps: Warn when exactly 0 for this many values (0: never).
+        patience: Values in a row that must break `low` or `high`.
         finite: NaN or infinity is a warning at once.
         number: Format for one value.
     """
@@ -51,6 +53,7 @@ class Metric:
     below: str = ""
     above: str = ""
     zero_steps: int = 0
+    patience: int = PATIENCE
     finite: bool = False
     number: str = ".4g"
 
@@ -64,16 +67,32 @@ class HealthWarning:
     message: str
 
 
+_ALL_ALIKE = (
+    "All answers score the same, so there is nothing to learn: raise ROLLOUT_N or TEMPERATURE, use data the model "
+    "solves sometimes, or give partial credit in REWARD_FUNC_PATH."
+)
+
 # fmt: off
 METRICS: tuple[Metric, ...] = (
     Metric("reward_mean", ("critic/score/mean", "critic/rewards/mean", "reward_mean"), "Reward (mean)", "1 reward",
            zero_steps=5, finite=True, number=".3f",
            below="Every answer scores 0: test REWARD_FUNC_PATH on real rows, and start from a model that is "
                  "sometimes right (train SFT first) or from easier data."),
-    Metric("reward_std", ("critic/score/std", "reward_std"), "Reward (spread)", "1 reward",
+    Metric("reward_std", ("critic/score/std", "reward_std"), "Reward (standard deviation)", "1 reward",
+           zero_steps=PATIENCE, number=".3f", below=_ALL_ALIKE),
+    Metric("reward_group_std", ("critic/score/group_std",), "Reward (standard deviation within a group)", "1 reward",
            zero_steps=PATIENCE, number=".3f",
-           below="All answers score the same, so there is nothing to learn: raise ROLLOUT_N or TEMPERATURE, use "
-                 "data the model solves sometimes, or give partial credit in REWARD_FUNC_PATH."),
+           below="The answers to each question score the same, so there is nothing to learn: raise ROLLOUT_N or "
+                 "TEMPERATURE, use data the model solves sometimes, or give partial credit in REWARD_FUNC_PATH."),
+    Metric("reward_std_bound", (), "Reward (standard deviation at most)", "1 reward",
+           zero_steps=PATIENCE, number=".3f", below=_ALL_ALIKE),
+    Metric("reward_errors", ("reward/reward_error/count",), "Answers whose reward raised", "",
+           high=0, patience=1, number=".0f",
+           above="They count 0, which is wrong for a right answer; above 1 % of a step the run ends. "
+                 "reward_errors.jsonl has the rows and the messages: correct the function in REWARD_FUNC_PATH."),
+    Metric("val_reward_errors", ("val-aux/*/reward_error/mean@*",), "Validation: share of rewards that raised", "",
+           high=0, patience=1, number=".3f",
+           above="They count 0, so the validation score is too low: reward_errors.jsonl has the rows and the messages."),
     Metric("reward_max", ("critic/score/max",), "Reward (best)", "", number=".3f"),
     Metric("reward_min", ("critic/score/min",), "Reward (worst)", "", number=".3f"),
     Metric("val_score", ("val-core/*/acc/mean@*", "val-core/*/reward/mean@*", "val-aux/*/reward/mean@*", "val_score"),
@@ -158,7 +177,12 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 # A warning on the left explains those on the right, which are then not shown.
-_EXPLAINS = {"reward_mean": ("reward_std", "grad_norm"), "reward_std": ("grad_norm",)}
+_EXPLAINS = {
+    "reward_mean": ("reward_std", "reward_group_std", "reward_std_bound", "grad_norm"),
+    "reward_std": ("reward_group_std", "grad_norm"),
+    "reward_group_std": ("grad_norm",),
+    "reward_std_bound": ("grad_norm",),
+}
 _BLOWN_UP = "training has blown up: go back to the last checkpoint, lower LEARNING_RATE, and look for bad TRAIN_DATA."
 _NO_REWARD = "REWARD_FUNC_PATH returned NaN, or every answer was empty: test the reward function on real rows."
 
@@ -181,14 +205,14 @@ def friendly(data: dict) -> dict[str, float]:
             result[metric.name] = value
     spread = _reward_spread(result)
     if "reward_std" not in result and spread is not None:
-        result["reward_std"] = spread
+        result["reward_std_bound"] = spread
     return {metric.name: result[metric.name] for metric in METRICS if metric.name in result}
 
 
 def check_health(history: list[dict], max_response_length: float | None = None) -> list[HealthWarning]:
     """Says what is wrong now.
 
-    A limit must be broken by the last three values of a metric (five for a reward of 0); NaN counts at once. Steps
+    A limit must be broken by the last values of a metric, three for most; NaN counts at once. Steps
     that lack a metric are passed over. Call it after each step and show a warning once per name.
 
     Args:
@@ -238,12 +262,12 @@ def _advice(metric: Metric, values: list[float]) -> str:
     """Returns the advice for a broken rule, "" when none is broken."""
     if not math.isfinite(values[-1]):
         return (_NO_REWARD if metric.name == "reward_mean" else _BLOWN_UP) if metric.finite else ""
-    last = values[-PATIENCE:]
+    last = values[-metric.patience :]
     if metric.zero_steps and len(values) >= metric.zero_steps and not any(values[-metric.zero_steps :]):
         return metric.below
-    if len(last) == PATIENCE and metric.low is not None and all(value <= metric.low for value in last):
+    if len(last) == metric.patience and metric.low is not None and all(value <= metric.low for value in last):
         return metric.below
-    if len(last) == PATIENCE and metric.high is not None and all(value > metric.high for value in last):
+    if len(last) == metric.patience and metric.high is not None and all(value > metric.high for value in last):
         return metric.above
     return metric.above if metric.name == "val_loss" and _rises(values) else ""
 

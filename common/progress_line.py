@@ -12,6 +12,7 @@ from common.metric_names import BY_NAME
 # (metric name, word on the line, number format); only those that a step has are shown.
 PARTS: tuple[tuple[str, str, str], ...] = (
     ("reward_mean", "reward", ".3f"),
+    ("reward_errors", "reward errors", ".0f"),
     ("loss", "loss", ".4f"),
     ("policy_loss", "policy loss", ".4f"),
     ("value_loss", "value loss", ".4f"),
@@ -52,7 +53,7 @@ def step_line(
     head = f"Step {step}/{total_steps}" if total_steps else f"Step {step}"
     parts = [f"[bold]{head}[/bold]" if markup else head]
     for name, word, number in PARTS:
-        if name in friendly and name not in hidden:
+        if name in friendly and name not in hidden and (name != "reward_errors" or friendly[name]):
             text = f"{word} {_number(friendly[name], number)}"
             parts.append(_coloured(name, friendly[name], text) if markup else text)
     seconds = friendly.get("step_time") if step_seconds is None else step_seconds

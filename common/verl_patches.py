@@ -4,6 +4,9 @@
   where flash-attn is missing; that is half of the time of a training step. Chunks of tokens give the same numbers, and
   bfloat16 logits, which are what a GPU has, get float32 inside a chunk (benchmarks/log_probs.py has errors and times).
 
+* verl/trainer/ppo/reward.py:30 and :39 call the reward function; an exception becomes a lost answer, of which nobody
+  hears. The calls go through ``common.rewards.errors``, which counts them (RL only).
+
 * verl/utils/model.py:645 loads the critic with flash-attention whatever the configuration says, so PPO cannot start
   where flash-attn is missing. The attention that the configuration names is used.
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +97,28 @@ class ChunkedLogProbs(torch.autograd.Function):
 def exact(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in float64 if it is that, else in float32."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def count_reward_errors() -> None:
+    """Call the reward function so that an exception is counted, written down and scored 0."""
+    from verl.trainer.ppo import reward as verl_reward
+
+    from common.rewards.errors import this_run
+
+    for function, call in (
+        (verl_reward._call_with_kwargs, "return raw_fn(*args, **merged_kwargs)"),
+        (verl_reward._call_with_kwargs_async, "return await raw_fn(*args, **merged_kwargs)"),
+    ):
+        expect_source(function, call, "rewards that raise")
+    errors = this_run()
+
+    def call(raw_fn: Callable, extra: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return errors.call(raw_fn, *args, **{**kwargs, **extra})
+
+    async def call_async(raw_fn: Callable, extra: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return await errors.call_async(raw_fn, *args, **{**kwargs, **extra})
+
+    verl_reward._call_with_kwargs, verl_reward._call_with_kwargs_async = call, call_async
 
 
 def critic_with_configured_attention() -> None:
@@ -187,6 +213,8 @@ def seed_sft(seed: int) -> None:
 
 
 log_probs_in_chunks()
+if os.environ.get("ALGORITHM") in ("grpo", "gspo", "ppo"):
+    count_reward_errors()
 if os.environ.get("ALGORITHM") == "ppo":
     critic_with_configured_attention()
 if os.environ.get("ALGORITHM") in ("sft", "dpo"):

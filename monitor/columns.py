@@ -120,16 +120,14 @@ class Columns:
         for source in reversed(metric.sources):
             found = self._mean_of(_matches(source, known)) if "*" in source else self._raw(source)
             result = _join([result, found])
-        if name == "reward_std":
-            result = _join([self._spread(), result])
-        return result
+        return self._spread() if name == "reward_std_bound" else result
 
     def table_names(self) -> list[str]:
         """The kit's names that this run has, in the table's order."""
         known = tuple(self.names())
         found = [m.name for m in METRICS if any(_matches(source, known) for source in m.sources)]
         if "reward_std" not in found and {"reward_mean", "reward_max", "reward_min"} <= set(found):
-            found.insert(found.index("reward_mean") + 1, "reward_std")
+            found.insert(found.index("reward_mean") + 1, "reward_std_bound")
         return found
 
     def _raw(self, name: str) -> Series:
@@ -158,7 +156,7 @@ class Columns:
         return steps, total / count
 
     def _spread(self) -> Series:
-        """The reward's spread from its mean, maximum and minimum, as common/metric_names.py explains."""
+        """The bound of the reward's spread from its mean, maximum and minimum, as common/metric_names.py explains."""
         columns = [self.series(name) for name in ("reward_mean", "reward_max", "reward_min")]
         steps = columns[0][0]
         if all(np.array_equal(own, steps) for own, _ in columns):

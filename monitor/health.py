@@ -114,9 +114,9 @@ def _suspects(metric: Metric, values: np.ndarray) -> np.ndarray:
     if metric.zero_steps:
         suspect |= _for_last(values == 0, metric.zero_steps)
     if metric.low is not None:
-        suspect |= _for_last(finite & (values <= metric.low), PATIENCE)
+        suspect |= _for_last(finite & (values <= metric.low), metric.patience)
     if metric.high is not None:
-        suspect |= _for_last(finite & (values > metric.high), PATIENCE)
+        suspect |= _for_last(finite & (values > metric.high), metric.patience)
     if metric.name == "val_loss":
         suspect |= _for_last(np.diff(values, prepend=np.inf) > 0, PATIENCE)
     return suspect

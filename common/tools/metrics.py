@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import transfer_queue as tq
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
+from common.step_figures import extra_fields_of
 from common.verl_source import expect_source
 
 
@@ -37,10 +37,7 @@ def report_tools() -> None:
     expect_source(original, '"training/num_turns/mean": num_turns.mean()', "metrics of tools")
 
     def compute_metrics(self: PPOTrainer, batch: Any, metrics: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        # A linked list, a stack of non-tensors or an array, as the storage has it (trainer_base.py:1554).
-        metrics.update(tool_metrics([getattr(fields, "data", fields) for fields in data["extra_fields"]]))
+        metrics.update(tool_metrics(extra_fields_of(batch)))
         original(self, batch, metrics, *args, **kwargs)
 
     PPOTrainer._compute_metrics = compute_metrics

@@ -40,6 +40,8 @@ WINDOW, LEAST = 200, 20  # the share of failed scores is taken over so many, and
 class ApiRewardError(RuntimeError):
     """The reward cannot go on: wrong key, address or model, or too many failures."""
 
+    ends_run = True  # one is enough (common.rewards.errors)
+
 
 class CallError(Exception):
     """A call that may go well when it is tried again.

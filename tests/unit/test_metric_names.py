@@ -77,9 +77,11 @@ def test_validation_score_comes_from_any_data_source_and_averages_several():
 def test_reward_spread_is_exact_for_two_valued_rewards():
     # 1 of 4 answers scores 1: the standard deviation is sqrt(0.25 * 0.75).
     data = {"critic/score/mean": 0.25, "critic/score/max": 1.0, "critic/score/min": 0.0}
-    assert friendly(data)["reward_std"] == pytest.approx(0.4330127)
+    assert friendly(data)["reward_std_bound"] == pytest.approx(0.4330127)
+    assert friendly(data | {"critic/score/std": 0.5})["reward_std"] == 0.5
+    assert "reward_std_bound" not in friendly(data | {"critic/score/std": 0.5})
     equal = {"critic/score/mean": 0.3, "critic/score/max": 0.3, "critic/score/min": 0.3}
-    assert friendly(equal)["reward_std"] == 0.0
+    assert friendly(equal)["reward_std_bound"] == 0.0
 
 
 def test_numbers_only_nan_kept_and_null_read_as_nan():
@@ -119,6 +121,14 @@ def test_reward_of_zero_for_five_steps_hides_what_it_explains():
     assert names([step] * 4) == ["reward_std"]
     (warning,) = check_health([step] * 5)
     assert warning.name == "reward_mean" and "REWARD_FUNC_PATH" in warning.message
+
+
+def test_one_reward_that_raised_is_said_at_once():
+    assert names([{"reward_errors": 0.0}] * 9) == []
+    (warning,) = check_health([{"reward_errors": 0.0}, {"reward_errors": 2.0}])
+    assert warning.message.startswith("Answers whose reward raised 2: They count 0")
+    shares = {"val-aux/a/reward_error/mean@1": 0.0, "val-aux/b/reward_error/mean@1": 0.5}
+    assert names([friendly(shares)]) == ["val_reward_errors"] and friendly(shares)["val_reward_errors"] == 0.25
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -132,7 +132,7 @@ def test_the_kits_names_are_those_of_the_table():
         want = {step: row[name] for step, data in records if name in (row := friendly(data))}
         assert steps.tolist() == list(want)
         assert numbers == pytest.approx(list(want.values()), rel=1e-12)
-    assert "reward_std" in columns.table_names()
+    assert "reward_std_bound" in columns.table_names()
 
 
 def test_values_that_are_no_numbers(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 import common.callbacks
-from common.callbacks import RunCallback, mean_figures, not_finite, share_cut
+from common.callbacks import RunCallback, not_finite, share_cut
+from common.rewards.errors import RewardError, RewardErrors, read_errors, size
 from common.run_dir import read_early_stop
+from common.step_figures import reward_figures, spread_figures
 from common.validations import Validations
 
 
@@ -76,7 +78,20 @@ def test_answers_that_end_before_the_limit_are_not_cut():
 
 def test_figures_of_the_reward():
     infos = [{"score": 1, "acc": 1.0, "text": "x", "n": True}, {"score": 0, "acc": 0.0, "n": False}, {"acc": math.nan}]
-    assert mean_figures(infos) == {"reward/acc/mean": 0.5, "reward/n/mean": 0.5}
+    fields = [{"reward_extra_info": info} for info in infos] + [{}, {"reward_extra_info": None}]
+    assert reward_figures(fields) == {"reward/acc/mean": 0.5, "reward/n/mean": 0.5}
+    counted = [{"reward_extra_info": {"reward_error": value}} for value in (0.0, 1.0, 1.0, 0.0)]
+    assert reward_figures(counted) == {"reward/reward_error/mean": 0.5, "reward/reward_error/count": 2.0}
+
+
+def test_spread_of_all_scores_and_within_groups():
+    """Two questions with scores 0, 1 and 2, 4: sample deviations sqrt(0.5) and sqrt(2); all four: sqrt(35/12)."""
+    keys = ["a_0_0", "a_1_0", "b_0_0", "b_0_1", "b_1_0"]
+    found = spread_figures(keys, [0.0, 1.0, 9.0, 2.0, 4.0])  # of two outputs of one session the last counts
+    assert found["critic/score/std"] == pytest.approx(math.sqrt(35 / 12))
+    assert found["critic/score/group_std"] == pytest.approx((math.sqrt(0.5) + math.sqrt(2)) / 2)
+    assert spread_figures(["a_0_0", "b_0_0"], [1.0, 3.0]) == {"critic/score/std": pytest.approx(math.sqrt(2))}
+    assert spread_figures(["a_0_0"], [1.0]) == {} and spread_figures(["a_0_0", "a_1_0"], [1.0, math.nan]) == {}
 
 
 class FakeTrainer:
@@ -108,7 +123,7 @@ def trained(tmp_path, monkeypatch):
         trainer.callback = callback = RunCallback(OmegaConf.create(config))
         callback.exported = []
         monkeypatch.setattr(callback, "_export", lambda folder: callback.exported.append(folder.name))
-        monkeypatch.setattr(common.callbacks, "reward_figures", lambda batch: {})
+        monkeypatch.setattr(common.callbacks, "answers_of", lambda batch, *names: ([], {"extra_fields": batch or []}))
         monkeypatch.setattr(common.callbacks, "to_remove", lambda run, keep, keep_steps: [])
         return callback, trainer
 
@@ -120,7 +135,7 @@ def test_stopping_saves_exports_and_says_why(trained, tmp_path):
     callback.on_start(trainer, 0)
     for step, score in ((0, 0.5), (5, 0.4)):
         trainer.global_steps = step
-        callback.on_validate(trainer, {"val-core/x/acc/mean@1": score})
+        callback.on_validate(trainer, {"val-core/x/acc/mean@1": score}, 10)
     assert trainer.total_training_steps == 5 and trainer.saves == [5] and trainer.slept == 1
     assert callback.exported == ["global_step_5"]
     assert read_early_stop(tmp_path)["step"] == 5 and "has not improved" in read_early_stop(tmp_path)["reason"]
@@ -130,10 +145,10 @@ def test_stopping_saves_exports_and_says_why(trained, tmp_path):
 def test_a_step_that_is_saved_already_is_not_saved_again(trained):
     callback, trainer = trained(patience=1)
     callback.on_start(trainer, 0)
-    callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5})
+    callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5}, 10)
     trainer.global_steps = 5
     trainer._save_checkpoint()
-    callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5})
+    callback.on_validate(trainer, {"val-core/x/acc/mean@1": 0.5}, 10)
     assert trainer.saves == [5] and callback.exported == ["global_step_5"]
 
 
@@ -153,3 +168,21 @@ def test_the_kl_coefficient_is_taken_up_again(trained, tmp_path):
     trainer.global_steps = 3
     callback.on_start(trainer, 3)
     assert trainer.kl_ctrl_in_reward.value == 0.125
+
+
+def test_rewards_that_raise_end_the_run_with_the_figures_written(trained, tmp_path):
+    """1 of 100 answers goes on, 2 of 100 do not; errors of an earlier attempt do not count."""
+    RewardErrors(tmp_path).call(lambda: 1 / 0)
+    callback, trainer = trained()
+    trainer.global_steps = 3
+    answers = [{"reward_extra_info": {"reward_error": float(row < 2)}} for row in range(100)]
+    metrics = {}
+    callback.on_step(trainer, answers[1:] + answers[99:], metrics)
+    assert metrics["reward/reward_error/count"] == 1.0 and trainer.logged == []
+    RewardErrors(tmp_path).call(lambda: [][1])
+    with pytest.raises(RewardError, match="on 2 of 100 answers at step 3: IndexError: list index out of range"):
+        callback.on_step(trainer, answers, metrics)
+    assert trainer.logged[0][1]["reward/reward_error/mean"] == 0.02
+    with pytest.raises(RewardError, match="on 5 of 10 answers"):
+        callback.on_validate(trainer, {"val-aux/x/reward_error/mean@1": 0.5, "val-core/x/acc/mean@1": 0.5}, 10)
+    assert size(tmp_path) > 0 and len(read_errors(tmp_path)) == 2
