@@ -213,7 +213,9 @@ def tell_of_steps_and_validations() -> None:
     def validate_and_tell(self: PPOTrainer) -> dict[str, float]:
         self.checkpoint_callback.on_start(self, self.global_steps)
         metrics = validate(self)
-        self.checkpoint_callback.on_validate(self, metrics, len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n)
+        self.checkpoint_callback.on_validate(
+            self, metrics, len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n
+        )
         return metrics
 
     @functools.wraps(compute)

@@ -79,6 +79,8 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "Install one: apt-get install gcc."),
     Known(r"Python\.h: No such file", "Triton needs Python's C headers, and they are not installed.",
           "Install them: apt-get install python3-dev (for Python 3.12: python3.12-dev).", anywhere=True),
+    # raylet, ray/exceptions.py OutOfMemoryError; before the GPU's, whose exception has the same name
+    Known(r"killed due to memory pressure|node running low on memory", *_RAM, anywhere=True),
     Known(r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError: (?!Task)",
           "The GPU ran out of memory.",
           "In this order: lower TOKENS_PER_GPU; lower GPU_MEMORY_UTILIZATION; set OFFLOAD=true; set LORA_RANK=16; "
@@ -91,8 +93,6 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "lower BATCH_SIZE.", anywhere=True),
     Known(r"No space left on device|Errno 28|PytorchStreamWriter failed writing|unexpected pos \d+ vs|"
           r"SafetensorError: .*I/?O ?error|OutOfDiskError|Disk quota exceeded", *_DISK, anywhere=True),
-    # raylet, ray/exceptions.py OutOfMemoryError
-    Known(r"killed due to memory pressure|node running low on memory", *_RAM, anywhere=True),
     # verl/single_controller/ray/base.py
     Known(r"Total available GPUs (\d+)[\d.]* is less than total desired GPUs (\d+)",
           "The run asks for {1} GPUs but Ray sees {0}.",
@@ -121,6 +121,12 @@ KNOWN_FAILURES: tuple[Known, ...] = (
     Known(r"tokenizer\.chat_template is not set|does not have a chat template",
           "The model's tokenizer has no chat template; it is probably a base model.",
           "Use the instruct version as MODEL_PATH, or put a chat_template.jinja into its folder."),
+    # common/rewards/errors.py
+    Known(r"RewardError: .*ApiRewardError", "The reward API cannot be used any more.",
+          "Ask the endpoint: .venv/bin/python -m ppo.api_reward try. The same command again resumes the run."),
+    Known(r"RewardError: ", "The reward function raised on more than 1 % of the answers of a step.",
+          "Correct the function in REWARD_FUNC_PATH; it must give a number for any answer, also an empty one. "
+          "reward_errors.jsonl in the run's folder has the rows and the tracebacks. The same command again resumes."),
     # verl/trainer/ppo/v1/trainer_base.py: the column is missing when every reward is None
     Known(r"key \"rm_scores\" not found|KeyError: 'rm_scores'",
           "The reward function returned None for every answer.",

@@ -92,7 +92,7 @@ METRICS: tuple[Metric, ...] = (
                  "reward_errors.jsonl has the rows and the messages: correct the function in REWARD_FUNC_PATH."),
     Metric("val_reward_errors", ("val-aux/*/reward_error/mean@*",), "Validation: share of rewards that raised", "",
            high=0, patience=1, number=".3f",
-           above="They count 0, so the validation score is too low: reward_errors.jsonl has the rows and the messages."),
+           above="They count 0, so the validation score is too low: reward_errors.jsonl has the rows and messages."),
     Metric("reward_max", ("critic/score/max",), "Reward (best)", "", number=".3f"),
     Metric("reward_min", ("critic/score/min",), "Reward (worst)", "", number=".3f"),
     Metric("val_score", ("val-core/*/acc/mean@*", "val-core/*/reward/mean@*", "val-aux/*/reward/mean@*", "val_score"),

@@ -33,8 +33,7 @@ def answers_of(batch: Any, *fields: str) -> tuple[list[str], dict[str, list[Any]
 
 
 def _entries(values: Any) -> list[Any]:
-    """One entry an answer: a (nested) tensor's rows, or what a linked list, stack or array holds, as the storage has
-    it (trainer_base.py:1554)."""
+    """One entry an answer, whatever the storage gives: tensor, linked list, stack, array (trainer_base.py:1554)."""
     if isinstance(values, torch.Tensor):
         return list(values.unbind())
     return [getattr(one, "data", one) for one in values]

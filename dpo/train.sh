@@ -31,6 +31,7 @@ TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training 
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
 LORA_RANK="${LORA_RANK:-0}"                          # 0: all weights train; 8-64: LoRA, less memory
 LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usually 2 x LORA_RANK
+LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
 SEED="${SEED:-1}"                                    # order of the data
 # ---- Algorithm ----
 LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | hinge | ipo | robust | sppo | simpo | orpo
@@ -62,6 +63,7 @@ prepare_run dpo "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
   --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --rdzv-backend=c10d --rdzv-endpoint=localhost:0 \
+  --local-addr=127.0.0.1 \
   -m dpo.main_dpo \
   --config-path="${PWD}/dpo" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
@@ -75,6 +77,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   +model.override_config.attn_implementation="${ATTENTION}" \
   model.lora_rank="${LORA_RANK}" \
   model.lora_alpha="${LORA_ALPHA}" \
+  model.target_modules="${LORA_TARGETS}" \
   algorithm.loss_type="${LOSS_TYPE}" \
   algorithm.beta="${BETA}" \
   algorithm.label_smoothing="${LABEL_SMOOTHING}" \

@@ -10,15 +10,17 @@ from common.preflight.knobs import ROOT, read_block
 from common.preflight.self_play import STAGES
 
 RL, PREFERENCE = STAGES
-# Knobs of dpo/train.sh that mean the same in a preference stage; its others are chosen anew.
-SHARED = (
-    *("MAX_PROMPT_LENGTH", "MAX_RESPONSE_LENGTH", "LORA_RANK", "LORA_ALPHA", "LOSS_TYPE", "BETA", "DEVICE", "N_GPUS"),
-    *("NNODES", "ATTENTION", "OFFLOAD", "KEEP_CHECKPOINTS", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY"),
+# Knobs of both scripts that mean another thing in a preference stage: prompts there, pairs here; or the stage's own.
+ANEW = (
+    *("MODEL_PATH", "TRAIN_DATA", "VAL_DATA", "BATCH_SIZE", "LEARNING_RATE", "TOTAL_EPOCHS", "TOTAL_STEPS", "SEED"),
+    *("EXPERIMENT_NAME", "SAVE_FREQ", "TEST_FREQ", "RESUME", "WANDB_RUN_NAME"),
 )
+# Those that a preference stage chooses itself unless the user has set them.
+UNLESS_SET = ("TOKENS_PER_GPU", "LR_SCHEDULER", "WARMUP_RATIO")
 # What a launcher exports beside the knobs; each stage makes its own.
 EXPORTED = (
-    *("RUN_DIR", "ALGORITHM", "LOGGERS", "REMOVE_PADDING", "KNOBS_JSON", "EPOCH_LIMIT", "USE_KL_LOSS", "AGENT_LOOP"),
-    *("VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES", "SELF_PLAY"),
+    *("RUN_DIR", "ALGORITHM", "LOGGERS", "REMOVE_PADDING", "KNOBS_JSON", "KNOBS_AUTO", "EPOCH_LIMIT", "USE_KL_LOSS"),
+    *("AGENT_LOOP", "VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES", "SELF_PLAY"),
 )
 
 
@@ -72,7 +74,7 @@ def stage_environment(
     if stage.kind == RL:
         own = rl_knobs(stage, run_dir, knobs)
     else:
-        own = {name: knobs[name] for name in SHARED} | data | {"TOTAL_EPOCHS": "1"}
+        own = shared_knobs(knobs) | data | {"TOTAL_EPOCHS": "1"}
         own["LEARNING_RATE"] = knobs["PREFERENCE_LEARNING_RATE"]
     own |= {
         "MODEL_PATH": model,
@@ -83,6 +85,14 @@ def stage_environment(
         "STAGE": stage.name,
     }
     return {**environment, **own}
+
+
+def shared_knobs(knobs: dict[str, str]) -> dict[str, str]:
+    """Knobs of a run that hold in its preference stages too: all that both scripts have, but `ANEW`."""
+    ours, theirs = (read_block(ROOT / name / "train.sh") for name in ("gspo", "dpo"))
+    chosen = os.environ.get("KNOBS_AUTO", "").split(",")
+    own = {name for name in UNLESS_SET if name in chosen or knobs[name] == ours[name]}
+    return {name: knobs[name] for name in theirs if name in ours and name not in own and name not in ANEW}
 
 
 def rl_knobs(stage: Stage, run_dir: Path, knobs: dict[str, str]) -> dict[str, str]:

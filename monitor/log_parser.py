@@ -55,6 +55,9 @@ ALIASES: dict[str, str] = {
     "margin": "reward_margin",
 }
 
+# What files call the step, and the numbers of which one without a step is still a record of training.
+_STEPS = ("step", "_step", "global_step", "global_steps", "current_steps", "iteration", "iter")
+_LOSSES = ("loss", "train_loss", "train/loss", "reward", "eval_loss")
 _MARKERS = (b"tep", b"TEP", b"poch", b"POCH", b"'loss'", b"it/s", b"s/it")  # of lines worth a look
 _NUMBERS = {int, float, type(None)}
 _NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
@@ -67,15 +70,18 @@ _NUMPY_OPENS = re.compile(rb"np\.[a-z]+\d+\(")
 _TENSOR = re.compile(rb"(?:tensor|array)\(\s*([^\s,()\[\]]+)[^()]*\)")
 _LEADING = re.compile(rb"\s*(" + _NUMBER + rb")(?=[\s,;\]]|$)", re.IGNORECASE)
 _NAME = re.compile(rb"[\w@/.+=-]+")
+_COUNT = rb"\d{1,3}(?:,\d{3}){1,4}(?![\d,])|\d{1,15}"  # 1,000 or 1000
 _HEAD = re.compile(
-    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s*[:=\[]?\s*(\d{1,15})(?:\s*/\s*(\d{1,15}))?\]?", re.IGNORECASE
+    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s*[:=\[]?\s*(" + _COUNT + rb")(?:\s*/\s*(" + _COUNT + rb"))?\]?",
+    re.IGNORECASE,
 )
 _WORDS = rb"[A-Za-z_][\w/@.%+-]*(?: [A-Za-z_][\w/@.-]*)?"
 _PAIR = re.compile(rb"(" + _WORDS + rb")\s*[:=]\s*(" + _NUMBER + rb")(?![\w.:/])", re.IGNORECASE)
 _BARE = re.compile(rb"\s*([A-Za-z][A-Za-z_ ]*?)\s+(" + _NUMBER + rb")\s*", re.IGNORECASE)
 _SECONDS = re.compile(rb"\[?\s*(\d+(?:\.\d+)?)\s?s\s*\]?")
 _DICT_PAIR = re.compile(rb"'([^'\\]{1,200})':\s*'?(" + _NUMBER + rb")'?(?=\s*[,}])", re.IGNORECASE)
-_BAR = re.compile(rb"\|\s*(\d{1,12})/(\d{1,12}) \[")
+_BAR = re.compile(rb"(?:([^\d|%:\r\n]{0,64}):\s{0,4})?\d{1,3}%\|[^|\r\n]{0,400}\|\s{0,8}(\d{1,12})/(\d{1,12}) \[")
+_TRAINING = re.compile(rb"train|step|epoch|iter", re.IGNORECASE)  # of what a training bar is called
 
 
 class LogParser:
@@ -119,12 +125,22 @@ class LogParser:
 
     def _json(self, line: bytes, records: list[Record]) -> None:
         try:
-            record = _json_record(_loads(line))
+            value = _loads(line)
+            record = _json_record(value)
         except (ValueError, RecursionError):
             self._torn_json(line, records)
             return
+        if record is None and isinstance(value, dict):
+            record = self._without_step(value)
         if record:
             records.append(record)
+
+    def _without_step(self, value: dict) -> Record | None:
+        """Reads ``{"loss": 0.5, "epoch": 0.1}``; its step is the progress bar's before it, else its place."""
+        if not any(isinstance(value.get(name), (int, float)) for name in _LOSSES):
+            return None
+        self._dicts += 1
+        return self._bar[0] or self._dicts, {ALIASES.get(name, name): number for name, number in value.items()}
 
     def _torn_json(self, line: bytes, records: list[Record]) -> None:
         """Keeps the whole objects of a line that two writers have mixed."""
@@ -214,8 +230,8 @@ class LogParser:
         if not data:
             return
         if head.group(3):
-            self.total_steps = int(head.group(3))
-        records.append((int(head.group(2)), data))
+            self.total_steps = _count(head.group(3))
+        records.append((_count(head.group(2)), data))
 
     def _pairs(self, text: bytes) -> dict[str, float]:
         data = {}
@@ -249,7 +265,9 @@ class LogParser:
     # ---- Hugging Face Trainer ----------------------------------------------------------------------------
 
     def _progress_bar(self, line: bytes) -> None:
-        for step, total in _BAR.findall(line):
+        for what, step, total in _BAR.findall(line):
+            if what and not _TRAINING.search(what):
+                continue  # loading weights, tokenizing, evaluating: each has a bar of its own
             if int(total) >= self._bar[1]:  # an evaluation has a shorter bar of its own
                 self._bar = (int(step), int(total))
                 self.total_steps = int(total)
@@ -266,6 +284,10 @@ class LogParser:
         if step is None or not math.isfinite(step):
             step = self._bar[0] or self._dicts
         records.append((int(step), data))
+
+
+def _count(text: bytes) -> int:
+    return int(text.replace(b",", b""))
 
 
 def _candidates(chunk: bytes) -> list[bytes]:
@@ -324,10 +346,10 @@ def _json_record(value: object) -> Record | None:
     """Reads verl's ``{"step": n, "data": {...}}`` or a flat object with a step; None for anything else."""
     if not isinstance(value, dict):
         return None
-    step = value.get("step", value.get("_step", value.get("global_step")))
+    step = next((value[name] for name in _STEPS if name in value), None)
     if isinstance(step, bool) or not isinstance(step, (int, float)) or not abs(step) < MAX_STEP:
         return None
     data = value.get("data")
     if not isinstance(data, dict):
-        data = {key: entry for key, entry in value.items() if key not in ("step", "_step")}
+        data = {key: entry for key, entry in value.items() if key not in _STEPS}
     return int(step), data

@@ -134,15 +134,21 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     knobs.warnings += check.warnings
     if knobs.errors or verl is None:
         return
-    knobs.errors += verl.finish(config, model.config if model else {})
-    knobs.facts.append(("verl", "0.9.1", "its own validation has passed"))
+    try:
+        knobs.errors += verl.finish(config, model.config if model else {})
+    except TimeoutError as error:
+        knobs.warnings.append(f"{error}, so the run starts without it; is this host busy?")
+    else:
+        knobs.facts.append(("verl", "0.9.1", "its own validation has " + ("failed" if knobs.errors else "passed")))
 
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
     """GPUs asked for against GPUs there are; the rollout engine against the device."""
     wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
-    if not on_cpu and not there:
+    if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
+        knobs.errors.append(f"DEVICE={knobs['DEVICE']}: {machine.gpu_problem}; mend the driver, or set DEVICE=cpu")
+    elif not on_cpu and not there:
         knobs.errors.append("DEVICE=cuda: no NVIDIA GPU is visible; set DEVICE=cpu, or check nvidia-smi")
     elif not on_cpu and wanted > there:
         knobs.errors.append(

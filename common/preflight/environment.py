@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.plan.machine import GIB
+from common.preflight.gpus import DriverError, nvidia_smi, visible
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import ModelInfo
@@ -214,25 +215,16 @@ def check_ray(knobs: Knobs) -> None:
 
 def gpu_use() -> list[GpuUse]:
     """Free memory of each visible GPU, and the processes that hold the rest."""
-    rows = _smi("--query-gpu=index,uuid,memory.free,memory.total")
-    held = _smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
+    try:
+        rows = visible(nvidia_smi("--query-gpu=index,uuid,memory.free,memory.total"))
+        held = nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
+    except DriverError:  # said by check_hardware
+        return []
     found = []
     for index, uuid, free, total in rows:
-        if names is None or index in names or any(uuid.startswith(name) for name in names if name):
-            holders = tuple(f"{name} (pid {pid}) {size} MiB" for gpu, pid, name, size in held if gpu == uuid)
-            found.append(GpuUse(index, int(free) * 2**20, int(total) * 2**20, holders))
+        holders = tuple(f"{name} (pid {pid}) {size} MiB" for gpu, pid, name, size in held if gpu == uuid)
+        found.append(GpuUse(index, int(free) * 2**20, int(total) * 2**20, holders))
     return found
-
-
-def _smi(query: str) -> list[list[str]]:
-    try:
-        command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return []
-    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 3]
 
 
 def check_gpu_use(knobs: Knobs, gpus: list[GpuUse]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 
 import psutil
 
 from common.plan.machine import Gpus
+from common.preflight.gpus import DriverError, nvidia_smi, visible
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -27,6 +26,7 @@ class Machine:
         planned: It is not this host but one to plan for.
         nodes: How many of it are planned for.
         capability: Compute capability of the least GPU, 8.9 for example; None when it is not known.
+        gpu_problem: Why its driver does not tell of GPUs, empty when it does or there is none.
     """
 
     gpu_memory: tuple[int, ...]
@@ -35,15 +35,20 @@ class Machine:
     planned: bool = False
     nodes: int = 1
     capability: float | None = None
+    gpu_problem: str = ""
 
 
 def this_machine() -> Machine:
     """Look at this host."""
-    gpus = visible_gpus()
+    try:
+        gpus, problem = visible_gpus(), ""
+    except DriverError as error:
+        gpus, problem = [], str(error)
     memory = tuple(int(float(size) * 2**20) for size, _ in gpus)
     capabilities = [float(capability) for _, capability in gpus if NUMBER.fullmatch(capability)]
     free = psutil.virtual_memory().available
-    return Machine(memory, len(os.sched_getaffinity(0)), free, capability=min(capabilities, default=None))
+    capability = min(capabilities, default=None)
+    return Machine(memory, len(os.sched_getaffinity(0)), free, capability=capability, gpu_problem=problem)
 
 
 def planned_machine(gpus: Gpus) -> Machine:
@@ -53,20 +58,13 @@ def planned_machine(gpus: Gpus) -> Machine:
 
 
 def visible_gpus() -> list[tuple[str, str]]:
-    """Memory in MiB and compute capability of each NVIDIA GPU that ``CUDA_VISIBLE_DEVICES`` leaves visible."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,compute_cap", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 3]
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        wanted = [name.strip() for name in chosen.split(",") if name.strip()]
-        rows = [row for name in wanted for row in rows if name == row[0] or row[1].startswith(name)]
-    return [(row[2], row[3]) for row in rows if NUMBER.fullmatch(row[2])]
+    """Memory in MiB and compute capability of each NVIDIA GPU that ``CUDA_VISIBLE_DEVICES`` leaves visible.
+
+    Raises:
+        DriverError: If there is a driver that does not work.
+    """
+    rows = visible(nvidia_smi("--query-gpu=index,uuid,memory.total,compute_cap"))
+    return [(memory, capability) for _, _, memory, capability in rows if NUMBER.fullmatch(memory)]
 
 
 def has_package(name: str) -> bool:

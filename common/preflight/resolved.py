@@ -76,6 +76,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
+    values["KNOBS_AUTO"] = ",".join(knobs.reasons)
     values.update(process_environment(knobs))
     path.write_bytes(b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
 

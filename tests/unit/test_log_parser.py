@@ -177,3 +177,37 @@ def test_faster_than_the_json_module_alone():
     stdlib = seconds(lambda: [json.loads(one) for one in text.splitlines()])
     assert seconds(lambda: parse(text)) < stdlib
     assert seconds(lambda: parse(console_text)) < 3 * stdlib
+
+
+BARS = b"""Loading weights: 100%|##########| 338/338 [00:00<00:00, 1501.33it/s]
+Evaluating: 100%|##########| 900/900 [00:00<00:00, 1501.33it/s]
+ 10%|#         | 10/100 [00:10<01:30,  1.00s/it]
+{'loss': 0.5, 'epoch': 0.1}
+Training:  20%|##        | 20/100 [00:20<01:20,  1.00s/it]
+{'loss': 0.3, 'epoch': 0.2}
+"""
+
+
+def test_only_the_bar_of_the_training_tells_the_step():
+    parser = LogParser()
+    found = [(step, data["loss"]) for step, data in parser.feed(BARS)]
+    assert found == [(10, 0.5), (20, 0.3)] and parser.total_steps == 100
+
+
+def test_thousands_with_commas():
+    parser = LogParser()
+    assert parser.feed(b"Step 1,000/10,000 | Loss: 0.25\n") == [(1000, {"loss": 0.25})] and parser.total_steps == 10_000
+    assert parser.feed(b"Step 3, 100 loss: 2\n")[0][0] == 3
+
+
+@pytest.mark.parametrize("name", ["step", "_step", "global_step", "current_steps", "iteration"])
+def test_what_files_call_the_step(name):
+    assert LogParser().feed(b'{"%s": 7, "loss": 0.5}\n' % name.encode()) == [(7, {"loss": 0.5})]
+
+
+def test_json_without_a_step_is_counted():
+    lines = b'{"loss": 0.5, "lr": 0.1}\n{"note": "x"}\n{"loss": 0.25, "lr": 0.1}\n'
+    assert LogParser().feed(lines) == [
+        (1, {"loss": 0.5, "learning_rate": 0.1}),
+        (2, {"loss": 0.25, "learning_rate": 0.1}),
+    ]

@@ -13,7 +13,9 @@ from common.plan.fit import judge
 from common.plan.machine import GIB, parse_gpus
 from common.plan.memory import Setup
 from common.plan.weights import read_weights
-from common.preflight import environment, machine
+from common.preflight import environment, gpus, machine
+from common.preflight.auto import resolve_hardware
+from common.preflight.checks import check_hardware
 from common.preflight.environment import GpuUse, check_disk, check_gpu_use, check_ports, check_ray, check_variables
 from common.preflight.knobs import read_knobs
 from common.preflight.model import ModelInfo
@@ -51,7 +53,8 @@ def test_nvidia_smi_is_read_as_it_writes(monkeypatch):
     def smi(command, **kwargs):
         return subprocess.CompletedProcess(command, 0, said[command[1].split("=")[0]], "")
 
-    monkeypatch.setattr(environment.subprocess, "run", smi)
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: name)
+    monkeypatch.setattr(gpus.subprocess, "run", smi)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     zero, one = environment.gpu_use()
     assert zero.holders == ("/usr/bin/python (pid 4711) 80000 MiB",) and one.holders == () and one.free == 81000 * 2**20
@@ -67,12 +70,35 @@ def test_nvidia_smi_is_read_as_it_writes(monkeypatch):
     ],
 )
 def test_the_least_compute_capability_counts(monkeypatch, cards, memory, least):
-    monkeypatch.setattr(machine.shutil, "which", lambda name: name)
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: name)
     done = subprocess.CompletedProcess([], 0, cards, "")
-    monkeypatch.setattr(machine.subprocess, "run", lambda *command, **options: done)
+    monkeypatch.setattr(gpus.subprocess, "run", lambda *command, **options: done)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     here = machine.this_machine()
     assert (here.gpu_memory, here.capability) == (memory, least)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "problem"),
+    [
+        (18, "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580", "Failed to init"),
+        (9, "", "exit status 9"),
+        (6, "No devices were found", ""),
+    ],
+)
+def test_a_driver_that_fails_is_not_a_machine_without_gpus(monkeypatch, status, said, problem):
+    """DEVICE=auto must not become the CPU; who asks for the CPU gets it."""
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: name)
+    done = subprocess.CompletedProcess([], status, said, "")
+    monkeypatch.setattr(gpus.subprocess, "run", lambda *command, **options: done)
+    here = machine.this_machine()
+    assert here.gpu_memory == () and problem in here.gpu_problem and bool(problem) == bool(here.gpu_problem)
+    for device, wrong in (("auto", bool(problem)), ("cpu", False)):
+        knobs = knobs_of(DEVICE=device)
+        resolve_hardware(knobs, here)
+        check_hardware(knobs, here)
+        said = [f"nvidia-smi fails: {problem}" in error and "DEVICE=cpu" in error for error in knobs.errors]
+        assert said == [True] * wrong
 
 
 @pytest.mark.parametrize(("capability", "refused"), [(7.0, True), (7.5, True), (8.0, False), (12.0, False)])
