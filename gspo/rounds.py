@@ -27,6 +27,7 @@ from common.run_dir import read_run, update_run, write_atomically
 from common.runner import processes
 from common.runner.attempt import ROOT, describe_run, listen, now
 from common.runner.console import QuietConsole
+from common.runner.terminal import next_steps
 from gspo import harvest, split
 from gspo.curve import JoinedCurve, scores
 from gspo.stages import PREFERENCE, RL, Stage, stage_environment, stages_of
@@ -57,6 +58,17 @@ class Rounds:
         """Run the stages that are not done; returns the exit status for the shell."""
         done = self._open()
         listen(self._on_signal)
+        try:
+            status = self._run_stages(done)
+        except Exception as error:  # the last state is always written
+            update_run(
+                self.run_dir, state="failed", reason=f"{type(error).__name__}: {error}", ended=now(), exit_status=1
+            )
+            raise
+        return self._close(status, done)
+
+    def _run_stages(self, done: dict[str, dict]) -> int:
+        """Run what is not in ``done`` and note it there; returns the exit status."""
         status = 0
         for index, stage in enumerate(self.stages):
             if stage.name in done:
@@ -72,7 +84,7 @@ class Rounds:
             self._tidy(index)
             self.curve.rebuild([self._folder(one) for one in self.stages])
             self._draw()
-        return self._close(status, done)
+        return status
 
     # ---- the run's files ---------------------------------------------------------------------------------
 
@@ -242,7 +254,7 @@ class Rounds:
         try:
             plot_run(self.run_dir)
         except Exception as error:
-            self.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {error}")
+            self.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
     def _say(self, state: str, done: dict[str, dict]) -> None:
         shown = os.path.relpath(self.run_dir, ROOT)
@@ -261,6 +273,8 @@ class Rounds:
                     f"{entry['first']:.3f} -> {entry['last']:.3f}"
                 )
         self.console.print(f"  model   {shown}/model\n  curves  {shown}/charts/metrics.png")
+        for line in next_steps(self.run_dir):
+            self.console.print(escape(line))
 
 
 def main() -> int:

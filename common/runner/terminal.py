@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections import deque
@@ -198,9 +199,8 @@ class Terminal:
         folder = _relative(self.run_dir)
         self.console.print(f"  {'model':<19} {folder}/model")
         self.console.print(f"  {'curves':<19} {folder}/charts/metrics.png")
-        self.console.print("Next:")
-        self.console.print(f"  MODEL_PATH={folder}/model ./grpo/train.sh      # train on from this model")
-        self.console.print(f"  {program('tensorboard')} --logdir {folder}/tensorboard  # every metric, in a browser")
+        for line in next_steps(self.run_dir):
+            self.console.print(escape(line))
 
     def failed(self, status: int) -> str:
         """Print why a run failed; returns the cause."""
@@ -240,6 +240,18 @@ class Terminal:
         if found:
             export = f"{program('python')} -m common.checkpoints merge {_relative(self.run_dir)}"
             self.console.print(f"For its model as it is now:\n  {export}")
+
+
+def next_steps(run_dir: Path) -> list[str]:
+    """What a person does next: compare the model with the one before, and look at the page."""
+    folder, base = _relative(run_dir), read_run(run_dir).get("knobs", {}).get("MODEL_PATH", "demo")
+    models = f"--model_path {shlex.quote(folder)} --compare {shlex.quote(base)}"
+    page = f"{program('python')} monitor/app.py --log_dir {shlex.quote(_relative(run_dir.parent))}"
+    return [
+        "Next:",
+        f"  ./test.sh {models} --batch --greedy --output_file {shlex.quote(f'{folder}/before_and_after.xlsx')}",
+        f"  {page}  # every curve and sample, on http://127.0.0.1:7860",
+    ]
 
 
 def program(name: str) -> str:

@@ -101,9 +101,16 @@ def test_mixed_files_are_sorted(tmp_path):
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 1), (16, 15), (160, 150)])
 def test_some_pairs_are_held_out(count, kept):
-    train, validation = held_out([{"n": number} for number in range(count)])
+    train, validation = held_out([{"prompt": f"What is {number}?", "n": number} for number in range(count)])
     assert len(train) == kept and validation
     assert count == 1 or not [pair for pair in train if pair in validation]
+
+
+def test_pairs_of_one_prompt_are_held_out_together():
+    pairs = [{"prompt": f"What is {number // 4}?", "n": number} for number in range(64)]
+    train, validation = held_out(pairs)
+    assert len(validation) == 4 and len({pair["prompt"] for pair in validation}) == 1
+    assert sorted(pair["n"] for pair in train + validation) == list(range(64))
 
 
 # ---- the harvest -------------------------------------------------------------------------------------------------
