@@ -231,7 +231,10 @@ def test_grpo_reward_that_raises_in_training_names_the_cause(clean_environment, 
 # ---- SFT ---------------------------------------------------------------------------------------------------------
 
 
-SMALL_SFT = {"BATCH_SIZE": 16, "TOTAL_STEPS": 8, "TEST_FREQ": 4, "LR_SCHEDULER": "constant"}
+SMALL_SFT = {
+    **{"BATCH_SIZE": 16, "TOTAL_STEPS": 8, "TEST_FREQ": 4, "LR_SCHEDULER": "constant"},
+    "VAL_DATA": ROOT / "sft" / "data" / "val.parquet",  # all 64 rows are for training
+}
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +296,7 @@ def test_sft_with_a_full_disk_says_so_and_keeps_the_last_checkpoint(train, run_d
             "sft",
             EXPERIMENT_NAME=run_dir.name,
             TRAIN_DATA=small_sft_data,
+            VAL_DATA=SMALL_SFT["VAL_DATA"],
             BATCH_SIZE=16,
             TOTAL_STEPS=4,
             SAVE_FREQ=2,

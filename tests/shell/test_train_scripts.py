@@ -43,10 +43,10 @@ def test_starts_from_any_folder_through_a_link_and_with_spaces(train, tmp_path, 
     folder.mkdir()
     data = folder / "my train.parquet"
     shutil.copy(ROOT / algorithm / "data" / "train.parquet", data)
-    done = train(algorithm, cwd=folder, DRY_RUN=1, TRAIN_DATA="my train.parquet")
+    done = train(algorithm, cwd=folder, DRY_RUN=1, TRAIN_DATA="my train.parquet", VAL_DATA="my train.parquet")
     assert done.returncode == 0, done.stderr
     command = command_in(done.stdout)
-    assert f"data.train_files=['{data}']" in command
+    assert f"data.train_files=['{data}']" in command and f"data.val_files=['{data}']" in command
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
