@@ -185,6 +185,7 @@ def test_grpo_on_two_processes_with_lora_dynamic_sampling_and_an_algorithm_of_on
     assert not any("lora" in name for name in exported.state_dict())
 
 
+@pytest.mark.nightly
 def test_grpo_killed_and_resumed(clean_environment, train, run_dir):
     """Nothing of the run is left within 20 s; started again it goes on, and the curve has no gap and no double step."""
     knobs = {"TOTAL_STEPS": 7, "SAVE_FREQ": 2, "TEST_FREQ": 7, "BATCH_SIZE": 16}
@@ -273,6 +274,7 @@ def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_
         assert resumed[step] == pytest.approx(loss, abs=1e-4), step
 
 
+@pytest.mark.nightly
 def test_sft_on_two_processes_and_with_another_seed(train, run_dir, small_sft_data, whole_sft_curve):
     knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "TOTAL_STEPS": 4, "N_GPUS": 2}
     finish(train, "sft", run_dir, **knobs)
