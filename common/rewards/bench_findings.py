@@ -48,7 +48,7 @@ def _advice(error: str, hit: list[Outcome]) -> str:
         return "the data does not fit the reward: choose another reward, or repair the rows"
     if all(outcome.case.kind in ("empty", "huge", "broken") for outcome in hit):
         return "models do write such answers; give them a score of 0 (verl drops the group of an answer that raises)"
-    return "repair the function; verl drops the whole group of an answer that raises"
+    return "repair the function; an answer that raises counts 0, and above 1% the run ends"
 
 
 def _late(trial: Trial) -> Iterator[Finding]:
