@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dpo.dataset import PreferenceDataset, as_messages
+from common.data.conversation import as_messages
+from dpo.dataset import PreferenceDataset
 from dpo.pairs import PairRecords
 
 ROWS = 20  # at each end
