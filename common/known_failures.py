@@ -112,11 +112,6 @@ KNOWN_FAILURES: tuple[Known, ...] = (
     Known(r"sequence_length=(\d+) is larger than (?:self\.)?max_length=(\d+)",
           "A data row has {0} tokens, more than the limit of {1}.",
           "Raise MAX_LENGTH (SFT, DPO) or MAX_PROMPT_LENGTH (RL), or drop the long rows from TRAIN_DATA."),
-    # verl/utils/dataset/multiturn_sft_dataset.py
-    Known(r"MultiTurnSFTDataset apply_chat_template to each turn",
-          "The chat template changes earlier turns when a conversation grows (Qwen3-style thinking tags), so verl's "
-          "turn-by-turn tokens differ from those of the whole conversation.",
-          "Add data.ignore_input_ids_mismatch=true to the command, or use a model whose template keeps earlier turns."),
     # transformers/tokenization_utils_base.py
     Known(r"tokenizer\.chat_template is not set|does not have a chat template",
           "The model's tokenizer has no chat template; it is probably a base model.",

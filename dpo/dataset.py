@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 from verl.utils.dataset.dataset_utils import SFTTensorCollator
 
-from common.data.conversation import Renderer, RenderError, pair_tokens
+from common.data.conversation import Renderer, RenderError, pair_tokens, thinking_of
 
 BATCH = 512  # rows that are read at once
 
@@ -39,7 +39,7 @@ class PreferenceDataset(Dataset):
 
         files = [parquet_files] if isinstance(parquet_files, str) else parquet_files
         self.tokenizer, self.prompt_limit = tokenizer, config.max_prompt_length
-        self.renderer = Renderer.of(tokenizer, config.get("enable_thinking_default"))
+        self.renderer = Renderer.of(tokenizer, thinking_of(config.get("enable_thinking_default")))
         self.response_limit = config.max_response_length
         self.pairs: list[tuple[list[int], list[int], list[int]]] = []  # prompt, chosen, rejected
         self.rows: list[dict[str, Any]] = []

@@ -20,6 +20,7 @@ TRAIN_DATA="${TRAIN_DATA:-dpo/data/train.parquet}"   # parquet, jsonl, json, csv
 VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts lose their beginning
 MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
+THINKING="${THINKING:-auto}"                         # true learns thoughts | false leaves them out | auto: as the template does
 # ---- Batch ----
 BATCH_SIZE="${BATCH_SIZE:-auto}"                     # pairs per step, over all GPUs
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
@@ -70,6 +71,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   data.val_files="${VAL_DATA}" \
   data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
   data.max_response_length="${MAX_RESPONSE_LENGTH}" \
+  data.enable_thinking_default="${THINKING}" \
   data.train_batch_size="${BATCH_SIZE}" \
   data.max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   model.path="${MODEL_PATH}" \

@@ -18,6 +18,7 @@ MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id
 TRAIN_DATA="${TRAIN_DATA:-sft/data/train.parquet}"   # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
 VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 MAX_LENGTH="${MAX_LENGTH:-auto}"                     # tokens of a whole conversation; longer ones are cut
+THINKING="${THINKING:-auto}"                         # true learns thoughts | false leaves them out | auto: as the template does
 # ---- Batch ----
 BATCH_SIZE="${BATCH_SIZE:-auto}"                     # conversations per step, over all GPUs
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
@@ -59,6 +60,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   data.train_files="${TRAIN_DATA}" \
   data.val_files="${VAL_DATA}" \
   data.max_length="${MAX_LENGTH}" \
+  data.enable_thinking_default="${THINKING}" \
   data.train_batch_size="${BATCH_SIZE}" \
   data.max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   model.path="${MODEL_PATH}" \

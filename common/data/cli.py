@@ -238,17 +238,12 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
 
 def _lengths(arguments: argparse.Namespace, sample: list[dict[str, Any]], console: Console) -> None:
     from common.data.lengths import load_tokenizer, measure, show
-    from common.data.preview import verl_tokens
 
-    tokenizer = load_tokenizer(arguments.model)
-    try:
-        for lengths in measure(tokenizer, arguments.algo, sample):
-            show(console, lengths, arguments.limit)
-        if arguments.algo == "sft":
-            for row in sample[:5]:
-                verl_tokens(row, tokenizer)
-    except ValueError as error:
-        raise DataError(f"--model {arguments.model}: {error}") from error
+    found, refused = measure(load_tokenizer(arguments.model), arguments.algo, sample)
+    for lengths in found:
+        show(console, lengths, arguments.limit)
+    if refused:
+        raise DataError(f"--model {arguments.model}: {len(refused):,} of {len(sample):,} rows: {refused[0]}")
 
 
 def _add_preview(commands: Any) -> None:

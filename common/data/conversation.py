@@ -55,7 +55,7 @@ class UsualEnd:
 
 
 def thinking_of(word: str | None) -> bool | None:
-    """The value of the knob THINKING as the template's switch; None leaves it to the template."""
+    """The knob THINKING as the template's switch; None (for null, or verl's "none") leaves it to the template."""
     return {"true": True, "false": False}.get(str(word).lower())
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.data.conversation import Renderer, pair_tokens
 from common.data.files import DataError
-from common.data.rows import loaded, loaded_tools
+from common.data.turns import RenderError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,53 +67,37 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def render(tokenizer: Any, messages: Any, tools: Any = None, answer_next: bool = False) -> str:
-    """A conversation as the text that the model sees.
-
-    Raises:
-        ValueError: If the chat template refuses it.
-    """
-    from jinja2 import TemplateError
-
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    try:
-        return tokenizer.apply_chat_template(
-            loaded(messages), tools=loaded_tools(tools), tokenize=False, add_generation_prompt=answer_next
-        )
-    except (TemplateError, TypeError) as error:
-        raise ValueError(f"the chat template refuses it: {error}") from error
-
-
-def measure(tokenizer: Any, algorithm: str, rows: Iterable[dict[str, Any]]) -> list[Lengths]:
+def measure(tokenizer: Any, algorithm: str, rows: Iterable[dict[str, Any]]) -> tuple[list[Lengths], list[str]]:
     """Measure rows in verl's form.
 
     Returns:
-        For sft one entry, else the prompts; for dpo the longer of the two answers as well.
-
-    Raises:
-        ValueError: If the chat template refuses a row.
+        For sft one entry, else the prompts, for dpo the longer of the two answers as well; and why rows cannot be
+        shown by the chat template.
     """
-    prompts: list[str] = []
-    answers: list[tuple[str, str]] = []
+    renderer = Renderer.of(tokenizer)
+    texts: list[str] = []
+    pairs: list[tuple[int, int]] = []
+    refused: list[str] = []
     for row in rows:
-        if algorithm == "sft":
-            prompts.append(render(tokenizer, row["messages"], row.get("tools")))
-            continue
-        prompts.append(render(tokenizer, row["prompt"], row.get("tools"), answer_next=True))
-        if algorithm == "dpo":
-            answers.append((_text(row["chosen"]), _text(row["rejected"])))
+        try:
+            if algorithm == "dpo":
+                prompt, *answers = pair_tokens(renderer, tokenizer, row)
+                pairs.append((len(prompt), max(map(len, answers))))
+            elif algorithm == "sft":
+                thinking = row.get("enable_thinking")
+                texts.append(renderer.render(row["messages"], row.get("tools"), thinking).text)
+            else:
+                texts.append(renderer.text(row["prompt"], row.get("tools"), answer_next=True))
+        except RenderError as error:
+            refused.append(str(error))
     if algorithm == "sft":
-        return [Lengths("conversation", "MAX_LENGTH", count(tokenizer, prompts))]
-    found = [Lengths("prompt", "MAX_PROMPT_LENGTH", count(tokenizer, prompts))]
-    if algorithm == "dpo":
-        both = zip(*(count(tokenizer, list(side)) for side in zip(*answers, strict=True)), strict=True)
-        found.append(Lengths("answer", "MAX_RESPONSE_LENGTH", [max(pair) + 1 for pair in both]))  # and its end token
-    return found
-
-
-def _text(messages: Any) -> str:
-    return messages if isinstance(messages, str) else "".join(message["content"] for message in messages)
+        found = [Lengths("conversation", "MAX_LENGTH", count(tokenizer, texts))]
+    elif algorithm == "dpo":
+        parts = (("prompt", "MAX_PROMPT_LENGTH"), ("answer", "MAX_RESPONSE_LENGTH"))
+        found = [Lengths(*part, [pair[side] for pair in pairs]) for side, part in enumerate(parts)]
+    else:
+        found = [Lengths("prompt", "MAX_PROMPT_LENGTH", count(tokenizer, texts))]
+    return [part for part in found if part.tokens], refused
 
 
 def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:

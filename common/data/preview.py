@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
+from common.data.conversation import SIDES, Renderer, pair_tokens
 from common.data.convert import Source
 from common.data.files import DataError
-from common.data.lengths import render
 from common.data.readers import place_word
+from common.data.self_play import is_pair
 from common.data.validate import problem_of, row_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ LEARNT, CONTEXT = "black on green", "dim"
 def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, rows: int, max_chars: int) -> None:
     """Print the first rows as the model sees them.
 
-    For sft the tokens and the loss mask are those of verl's own dataset.
+    For sft and dpo the tokens and what is learnt of them are those of the datasets that train.
 
     Args:
         console: Where to print.
@@ -64,57 +63,25 @@ def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, ro
 def _parts(algorithm: str, row: dict[str, Any], tokenizer: Any) -> list[tuple[str, Text, int]]:
     from rich.text import Text
 
+    renderer = Renderer.of(tokenizer)
     if algorithm == "sft":
-        ids, mask = verl_tokens(row, tokenizer)
+        ids, mask = renderer.tokens(tokenizer, row["messages"], row.get("tools"), row.get("enable_thinking"))
         return [("conversation", masked_text(ids, mask, tokenizer), len(ids))]
-    prompt = render(tokenizer, row["prompt"], row.get("tools"), answer_next=True)
-    parts = [("prompt", _marked(prompt, False), _count(tokenizer, prompt))]
-    if algorithm == "dpo":
-        for side in ("chosen", "rejected"):
-            text = row[side] if isinstance(row[side], str) else "".join(message["content"] for message in row[side])
-            parts.append((side, _marked(text, True), _count(tokenizer, text)))
-        return parts
+    if algorithm == "dpo" or (algorithm == "gspo" and is_pair(row)):
+        prompt, *answers = pair_tokens(renderer, tokenizer, row)
+        parts = [("prompt", _marked(tokenizer.decode(prompt), False), len(prompt))]
+        sides = zip(SIDES, answers, strict=True)
+        return parts + [(side, _marked(tokenizer.decode(ids), True), len(ids)) for side, ids in sides]
+    prompt = renderer.text(row["prompt"], row.get("tools"), answer_next=True)
     truth = str(row["reward_model"]["ground_truth"])
-    return [*parts, ("ground truth (never shown to the model)", Text(truth), _count(tokenizer, truth))]
+    return [
+        ("prompt", _marked(prompt, False), _count(tokenizer, prompt)),
+        ("ground truth (never shown to the model)", Text(truth), _count(tokenizer, truth)),
+    ]
 
 
 def _count(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def verl_tokens(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Token ids and loss mask of a conversation from verl's own dataset.
-
-    Raises:
-        ValueError: If verl refuses the row, as it does for templates that render a turn differently alone.
-    """
-    import tempfile
-    from pathlib import Path
-
-    from omegaconf import OmegaConf
-
-    from common.data.rows import stored_row
-    from common.data.table import Shape, TableWriter
-    from common.data.verl_datasets import SFTDataset
-
-    shape = Shape()
-    stored = stored_row(row)
-    shape.grow([stored])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "row.parquet"
-        writer = TableWriter(file, shape.schema())
-        writer.write([stored])
-        writer.close()
-        config = OmegaConf.create({"pad_mode": "no_padding", "max_length": 10**9, "truncation": "right"})
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # verl prints the number of rows
-                item = SFTDataset(str(file), tokenizer, config)[0]
-        except AssertionError as error:
-            raise ValueError(
-                f"verl refuses it: the chat template renders a turn differently alone than in the conversation; "
-                f"set data.ignore_input_ids_mismatch=true if that is meant ({str(error)[:80]})"
-            ) from error
-    return item["input_ids"].tolist(), item["loss_mask"].tolist()
 
 
 def masked_text(ids: list[int], mask: list[int], tokenizer: Any) -> Text:

@@ -15,7 +15,7 @@ from verl.utils.dataset.dataset_utils import DatasetPadMode
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from common.data.conversation import Renderer, RenderError
+from common.data.conversation import Renderer, RenderError, thinking_of
 from common.data.rows import loaded
 
 
@@ -41,7 +41,9 @@ class SFTDataset(MultiTurnSFTDataset):
                 chosen = np.random.default_rng(self.seed).choice(total, size=self.max_samples, replace=False)
             self.table = self.table.take(chosen)
         self.table = self.table.combine_chunks()
-        self.renderer = Renderer.of(self.tokenizer, self.enable_thinking_default, **self.apply_chat_template_kwargs)
+        self.renderer = Renderer.of(
+            self.tokenizer, thinking_of(self.enable_thinking_default), **self.apply_chat_template_kwargs
+        )
         print(f"conversations: {len(self.table)} of {total}")
 
     def __len__(self) -> int:

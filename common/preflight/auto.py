@@ -129,6 +129,7 @@ def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int], a
         lengths: Tokens of the sampled rows, for sft of whole conversations, else of prompts; empty when not known.
         answers: For dpo, tokens of the longer answer of each row.
     """
+    knobs.resolve("THINKING", "null", "as the chat template does it")
     demo = model is not None and model.is_demo
     context = model.context if model and model.context else math.inf
     if "MAX_LENGTH" in knobs:

@@ -14,6 +14,7 @@ from common.preflight import (
     extensions,
     launch_data,
     method,
+    rendering,
     reward,
     self_play,
     size_checks,
@@ -76,10 +77,11 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
     rows = sum(file.rows for file in train)
     tools = extensions.read_tools(knobs, model)
-    lengths, answers = data_checks.measure(knobs, model, train + validation, tools)
-    auto.resolve_lengths(knobs, model, lengths, answers)
+    measured = rendering.measure(knobs, model, {"TRAIN_DATA": train, "VAL_DATA": validation}, tools)
+    auto.resolve_lengths(knobs, model, measured.lengths, measured.answers)
+    rendering.check_taught(knobs, measured)
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
-        rows = int(rows * auto.share_that_fits(lengths, knobs.number("MAX_PROMPT_LENGTH")))
+        rows = int(rows * auto.share_that_fits(measured.lengths, knobs.number("MAX_PROMPT_LENGTH")))
     extensions.check_adapter(knobs)
     extensions.check_targets(knobs, model)
     auto.resolve_optimisation(knobs, model)

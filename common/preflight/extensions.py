@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from common.plan.weights import read_weights
+from common.preflight.chat_template import token_lengths
 from common.preflight.knobs import ROOT, Knobs
-from common.preflight.model import ModelInfo, token_lengths
+from common.preflight.model import ModelInfo
 
 ASK = [{"role": "user", "content": "2 + 2?"}]
 

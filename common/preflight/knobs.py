@@ -114,6 +114,7 @@ RULES: dict[str, Rule] = {
     "DEVICE": Rule("choice", choices=("cuda", "cpu"), auto=True),
     "N_GPUS": _count(),
     "NNODES": _count(auto=False),
+    "THINKING": Rule("choice", choices=("true", "false"), auto=True),
     "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa", "sdpa_varlen"), auto=True),
     "OFFLOAD": Rule("choice", choices=(*SWITCH, "full"), auto=True),
     "ROLLOUT_ENGINE": Rule("choice", choices=("vllm", "sglang", "hf"), auto=True),

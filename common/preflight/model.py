@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,59 +133,3 @@ def read_chat_template(folder: Path) -> str | None:
     if isinstance(template, list):  # several named templates
         template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
     return template
-
-
-def token_lengths(
-    model: ModelInfo, conversations: Iterable[tuple[list[dict[str, Any]], list[dict] | None]], answer_next: bool
-) -> list[int]:
-    """Tokens of each conversation under the model's chat template.
-
-    Args:
-        model: A model on disk with a fast tokenizer.
-        conversations: Pairs of messages (``role``, ``content``) and descriptions of tools, or None.
-        answer_next: Add the tokens that open the assistant's answer (prompts), or not (whole conversations).
-
-    Raises:
-        ValueError: If the tokenizer has no ``tokenizer.json`` or the template refuses a row.
-    """
-    file = Path(model.path) / "tokenizer.json"
-    if not file.is_file():
-        raise ValueError("no tokenizer.json")
-    from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False)
-    environment.globals["raise_exception"] = _raise_template_error
-    special = _special_tokens(Path(model.path))
-    try:
-        template = environment.from_string(model.chat_template or "")
-        texts = [
-            template.render(messages=messages, tools=tools, add_generation_prompt=answer_next, **special)
-            for messages, tools in conversations
-        ]
-    except (TemplateError, TypeError) as error:
-        raise ValueError(f"the chat template refuses a row: {error}") from error
-    return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-
-def _raise_template_error(message: str) -> None:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    settings = folder / "tokenizer_config.json"
-    if not settings.is_file():
-        return {}
-    read = json.loads(settings.read_text(encoding="utf-8"))
-    tokens = {}
-    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        token = read.get(name)
-        if token:
-            tokens[name] = token if isinstance(token, str) else token.get("content", "")
-    return tokens

@@ -131,7 +131,7 @@ def test_preview_of_the_other_rows(tmp_path, capsys, algorithm):
     assert main(["preview", str(path), "--algo", algorithm]) == 0
     out = capsys.readouterr().out
     assert "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant" in out and "good" in out
-    assert ("⟦bad⟧" in out) == (algorithm == "dpo")
+    assert ("⟦bad<|im_end|>⟧" in out) == (algorithm == "dpo")  # with the end token, as the trainer learns it
 
 
 def test_stats(tmp_path, capsys):

@@ -290,8 +290,6 @@ KNOWN_CASES = [
     ("ValueError: sequence_length=17 is larger than self.max_length=8", "has 17 tokens, more than the limit of 8",
      "MAX_LENGTH"),
     ("NotImplementedError: sequence_length=900 is larger than max_length=512", "has 900 tokens", "MAX_PROMPT_LENGTH"),
-    ("AssertionError: MultiTurnSFTDataset apply_chat_template to each turn separately and concat `input_ids` as a "
-     "whole sequence", "chat template changes earlier turns", "ignore_input_ids_mismatch"),
     ("ValueError: Cannot use chat template functions because tokenizer.chat_template is not set and no template "
      "argument was passed!", "no chat template", "instruct"),
     ("KeyError: 'key \"rm_scores\" not found in TensorDict with keys [\\'data_source\\']'", "returned None",

@@ -14,9 +14,10 @@ from common.demo_model import DEMO_MODEL_DIR
 from common.plan.machine import GIB, parse_gpus
 from common.preflight import auto, checks, run_name
 from common.preflight.auto import DEMO_STEPS
+from common.preflight.chat_template import token_lengths
 from common.preflight.knobs import RULES, check_value, misspelt, read_block, read_knobs
 from common.preflight.machine import Machine, planned_machine
-from common.preflight.model import ModelInfo, read_model, token_lengths
+from common.preflight.model import ModelInfo, read_model
 from common.preflight.resolved import hydra_list, write_resolved
 from common.run_dir import read_metrics, update_run
 from common.runner.attempt import Attempt
@@ -283,13 +284,87 @@ def test_lengths_equal_the_tokenizers_own(tmp_path):
 
 def test_limits_that_are_auto_stay_within_the_model(check, tmp_path):
     long = [
-        {"messages": [{"role": "user", "content": f"{n} " * 3000}, {"role": "assistant", "content": "x"}]}
+        {"messages": [{"role": "user", "content": f"Count {n}."}, {"role": "assistant", "content": f"{n} " * 3000}]}
         for n in range(70)
     ]
     pq.write_table(pa.Table.from_pylist(long), tmp_path / "long.parquet")
     knobs = check("sft", TRAIN_DATA=str(tmp_path / "long.parquet"))
     assert knobs.errors == [] and knobs.number("MAX_LENGTH") == 2048
     assert "70 are longer than this and will be cut" in knobs.reasons["MAX_LENGTH"]
+
+
+def test_rows_cut_before_what_is_learnt_are_found(check, tmp_path):
+    """A limit below the first learnt token trains on nothing; one that some rows need is said."""
+    rows = [
+        {"messages": [{"role": "user", "content": "1 " * (300 if n < 5 else 3)}, {"role": "assistant", "content": "x"}]}
+        for n in range(70)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    path = str(tmp_path / "rows.parquet")
+    error = only_error(check("sft", TRAIN_DATA=path, VAL_DATA=path, MAX_LENGTH="8", TOKENS_PER_GPU="4096"))
+    assert error.startswith("MAX_LENGTH=8: 140 of 140 rows looked at have no token that is learnt within it; raise it")
+    knobs = check("sft", TRAIN_DATA=path, VAL_DATA=path, MAX_LENGTH="64")
+    assert knobs.errors == []
+    assert any("MAX_LENGTH=64: 10 of 140 rows looked at have no token" in warning for warning in knobs.warnings)
+
+
+def test_pairs_that_are_equal_after_the_cut_are_found(check, tmp_path):
+    rows = [{"prompt": f"Count to {n}.", "chosen": "1 " * 40 + "a", "rejected": "1 " * 40 + "b"} for n in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    path = str(tmp_path / "rows.parquet")
+    error = only_error(check("dpo", TRAIN_DATA=path, VAL_DATA=path, MAX_RESPONSE_LENGTH="16"))
+    assert "MAX_RESPONSE_LENGTH=16: 80 of 80 rows looked at have no difference between the two answers" in error
+    assert check("dpo", TRAIN_DATA=path, VAL_DATA=path, MAX_RESPONSE_LENGTH="256").errors == []
+
+
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}<|{{ m.role }}|>{{ m.content }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo", "dpo"])
+def test_a_row_that_the_template_cannot_show_is_named_with_the_rule(check, tmp_path, algorithm):
+    model = shutil.copytree(DEMO_MODEL_DIR, tmp_path / "model")
+    (model / "chat_template.jinja").write_text(ALTERNATING)
+    said = [{"role": "user", "content": "What is 1 + 2?"}]
+    bad, good = [{"role": "system", "content": "Be brief."}, *said], said
+    answer = {"role": "assistant", "content": "3"}
+    rows = []
+    for number in range(40):
+        prompt = bad if number == 6 else good
+        rows.append(
+            {"messages": [*prompt, answer]}
+            if algorithm == "sft"
+            else {"prompt": prompt, "chosen": "3", "rejected": "4"}
+            if algorithm == "dpo"
+            else {"prompt": prompt, "data_source": "x", "reward_model": {"ground_truth": "3"}}
+        )
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[:6] + rows[7:]), tmp_path / "good.parquet")
+    path, fine = str(tmp_path / "rows.parquet"), str(tmp_path / "good.parquet")
+    error = only_error(check(algorithm, MODEL_PATH=str(model), TRAIN_DATA=path, VAL_DATA=fine, PREFLIGHT="fast"))
+    assert f"TRAIN_DATA={path}: row 7: the chat template cannot show it: roles must alternate" in error
+    assert "1 of 40 rows" in error and "leave out such rows" in error
+
+
+def test_thoughts_that_the_template_does_not_show_are_said(check, tmp_path):
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} + 1?"},
+                {"role": "assistant", "content": str(n + 1), "reasoning_content": f"{n} and one more."},
+            ]
+        }
+        for n in range(70)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    path = str(tmp_path / "rows.parquet")
+    knobs = check("sft", TRAIN_DATA=path, VAL_DATA=path)
+    assert any("leaves out thoughts of the last turn in 70 of 70 rows" in warning for warning in knobs.warnings)
+    without = check("sft", TRAIN_DATA=path, VAL_DATA=path, THINKING="false")
+    assert without.errors == [] and not any("leaves out" in warning for warning in without.warnings)
 
 
 def test_prompts_over_the_limit_are_counted(check):
