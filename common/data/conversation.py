@@ -21,8 +21,8 @@ from common.data.turns import PROBE, THOUGHT, Message, RenderError, Talk, said
 THINKING = ("auto", "true", "false")
 SIDES = ("chosen", "rejected")
 SAMPLE = "\ue001"  # an answer that stands in no text and is not `PROBE`
-# <|im_end|>, <｜end▁of▁sentence｜>, </s>, <end_of_turn>, [/INST]; words between a mark's pieces stay apart
-MARK = re.compile(r"(<[|｜]?/?[^<>\s]{1,60}?[|｜]?>|\[/?[A-Z_]{2,}\]|\n)")
+# <|im_end|>, <｜end▁of▁sentence｜>, </s>, <end_of_turn>, [/INST], [|endofturn|]; words between marks stay apart
+MARK = re.compile(r"(<[|｜]?/?[^<>\s]{1,60}?[|｜]?>|\[/?[A-Z_]{2,}\]|\[\|[^\[\]\s]{1,60}\|\]|\n)")
 SWITCHES = ("enable_thinking", "thinking")  # Qwen3, GLM, SmolLM3; DeepSeek-V3.1, Granite
 
 Render = Callable[..., str]
@@ -67,10 +67,14 @@ class Renderer:
             jinja2 error or TypeError for what it cannot show.
         thinking: True or False set the template's switch; False leaves thoughts out of the messages too.
         special: The tokenizer's special tokens, which end turns though they look like no known mark.
+        end_token: The tokenizer's end token; nothing behind it is learnt.
     """
 
-    def __init__(self, template: Render, thinking: bool | None = None, special: Sequence[str] = ()):
-        self.template, self.thinking, self.special = template, thinking, tuple(token for token in special if token)
+    def __init__(
+        self, template: Render, thinking: bool | None = None, special: Sequence[str] = (), end_token: str | None = None
+    ):
+        self.template, self.thinking, self.end_token = template, thinking, end_token
+        self.special = tuple(token for token in special if token)
 
     @classmethod
     def of(cls, tokenizer: Any, thinking: bool | None = None, **options: Any) -> Renderer:
@@ -82,7 +86,8 @@ class Renderer:
         def template(messages: list[Message], **more: Any) -> str:
             return tokenizer.apply_chat_template(messages, tokenize=False, **{**options, **more})
 
-        return cls(template, thinking, getattr(tokenizer, "all_special_tokens", ()))
+        end_token = getattr(tokenizer, "eos_token", None)
+        return cls(template, thinking, getattr(tokenizer, "all_special_tokens", ()), end_token)
 
     def text(self, messages: Any, tools: Any = None, answer_next: bool = False, thinking: bool | None = None) -> str:
         """A conversation as the model sees it.

@@ -140,6 +140,7 @@ class Talk:
             pieces = self.renderer.marks(shared)
             if not any(self.renderer.is_mark(piece) for piece in pieces):  # gpt-oss: the last turn ends in its own way
                 shared = self._to_first_mark(tail)
+            shared = self._to_end_token(shared)
             return content_end + len(shared), bool(shared.strip())
         # No end of its own: inference stops at the mark that begins the next turn, where there is one.
         gap = tail[len(shared) :] if not last else ""
@@ -157,6 +158,12 @@ class Talk:
             if self.renderer.is_mark(piece):
                 return made
         return ""
+
+    def _to_end_token(self, tail: str) -> str:
+        """Up to the tokenizer's end token, where it is there: Command A opens the next turn right behind it."""
+        token = self.renderer.end_token
+        at = tail.find(token) if token else -1
+        return tail if at < 0 else tail[: at + len(token)]
 
     def _common(self, one: str, two: str) -> str:
         made = ""

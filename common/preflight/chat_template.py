@@ -80,7 +80,7 @@ def renderer_of(model: ModelInfo, tokenizer: FolderTokenizer, thinking: bool | N
     def write(messages: list[dict[str, Any]], **options: Any) -> str:
         return template.render(messages=messages, **{**tokens, **options})
 
-    return Renderer(write, thinking, tokenizer.special)
+    return Renderer(write, thinking, tokenizer.special, tokens["eos_token"] or None)
 
 
 def token_lengths(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from common.data.conversation import Renderer, RenderError
+from common.data.conversation import Renderer, RenderError, pair_tokens
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "data" / "chat_templates"
 MODEL = Path(__file__).resolve().parents[2] / "common" / "demo_model" / "model"
@@ -168,3 +168,46 @@ def test_the_sft_dataset_gives_what_the_renderer_says(tmp_path: Path) -> None:
     config = SimpleNamespace(get=lambda key, default=None: {"pad_mode": "no_padding"}.get(key, default))
     item = SFTDataset(str(tmp_path / "a.parquet"), tokenizer, config)[1]
     assert tokenizer.decode(item["input_ids"][item["loss_mask"].bool()]) == "Answer one.<end_of_turn>"
+
+
+OPENS_THE_NEXT = (
+    "{% for m in messages %}<|S|><|{{ m.role }}|>{{ m.content }}<|E|>{% endfor %}<|S|>"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_a_mark_that_opens_the_next_turn_is_not_learnt() -> None:
+    """Command A writes it behind the last answer too; the tokenizer's end token says where the answer ends."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer.chat_template, tokenizer.eos_token = OPENS_THE_NEXT, "<|E|>"
+    rendered = Renderer.of(tokenizer).render(TALK[:4])
+    assert [rendered.text[start:end] for start, end in rendered.spans] == ["Answer one.<|E|>", "Answer two.<|E|>"]
+
+
+def test_marks_in_brackets_end_a_turn() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer.chat_template = (
+        "{% for m in messages %}[|{{ m.role }}|]{{ m.content }}{% if m.role == 'assistant' %}[|endofturn|]{% endif %}\n"
+        "{% endfor %}{% if add_generation_prompt %}[|assistant|]{% endif %}"
+    )
+    rendered = Renderer.of(tokenizer).render(TALK[:4])
+    learnt = [rendered.text[start:end] for start, end in rendered.spans]
+    assert learnt == ["Answer one.[|endofturn|]", "Answer two.[|endofturn|]"] and not rendered.endless
+
+
+def test_what_a_template_leaves_out_is_told() -> None:
+    qwen3, gptoss = Renderer.of(tokenizer_of("qwen3")), Renderer.of(tokenizer_of("llama3_1"))
+    assert qwen3.render(THOUGHTS).lost == {"thoughts of earlier turns"}
+    assert qwen3.render(THOUGHTS[2:]).lost == set()
+    assert Renderer.of(tokenizer_of("llama3")).render(THOUGHTS[2:]).lost == {"thoughts of the last turn"}
+    beside = [CALLS[0], {**CALLS[1], "content": "I will add."}, *CALLS[2:]]
+    assert gptoss.render(beside, [TOOL]).lost == {"text beside a tool call"}
+    assert qwen3.render(beside, [TOOL]).lost == set()
+
+
+def test_a_pair_shares_its_prompt_and_learns_both_answers() -> None:
+    tokenizer = tokenizer_of("qwen2_5")
+    row = {"prompt": "Ask one.", "chosen": "Good.", "rejected": [said("assistant", "Bad.")]}
+    prompt, chosen, rejected = pair_tokens(Renderer.of(tokenizer), tokenizer, row)
+    assert tokenizer.decode(prompt).endswith("Ask one.<|im_end|>\n<|im_start|>assistant\n")
+    assert (tokenizer.decode(chosen), tokenizer.decode(rejected)) == ("Good.<|im_end|>", "Bad.<|im_end|>")
