@@ -22,13 +22,14 @@ LINES_TRIED = 100  # to tell JSON lines whose first is broken from a file that i
 # pandas writes NaN where a table has nothing, so a row with it has nothing there.
 _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _DECODER = json.JSONDecoder(parse_constant=_CONSTANTS.get)
+_SPEAKERS = {"role", "from"}  # keys of a message
 _PLAIN = {str, int, bool, type(None)}
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 
 def json_rows(path: Path, packed: bool, encoding: str | None, say: Say) -> Iterator[Record]:
     """Yield the rows of a JSON or JSON lines file; see ``readers.read_records``."""
-    if _starts_with_list(path, packed, encoding):
+    if _starts_with_list(path, packed, encoding) and not _is_a_conversation_a_line(path, packed, encoding):
         yield from _values(path, _Buffer(files.text_chunks(path, packed, encoding)), say)
         return
     if not _has_a_row_on_its_first_line(path, packed, encoding):
@@ -56,6 +57,23 @@ def _starts_with_list(path: Path, packed: bool, encoding: str | None) -> bool:
         if text := piece.lstrip(WHITE):
             return text[0] == "["
     return False
+
+
+def _is_a_conversation_a_line(path: Path, packed: bool, encoding: str | None) -> bool:
+    """Whether each of the first two lines is a list of messages; one alone is a list of rows."""
+    lines = (line for line in _byte_lines(path, packed, encoding) if line.strip())
+    try:
+        records = [_line(1, line) for line in islice(lines, 2)]
+    except DataError:  # a list on one line, longer than a row may be
+        return False
+    return len(records) == 2 and all(record.row is not None and "messages" in record.row for record in records)
+
+
+def _row_of(value: Any) -> dict[str, Any] | None:
+    """An object as it is, a list of messages as the row that holds them; None for all else."""
+    if isinstance(value, list) and value and all(type(one) is dict and _SPEAKERS & one.keys() for one in value):
+        return {"messages": value}
+    return value if isinstance(value, dict) else None
 
 
 def _has_a_row_on_its_first_line(path: Path, packed: bool, encoding: str | None) -> bool:
@@ -100,7 +118,7 @@ def _lines(path: Path, packed: bool, encoding: str | None, say: Say) -> Iterator
                 yield _line(number, line)
             continue
         if type(row) is not dict:
-            yield Record(number, None, f"holds {_name(row)}; each line must be an object {{...}}")
+            yield _line(number, line)
         elif not _PLAIN.issuperset(map(type, row.values())) and b"0" * 19 in line.translate(_DIGITS):
             yield _line(number, line)  # orjson makes floats of integers above 64 bits
         else:
@@ -120,9 +138,10 @@ def _line(number: int, line: bytes) -> Record:
         return Record(number, None, f"is not JSON: {error.msg} at character {error.colno}")
     except ValueError as error:  # an integer of thousands of digits
         return Record(number, None, f"is not JSON: {error}")
-    if not isinstance(row, dict):
+    made = _row_of(row)
+    if made is None:
         return Record(number, None, f"holds {_name(row)}; each line must be an object {{...}}")
-    return Record(number, row)
+    return Record(number, made)
 
 
 def _name(value: Any) -> str:
@@ -182,7 +201,7 @@ def _values(path: Path, buffer: _Buffer, say: Say) -> Iterator[Record]:
     first, line = True, 1
     while (mark := buffer.peek()) and mark != "]":
         line = buffer.line
-        row = _object(path, buffer)
+        row = _object(path, buffer, in_list)
         if first and not in_list and not buffer.peek():
             yield from rows_of_object(path, Record(line, row), say)
             return
@@ -201,14 +220,18 @@ def _found(buffer: _Buffer) -> str:
     return f", found {buffer.text[buffer.at : buffer.at + 20]!r}" if buffer.peek() else "; the file may be cut off"
 
 
-def _object(path: Path, buffer: _Buffer) -> dict[str, Any]:
-    """The object at the buffer's place."""
-    if buffer.peek() != "{":
+def _object(path: Path, buffer: _Buffer, lists: bool = False) -> dict[str, Any]:
+    """The object at the buffer's place; with ``lists`` also a list of messages."""
+    mark = buffer.peek()
+    if mark != "{" and not (lists and mark == "["):
         raise DataError(f"{path}: line {buffer.line}: expected a row {{...}}{_found(buffer)}")
     size = MIB
     while True:
         try:
-            row, buffer.at = _DECODER.raw_decode(buffer.text, buffer.at)
+            value, end = _DECODER.raw_decode(buffer.text, buffer.at)
+            if (row := _row_of(value)) is None:
+                raise DataError(f"{path}: line {buffer.line}: expected a row {{...}}{_found(buffer)}")
+            buffer.at = end
             return row
         except RecursionError:
             raise DataError(f"{path}: line {buffer.line}: is nested too deeply") from None

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from common.data.messages import RowError, text_of
+from common.data.rankings import MARKS, as_pair
 
 QUESTIONS = ("question", "problem", "prompt", "query", "instruction", "input")
 WORKED = ("response", "output", "completion", "solution")  # whole answers
@@ -153,6 +154,8 @@ def view_of(row: dict[str, Any], columns: Columns) -> View:
     Raises:
         RowError: If a column that the user named is not there.
     """
+    if any(mark in row for mark in MARKS) and not columns.given():
+        row = as_pair(row)
     plan = _plan(tuple(row), columns)
     if plan.shared and type(row[plan.plain[0]]) is type(row[plan.plain[1]]) is str:
         return plan.shared

@@ -228,3 +228,22 @@ def test_what_is_missing_is_named(row, words):
 def test_dpo_needs_pairs():
     with pytest.raises(RowError, match="dpo learns from pairs"):
         pair({"question": "Q", "answer": "A"})
+
+
+@pytest.mark.parametrize(
+    ("row", "chosen", "rejected"),
+    [
+        ({"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 1}, "b", "a"),
+        ({"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 0.0}, "a", "b"),
+        ({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "model_b"}, "b", "a"),
+        ({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "A"}, "a", "b"),
+    ],
+)
+def test_two_answers_and_a_mark_are_a_pair(row, chosen, rejected):
+    made = make_row(read_example(row, Columns()), RowOptions("dpo", "x"), 0)
+    assert (made["chosen"][0]["content"], made["rejected"][0]["content"]) == (chosen, rejected)
+
+
+def test_a_tie_is_no_pair():
+    with pytest.raises(RowError, match="winner: 'tie' names neither response_a nor response_b"):
+        read_example({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "tie"}, Columns())

@@ -341,3 +341,18 @@ def test_xlsx_bomb(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_RATIO", 2)
     with pytest.raises(DataError, match="as zip bombs do"):
         list(read_records(path))
+
+
+TALKS = [
+    '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]',
+    '[{"from": "human", "value": "c"}]',
+]
+
+
+@pytest.mark.parametrize("text", ["\n".join(TALKS), f"[{', '.join(TALKS)}]", f"[\n{TALKS[0]},\n{TALKS[1]}\n]\n"])
+def test_lists_of_messages_are_rows(tmp_path, text):
+    """One conversation a line, or a list of conversations."""
+    path = tmp_path / "talks.jsonl"
+    path.write_text(text)
+    rows = [record.row for record in read_records(path)]
+    assert rows == [{"messages": json.loads(talk)} for talk in TALKS]
