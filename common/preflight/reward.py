@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.rewards.bench import Outcome, Target, Trial, call_each
-from common.rewards.bench_data import FORMS, Case
+from common.rewards.bench_data import FORMS, Case, answers_of
 from common.rewards.worker import WorkerNotStarted
 
 ROWS = 3  # rows that are tried, each with its ground truth as the answer and with an empty answer
@@ -63,7 +63,8 @@ def reward_kwargs(overrides: list[str]) -> dict[str, Any]:
 
 def _cases(number: int, row: dict[str, Any]) -> list[Case]:
     truth = row["reward_model"]["ground_truth"]
-    answers = {"N": str(truth), "#### N": FORMS["#### N"].format(truth), "empty": ""}
+    right = next(iter(answers_of(truth)), "")
+    answers = {"N": right, "#### N": FORMS["#### N"].format(right), "empty": ""}
     extra = {"prompt": row.get("prompt"), **(row.get("extra_info") or {})}  # as common.data.verl_datasets adds it
     return [Case(number, "trial", form, text, truth, row["data_source"], extra) for form, text in answers.items()]
 
