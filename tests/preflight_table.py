@@ -201,7 +201,7 @@ BAD = {
     "SFT data for RL": bad("grpo", "ground_truth='yes'", TRAIN_DATA="{tmp}/sft.parquet"),
     "RL data for SFT": bad("sft", "TRAIN_DATA|messages", TRAIN_DATA="{tmp}/good.parquet"),
     "all prompts too long": bad("grpo", "MAX_PROMPT_LENGTH=3|raise it", MAX_PROMPT_LENGTH="3"),
-    "validation below a batch": bad("sft", "VAL_DATA has 3 rows", VAL_DATA="{tmp}/sft-few.parquet", BATCH_SIZE="16"),
+    "validation below a batch": bad("sft", "VAL_DATA=|: has 3 rows", VAL_DATA="{tmp}/sft-few.parquet", BATCH_SIZE="16"),
     "pairs of equals": bad("dpo", "same in every row", TRAIN_DATA="{tmp}/same.parquet"),
     # reward
     "no reward file": bad("grpo", "REWARD_FUNC_PATH=nope.py", REWARD_FUNC_PATH="nope.py"),

@@ -25,6 +25,7 @@ from common.preflight.config_checks import check_config
 from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
+from common.preflight.findings import problem_of
 from common.preflight.fitness import check_fitness
 from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
 from common.preflight.machine import Machine, has_package
@@ -131,15 +132,16 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     )
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0))
-    named = {error.partition("=")[0] for error in knobs.errors}
-    knobs.errors += [error for error in check.errors if error.partition("=")[0] not in named]
+    named = {error.knob for error in knobs.errors}
+    knobs.errors += [error for error in check.errors if error.knob not in named]
     knobs.warnings += check.warnings
     if knobs.errors or verl is None:
         return
     try:
-        knobs.errors += verl.finish(config, model.config if model else {})
+        for said in verl.finish(config, model.config if model else {}):
+            knobs.error("", said)
     except TimeoutError as error:
-        knobs.warnings.append(f"{error}, so the run starts without it; is this host busy?")
+        knobs.warn("", f"{error}; is this host busy?", "the run starts without it")
     else:
         knobs.facts.append(("verl", "0.9.1", "its own validation has " + ("failed" if knobs.errors else "passed")))
 
@@ -149,42 +151,52 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
-        knobs.errors.append(f"DEVICE={knobs['DEVICE']}: {machine.gpu_problem}; mend the driver, or set DEVICE=cpu")
+        knobs.error("DEVICE", machine.gpu_problem, "mend the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
-        knobs.errors.append("DEVICE=cuda: no NVIDIA GPU is visible; set DEVICE=cpu, or check nvidia-smi")
+        knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
     elif not on_cpu and wanted > there:
-        knobs.errors.append(
-            f"N_GPUS={wanted}: {there} GPU{'s are' if there > 1 else ' is'} visible; set N_GPUS={there}"
+        knobs.error(
+            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=wanted
         )
     elif on_cpu and wanted > machine.cores:
-        knobs.errors.append(
-            f"N_GPUS={wanted}: on the CPU this is the number of training processes, and there are {machine.cores} "
-            f"cores; set N_GPUS={machine.cores} or less"
+        knobs.error(
+            "N_GPUS",
+            f"on the CPU this is the number of training processes, and there are {machine.cores} cores",
+            f"set N_GPUS={machine.cores} or less",
+            value=wanted,
         )
     if not on_cpu and machine.cores < CPUS_PER_GPU * wanted:
-        knobs.warnings.append(
-            f"N_GPUS={wanted}: {machine.cores} CPU cores are few for it, 4 for each GPU keep it busy; expect slow steps"
+        knobs.warn(
+            "N_GPUS",
+            f"{machine.cores} CPU cores are few for it, 4 for each GPU keep it busy",
+            "expect slow steps",
+            value=wanted,
         )
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     if not on_cpu and wanted <= there < wanted + own:
-        knobs.errors.append(
-            f"REWARD_MODEL_GPUS={own}: with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible; lower "
-            "one of the two"
+        knobs.error(
+            "REWARD_MODEL_GPUS",
+            f"with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible",
+            "lower one of the two",
+            value=own,
         )
     if knobs.number("NNODES") > 1 and not machine.planned:
-        knobs.errors.append(f"NNODES={knobs['NNODES']}: training over several nodes is not there yet; set NNODES=1")
+        knobs.error("NNODES", "training over several nodes is not there yet", "set NNODES=1")
     if on_cpu:
-        knobs.warnings.append(
-            "no GPU is used: verl's own trainer runs on the CPU, to try and test a run before paying for a GPU; "
-            "it is slow with models above some hundred million parameters"
+        knobs.warn(
+            "",
+            "no GPU is used: verl's own trainer runs on the CPU, to try and test a run before paying for a GPU; it is "
+            "slow with models above some hundred million parameters",
         )
     engine = knobs.values.get("ROLLOUT_ENGINE")
     if on_cpu and engine in ("vllm", "sglang"):
-        knobs.errors.append(f"ROLLOUT_ENGINE={engine}: needs a GPU; set ROLLOUT_ENGINE=hf")
+        knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf", value=engine)
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
-        knobs.errors.append("ATTENTION=flash_attention_2: needs a GPU; set ATTENTION=sdpa_varlen, or sdpa")
+        knobs.error("ATTENTION", "needs a GPU", "set ATTENTION=sdpa_varlen, or sdpa", value="flash_attention_2")
     elif knobs["ATTENTION"] == "flash_attention_2" and not (machine.planned or has_package("flash_attn")):
-        knobs.errors.append("ATTENTION=flash_attention_2: flash-attn is not installed; set sdpa_varlen, or install it")
+        knobs.error(
+            "ATTENTION", "flash-attn is not installed", "set sdpa_varlen, or install it", value="flash_attention_2"
+        )
 
 
 def check_model(knobs: Knobs, weights: bool = True) -> ModelInfo | None:
@@ -193,15 +205,17 @@ def check_model(knobs: Knobs, weights: bool = True) -> ModelInfo | None:
     try:
         model = read_model(model_folder(given), weights)
     except (ValueError, OSError) as error:
-        knobs.errors.append(str(error))
+        knobs.error("MODEL_PATH", problem_of(error), value=given)
         return None
     knobs.values["MODEL_PATH"] = model.path
     if not model.config:
-        knobs.warnings.append(f"MODEL_PATH={given}: not on this machine; verl will download it from the hub")
+        knobs.warn("MODEL_PATH", "not on this machine; verl will download it from the hub", value=given)
     elif model.chat_template is None:
-        knobs.errors.append(
-            f"MODEL_PATH={given}: its tokenizer has no chat template; use the instruct version of the model, or add "
-            "chat_template to its tokenizer_config.json"
+        knobs.error(
+            "MODEL_PATH",
+            "its tokenizer has no chat template",
+            "use the instruct version of the model, or add chat_template to its tokenizer_config.json",
+            value=given,
         )
     return model
 
@@ -217,23 +231,25 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
         return
     reference, path = knobs["REFERENCE"], knobs["REFERENCE_MODEL_PATH"]
     if reference == "adapter" and not knobs.number("LORA_RANK"):
-        knobs.errors.append("REFERENCE=adapter: needs LoRA; set LORA_RANK above 0, or REFERENCE=precompute")
+        knobs.error("REFERENCE", "needs LoRA", "set LORA_RANK above 0, or REFERENCE=precompute", value="adapter")
     if reference == "adapter" and path:
-        knobs.errors.append(f"REFERENCE_MODEL_PATH={path}: REFERENCE=adapter uses the model itself; set one of the two")
+        knobs.error("REFERENCE_MODEL_PATH", "REFERENCE=adapter uses the model itself", "set one of the two", value=path)
     if knobs["LOSS_TYPE"] == "robust" and knobs.decimal("LABEL_SMOOTHING") == 0:
-        knobs.warnings.append("LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss; set LABEL_SMOOTHING=0.1")
+        knobs.warn("", "LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss", "set LABEL_SMOOTHING=0.1")
     if not path:
         return
     try:
         other = read_model(model_folder(path))
     except (ValueError, OSError) as error:
-        knobs.errors.append(str(error).replace("MODEL_PATH=", "REFERENCE_MODEL_PATH=", 1))
+        knobs.error("REFERENCE_MODEL_PATH", problem_of(error), value=path)
         return
     knobs.values["REFERENCE_MODEL_PATH"] = other.path
     if model and model.config and other.config and model.vocabulary != other.vocabulary:
-        knobs.errors.append(
-            f"REFERENCE_MODEL_PATH={path}: knows {other.vocabulary:,} tokens and the model {model.vocabulary:,}; "
-            "use a model of the same family"
+        knobs.error(
+            "REFERENCE_MODEL_PATH",
+            f"knows {other.vocabulary:,} tokens and the model {model.vocabulary:,}",
+            "use a model of the same family",
+            value=path,
         )
 
 
@@ -248,7 +264,7 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         return
     path = find_path(knobs["REWARD_FUNC_PATH"])
     if path is None or not path.is_file():
-        knobs.errors.append(f"REWARD_FUNC_PATH={knobs['REWARD_FUNC_PATH']}: no such file")
+        knobs.error("REWARD_FUNC_PATH", "no such file")
         return
     knobs.values["REWARD_FUNC_PATH"] = str(path)
     if served:  # the function asks a model that is not served yet
@@ -260,9 +276,9 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         parameters["trial"] = True
     problem = reward.check_reward(path, knobs["REWARD_FUNC_NAME"], rows, parameters, needed)
     if problem and knobs.reward_kwargs:  # what fails is the endpoint, not the kit's own function
-        said = problem.partition("ApiRewardError: ")[2] or problem
-        problem = f"API_REWARD_CONFIG={knobs['API_REWARD_CONFIG']}: {said}"
-    if problem:
+        said = problem.problem.partition("ApiRewardError: ")[2] or problem.problem
+        knobs.error("API_REWARD_CONFIG", said, "see .venv/bin/python -m ppo.api_reward try")
+    elif problem:
         knobs.errors.append(problem)
 
 
@@ -270,6 +286,9 @@ def check_wandb(knobs: Knobs) -> None:
     """``USE_WANDB=true`` must not end in a question that nobody answers."""
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
     if knobs["USE_WANDB"] == "true" and not offline and not auto.wandb_login():
-        knobs.errors.append(
-            "USE_WANDB=true: you are not logged in; run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline"
+        knobs.error(
+            "USE_WANDB",
+            "you are not logged in",
+            "run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline",
+            value="true",
         )

@@ -51,10 +51,10 @@ def compose(knobs: Knobs, run_dir: Path) -> Any:
         _resolve(config)
         return config
     except ConfigError as error:
-        knobs.errors.append(str(error))
+        knobs.error("", str(error))
     except InterpolationResolutionError as error:
         reason = str(error).splitlines()[0]
-        knobs.errors.append(f"{error.full_key}: {reason}; name a key of the config there, or remove it")
+        knobs.error("", f"{error.full_key}: {reason}", "name a key of the config there, or remove it")
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

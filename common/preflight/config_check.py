@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.preflight.findings import Finding
+
 RL = "actor_rollout_ref"
 
 
@@ -26,8 +28,8 @@ class ConfigCheck:
     owners: Mapping[str, str] = field(default_factory=dict)
     own_names: bool = False
     coming: frozenset[str] = frozenset()
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a dotted key, ``default`` when the config has no such key."""
@@ -42,7 +44,7 @@ class ConfigCheck:
             return default
         if isinstance(value, int) and value >= 0:
             return value
-        if not any(error.startswith(f"{self.name(key)}=") for error in self.errors):
+        if all(error.knob != self.name(key) for error in self.errors):
             self.error(key, "must be a whole number from 0 on")
         return default
 
@@ -54,10 +56,10 @@ class ConfigCheck:
         """The knob that sets a key, else the key."""
         return self.owners.get(key, key)
 
-    def error(self, key: str, text: str) -> None:
-        """Note what is wrong with the value of a key."""
-        self.errors.append(f"{self.name(key)}={self.get(key)}: {text}")
+    def error(self, key: str, problem: str, fix: str = "") -> None:
+        """Note what is wrong with the value of a key, and what to do."""
+        self.errors.append(Finding(self.name(key), self.get(key), problem, fix))
 
-    def warn(self, key: str, text: str) -> None:
-        """Note what to look at in the value of a key."""
-        self.warnings.append(f"{self.name(key)}={self.get(key)}: {text}")
+    def warn(self, key: str, problem: str, fix: str = "") -> None:
+        """Note what to look at in the value of a key, and what to do."""
+        self.warnings.append(Finding(self.name(key), self.get(key), problem, fix))

@@ -95,7 +95,7 @@ def _choices(check: ConfigCheck) -> None:
         if check.own_names and known in (ESTIMATORS, LOSSES):
             continue
         if isinstance(value, str) and value not in known:
-            check.error(key, f"verl does not know it; {near(value, known)}")
+            check.error(key, "verl does not know it", near(value, known))
 
 
 def _lists(check: ConfigCheck) -> None:
@@ -104,21 +104,21 @@ def _lists(check: ConfigCheck) -> None:
         wanted = ",".join(["console", "file", *(name for name in loggers if name != "console")])
         check.error(
             "trainer.logger",
-            "without file there is no metrics.jsonl: no charts, no curve on the page, no early stop; "
+            "without file there is no metrics.jsonl: no charts, no curve on the page, no early stop",
             f"write trainer.logger=[{wanted}]",
         )
     for name in loggers:
         if name not in LOGGERS:
-            check.error("trainer.logger", f"verl has no logger {name}; {near(name, LOGGERS)}")
+            check.error("trainer.logger", f"verl has no logger {name}", near(name, LOGGERS))
     for key in (f"{RL}.actor.checkpoint.save_contents", "checkpoint.save_contents", "critic.checkpoint.save_contents"):
         contents = list(_texts(check.get(key)))
         for name in contents:
             if name not in SAVED:
-                check.error(key, f"a checkpoint cannot hold {name}; {near(name, SAVED)}")
+                check.error(key, f"a checkpoint cannot hold {name}", near(name, SAVED))
         if contents and "model" not in contents:
-            check.error(key, "without model nothing can be resumed or merged; add model")
+            check.error(key, "without model nothing can be resumed or merged", "add model")
         elif contents and "optimizer" not in contents:
-            check.warn(key, "without optimizer a resumed run starts Adam anew; add optimizer")
+            check.warn(key, "without optimizer a resumed run starts Adam anew", "add optimizer")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -133,10 +133,10 @@ def _files(check: ConfigCheck) -> None:
     for key in ("data.train_files", "data.val_files"):
         paths = list(_texts(check.get(key)))
         if not paths and (check.get(RL) is not None or key == "data.train_files"):
-            check.error(key, "no file is named; verl needs both; set TRAIN_DATA and VAL_DATA")
+            check.error(key, "no file is named; verl needs both", "set TRAIN_DATA and VAL_DATA")
         for path in paths:
             if "://" not in path and path not in check.coming and not Path(path).exists():
-                check.error(key, f"no such file: {path}; set {'TRAIN_DATA' if 'train' in key else 'VAL_DATA'}")
+                check.error(key, f"no such file: {path}", f"set {'TRAIN_DATA' if 'train' in key else 'VAL_DATA'}")
     for key in (
         f"{RL}.rollout.multi_turn.tool_config_path",
         f"{RL}.model.lora_adapter_path",
@@ -144,34 +144,34 @@ def _files(check: ConfigCheck) -> None:
     ):
         path = str(check.get(key) or "")
         if path and "://" not in path and not Path(path).exists():
-            check.error(key, "no such file or folder; correct the path")
+            check.error(key, "no such file or folder", "correct the path")
     resume = check.get("trainer.resume_from_path")
     if resume and "global_step_" not in str(resume):
-        check.error("trainer.resume_from_path", "verl resumes from a global_step_N folder; set RESUME to one")
+        check.error("trainer.resume_from_path", "verl resumes from a global_step_N folder", "set RESUME to one")
 
 
 def _saving(check: ConfigCheck) -> None:
     save, total = check.get("trainer.save_freq"), check.get("trainer.total_training_steps")
     if isinstance(save, int) and save <= 0:
-        check.error("trainer.save_freq", "nothing would ever be saved, not even at the end; set SAVE_FREQ from 1")
+        check.error("trainer.save_freq", "nothing would ever be saved, not even at the end", "set SAVE_FREQ from 1")
     if isinstance(total, int) and total <= 0:
-        check.error("trainer.total_training_steps", "no step would be trained; set TOTAL_STEPS from 1")
+        check.error("trainer.total_training_steps", "no step would be trained", "set TOTAL_STEPS from 1")
     test = check.get("trainer.test_freq")
     if isinstance(test, int) and test > 0 and check.get(RL) is None and not check.get("data.val_files"):
-        check.error("trainer.test_freq", "there is no validation file, so SFT would fail there; set VAL_DATA")
+        check.error("trainer.test_freq", "there is no validation file, so SFT would fail there", "set VAL_DATA")
 
 
 def _groups(check: ConfigCheck) -> None:
     """Estimators that compare the answers to one prompt need several of them."""
     estimator, answers = check.get("algorithm.adv_estimator"), check.size(f"{RL}.rollout.n")
     if estimator in GROUPED and answers < 2:
-        check.error(f"{RL}.rollout.n", f"{estimator} compares the answers to a prompt and needs at least 2; set 8")
+        check.error(f"{RL}.rollout.n", f"{estimator} compares the answers to a prompt and needs at least 2", "set 8")
     if estimator == "gae" and check.get("critic.enable") is False:
-        check.error("critic.enable", "gae needs a critic; remove it, or use another algorithm.adv_estimator")
+        check.error("critic.enable", "gae needs a critic", "remove it, or use another algorithm.adv_estimator")
     if check.get("algorithm.filter_groups.enable") and check.get("reward.reward_model.enable"):
-        check.error("algorithm.filter_groups.enable", "not with a reward model on the same GPUs; set it to false")
+        check.error("algorithm.filter_groups.enable", "not with a reward model on the same GPUs", "set it to false")
     if check.get(f"{RL}.rollout.temperature") == 0:
-        check.error(f"{RL}.rollout.temperature", "all answers to a prompt would be the same; set TEMPERATURE=1.0")
+        check.error(f"{RL}.rollout.temperature", "all answers to a prompt would be the same", "set TEMPERATURE=1.0")
 
 
 def _lora(check: ConfigCheck) -> None:
@@ -179,11 +179,11 @@ def _lora(check: ConfigCheck) -> None:
         return
     merge, engine = check.get(f"{RL}.model.lora.merge"), check.get(f"{RL}.rollout.name")
     if check.get(f"{RL}.rollout.load_format") not in ("safetensors", "auto") and not merge:
-        check.error(f"{RL}.rollout.load_format", "with LoRA the engine needs the base weights; write safetensors")
+        check.error(f"{RL}.rollout.load_format", "with LoRA the engine needs the base weights", "write safetensors")
     if engine == "sglang" and not merge:
-        check.error(f"{RL}.model.lora.merge", "SGLang takes LoRA only merged; write true")
+        check.error(f"{RL}.model.lora.merge", "SGLang takes LoRA only merged", "write true")
     if not check.get(f"{RL}.model.lora_alpha"):
-        check.error(f"{RL}.model.lora_alpha", "0 makes the adapter do nothing; set LORA_ALPHA to 2 x LORA_RANK")
+        check.error(f"{RL}.model.lora_alpha", "0 makes the adapter do nothing", "set LORA_ALPHA to 2 x LORA_RANK")
 
 
 def _reward_model(check: ConfigCheck) -> None:
@@ -191,31 +191,32 @@ def _reward_model(check: ConfigCheck) -> None:
         return
     path = check.get("reward.reward_model.model_path")
     if not path:
-        check.error("reward.reward_model.model_path", "a reward model is on and none is named; set REWARD_MODEL_PATH")
+        check.error("reward.reward_model.model_path", "a reward model is on and none is named", "set REWARD_MODEL_PATH")
     elif str(path).startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
-        check.error("reward.reward_model.model_path", "no such folder; set REWARD_MODEL_PATH")
+        check.error("reward.reward_model.model_path", "no such folder", "set REWARD_MODEL_PATH")
     world = check.size("trainer.n_gpus_per_node")
     size = check.size("reward.reward_model.rollout.tensor_model_parallel_size")
     if not check.get("reward.reward_model.enable_resource_pool") and world % size:
-        check.error("reward.reward_model.rollout.tensor_model_parallel_size", f"{divisors(world)}")
+        check.error("reward.reward_model.rollout.tensor_model_parallel_size", divisors(world))
 
 
 def _contradictions(check: ConfigCheck) -> None:
     if check.get("algorithm.use_kl_in_reward") and check.get(f"{RL}.actor.use_kl_loss"):
-        check.warn("algorithm.use_kl_in_reward", "the KL is in the reward and in the loss; one of them is usual")
+        check.warn("algorithm.use_kl_in_reward", "the KL is in the reward and in the loss", "one of them is usual")
     low, high = (check.get(f"{RL}.actor.clip_ratio_{side}") for side in ("low", "high"))
     if isinstance(low, float) and isinstance(high, float) and low > high:
-        check.warn(f"{RL}.actor.clip_ratio_low", f"above clip_ratio_high={high}; usually it is the smaller one")
+        check.warn(f"{RL}.actor.clip_ratio_low", f"above clip_ratio_high={high}", "usually it is the smaller one")
     multi = check.get(f"{RL}.rollout.multi_turn.enable")
     if multi and check.get(f"{RL}.rollout.agent.default_agent_loop") == "single_turn_agent":
         check.warn(
             f"{RL}.rollout.multi_turn.enable",
-            f"is read nowhere; tools are turned on with {RL}.rollout.agent.default_agent_loop=tool_agent",
+            "is read nowhere",
+            f"tools are turned on with {RL}.rollout.agent.default_agent_loop=tool_agent",
         )
     if check.get("algorithm.adv_estimator") == "gae" and check.count("trainer.critic_warmup") >= (
         check.count("trainer.total_training_steps") or float("inf")
     ):
-        check.error("trainer.critic_warmup", "the actor would not be trained in any step; lower it")
+        check.error("trainer.critic_warmup", "the actor would not be trained in any step", "lower it")
 
 
 def _supervised(check: ConfigCheck, heads: int) -> None:
@@ -233,7 +234,7 @@ def _supervised(check: ConfigCheck, heads: int) -> None:
     budget, longest = check.count("data.max_token_len_per_gpu"), check.count("data.max_length")
     if check.get("data.use_dynamic_bsz") and budget and longest and budget * parallel < longest:
         check.error(
-            "data.max_token_len_per_gpu", f"must hold one row of {longest} tokens; raise it, or lower MAX_LENGTH"
+            "data.max_token_len_per_gpu", f"must hold one row of {longest} tokens", "raise it, or lower MAX_LENGTH"
         )
     if check.count("model.lora_rank") and not check.get("model.lora_alpha"):
-        check.error("model.lora_alpha", "0 makes the adapter do nothing; set LORA_ALPHA to 2 x LORA_RANK")
+        check.error("model.lora_alpha", "0 makes the adapter do nothing", "set LORA_ALPHA to 2 x LORA_RANK")

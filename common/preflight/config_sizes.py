@@ -17,7 +17,9 @@ def check_batches(check: ConfigCheck, world: int) -> None:
     if not batch or not mini:
         return
     if mini > batch:
-        check.error(f"{RL}.actor.ppo_mini_batch_size", f"larger than the batch of {batch}; set MINI_BATCH_SIZE={batch}")
+        check.error(
+            f"{RL}.actor.ppo_mini_batch_size", f"larger than the batch of {batch}", f"set MINI_BATCH_SIZE={batch}"
+        )
     micro = check.count(f"{RL}.actor.ppo_micro_batch_size_per_gpu")
     share = mini * answers // world
     if not check.get(f"{RL}.actor.use_dynamic_bsz") and micro and share % micro:
@@ -25,14 +27,15 @@ def check_batches(check: ConfigCheck, world: int) -> None:
         fix = f"use one of {', '.join(map(str, fits))}"
         check.error(
             f"{RL}.actor.ppo_micro_batch_size_per_gpu",
-            f"must divide the {share} sequences a GPU has of a mini batch; {fix}",
+            f"must divide the {share} sequences a GPU has of a mini batch",
+            f"{fix}",
         )
     generated = check.count("data.gen_batch_size")
     if generated and batch % generated and generated % batch:
-        check.error("data.gen_batch_size", f"must divide data.train_batch_size={batch}; remove it")
+        check.error("data.gen_batch_size", f"must divide data.train_batch_size={batch}", "remove it")
     critic = check.count("critic.ppo_mini_batch_size")
     if check.get("algorithm.adv_estimator") == "gae" and critic and critic > batch:
-        check.error("critic.ppo_mini_batch_size", f"larger than the batch of {batch}; remove it")
+        check.error("critic.ppo_mini_batch_size", f"larger than the batch of {batch}", "remove it")
 
 
 def check_parallel(check: ConfigCheck, world: int, heads: int) -> None:
@@ -43,20 +46,20 @@ def check_parallel(check: ConfigCheck, world: int, heads: int) -> None:
     key = f"{RL}.rollout.tensor_model_parallel_size"
     if world % (tensor * data * pipeline):
         check.error(
-            key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}; {divisors(world)}"
+            key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}", f"{divisors(world)}"
         )
     elif heads and heads % tensor:
         fits = [size for size in range(1, world + 1) if world % size == 0 and heads % size == 0]
-        check.error(key, f"the model has {heads} attention heads; use one of {', '.join(map(str, fits))}")
+        check.error(key, f"the model has {heads} attention heads", f"use one of {', '.join(map(str, fits))}")
     if pipeline > 1:
-        check.error(f"{RL}.rollout.pipeline_model_parallel_size", "no rollout engine of verl does it; set 1")
+        check.error(f"{RL}.rollout.pipeline_model_parallel_size", "no rollout engine of verl does it", "set 1")
     for key in SEQUENCE_PARALLEL:
         model = "critic.model" if key.startswith("critic") else f"{RL}.model"
         check_sequence_parallel(check, key, model, world, heads)
     check_fsdp_size(check, f"{RL}.actor.fsdp_config.fsdp_size", world)
     share = check.get(f"{RL}.rollout.gpu_memory_utilization")
     if isinstance(share, float | int) and share > 0.95 and check.get(f"{RL}.rollout.name") != "hf":
-        check.error(f"{RL}.rollout.gpu_memory_utilization", "leaves nothing for training; set 0.4 to 0.7")
+        check.error(f"{RL}.rollout.gpu_memory_utilization", "leaves nothing for training", "set 0.4 to 0.7")
 
 
 def divisors(world: int) -> str:
@@ -70,21 +73,21 @@ def check_sequence_parallel(check: ConfigCheck, key: str, model: str, world: int
     if size == 1:
         return
     if world % size:
-        check.error(key, f"must divide the {world} GPUs; {divisors(world)}")
+        check.error(key, f"must divide the {world} GPUs", divisors(world))
     elif heads and heads % size:
-        check.error(key, f"must divide the model's {heads} attention heads; use 1, or a divisor of it")
+        check.error(key, f"must divide the model's {heads} attention heads", "use 1, or a divisor of it")
     # verl's exchange between the GPUs sits in flash-attn's call (verl/models/transformers/monkey_patch.py); with any
     # other attention each GPU would see its part of a sequence alone, and nothing would say so.
     attention = check.get(f"{model}.override_config.attn_implementation") or "flash_attention_2"  # verl's default
     if attention != "flash_attention_2" or not check.get(f"{model}.use_remove_padding"):
-        check.error(key, f"works with flash-attn only, not {attention}; set ATTENTION=flash_attention_2, or 1 here")
+        check.error(key, f"works with flash-attn only, not {attention}", "set ATTENTION=flash_attention_2, or 1 here")
 
 
 def check_fsdp_size(check: ConfigCheck, key: str, world: int) -> None:
     """An FSDP group against the GPUs."""
     size = check.get(key)
     if isinstance(size, int) and size > 0 and world % size:
-        check.error(key, f"must divide the {world} GPUs; {divisors(world)}, or -1 for all")
+        check.error(key, f"must divide the {world} GPUs", f"{divisors(world)}, or -1 for all")
 
 
 def check_lengths(check: ConfigCheck) -> None:
@@ -92,14 +95,14 @@ def check_lengths(check: ConfigCheck) -> None:
     prompt, response = check.count("data.max_prompt_length"), check.count("data.max_response_length")
     longest = check.count(f"{RL}.rollout.max_model_len")
     if longest and longest < prompt + response:
-        check.error(f"{RL}.rollout.max_model_len", f"shorter than prompt and answer, {prompt + response}; remove it")
+        check.error(f"{RL}.rollout.max_model_len", f"shorter than prompt and answer, {prompt + response}", "remove it")
     batched = check.count(f"{RL}.rollout.max_num_batched_tokens")
     chunked = check.get(f"{RL}.rollout.enable_chunked_prefill")
     if batched and chunked is False and batched < prompt:
         check.error(
-            f"{RL}.rollout.max_num_batched_tokens", f"below a prompt of {prompt} without chunked prefill; raise it"
+            f"{RL}.rollout.max_num_batched_tokens", f"below a prompt of {prompt} without chunked prefill", "raise it"
         )
     parallel = max(check.size(key) for key in SEQUENCE_PARALLEL[:2])
     key, dynamic = f"{RL}.actor.ppo_max_token_len_per_gpu", check.get(f"{RL}.actor.use_dynamic_bsz")
     if dynamic and (check.count(key) or prompt + response) * parallel < prompt + response:
-        check.error(key, f"must hold one sequence of {prompt + response} tokens; raise it, or lower the lengths")
+        check.error(key, f"must hold one sequence of {prompt + response} tokens", "raise it, or lower the lengths")

@@ -7,6 +7,7 @@ from pathlib import Path
 from common.data.checks import structure
 from common.data.keys import prompt_key, question_of
 from common.preflight import data
+from common.preflight.findings import Problem, about
 from common.preflight.knobs import Knobs
 
 
@@ -27,11 +28,11 @@ def check_file(knobs: Knobs, name: str, path: Path) -> data.DataFile | None:
     try:
         file = data.read_file(path)
     except ValueError as error:
-        knobs.errors.append(f"{name}={error}")
+        knobs.error(name, about(path, error), value=path)
         return None
     problem = first_bad_row(file, knobs.algorithm)
     if problem:
-        knobs.errors.append(f"{name}={problem}")
+        knobs.error(name, problem, value=path)
         return None
     if knobs.algorithm == "dpo":
         check_equal_answers(knobs, name, file)
@@ -42,15 +43,17 @@ def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
     """Pairs that teach nothing: the trainer leaves them out."""
     equal = sum(row["chosen"] == row["rejected"] for row in file.sample)
     if equal == len(file.sample):
-        knobs.errors.append(f"{name}={file.path}: chosen and rejected are the same in every row; mend the data")
+        knobs.error(name, "chosen and rejected are the same in every row", "mend the data", value=file.path)
     elif equal:
-        knobs.warnings.append(
-            f"{name}={file.path}: chosen and rejected are the same in {equal} of {len(file.sample)} rows looked at; "
-            "these are left out (.venv/bin/python -m common.data_utils validate names them)"
+        knobs.warn(
+            name,
+            f"chosen and rejected are the same in {equal} of {len(file.sample)} rows looked at",
+            "these are left out (.venv/bin/python -m common.data_utils validate names them)",
+            value=file.path,
         )
 
 
-def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
+def first_bad_row(file: data.DataFile, algorithm: str) -> Problem | None:
     """Return the first problem of a file's sample with its row number and how many rows have one, or None."""
     found = ((number, structure(algorithm, row)) for number, row in enumerate(file.sample, 1))
     problems = [(number, problem) for number, problem in found if problem]
@@ -58,10 +61,8 @@ def first_bad_row(file: data.DataFile, algorithm: str) -> str | None:
         return None
     number, problem = problems[0]
     columns = ", ".join(sorted(file.sample[0]))
-    return (
-        f"{file.path}: row {number}: {problem} ({len(problems)} of {len(file.sample)} rows looked at; "
-        f"columns: {columns}). {data.CONVERT}"
-    )
+    seen = f"{len(problems)} of {len(file.sample)} rows looked at; columns: {columns}"
+    return Problem(f"row {number}: {problem} ({seen})", data.CONVERT)
 
 
 def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.DataFile]) -> None:
@@ -70,7 +71,8 @@ def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.D
     rows = [row for file in validation for row in file.sample]
     both = sum(prompt_key(question_of(row)) in seen for row in rows)
     if both:
-        knobs.warnings.append(
-            f"VAL_DATA={knobs['VAL_DATA']}: {both} of {len(rows)} rows looked at stand in the training data too; "
-            ".venv/bin/python -m common.data_utils validate --against names them"
+        knobs.warn(
+            "VAL_DATA",
+            f"{both} of {len(rows)} rows looked at stand in the training data too",
+            ".venv/bin/python -m common.data_utils validate --against names them",
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from common.preflight.findings import Finding
+
 RL = "actor_rollout_ref"
 # Pattern of a key -> what to write. Found by composing each against verl 0.9.1.
 REPLACED: tuple[tuple[str, str], ...] = (
@@ -74,7 +76,7 @@ DEAD_IN_SFT = {
 }
 
 
-def dead_arguments(arguments: Sequence[str], supervised: bool) -> list[str]:
+def dead_arguments(arguments: Sequence[str], supervised: bool) -> list[Finding]:
     """Errors for ``key=value`` arguments that verl 0.9.1 would refuse without help, or take and never read.
 
     Args:
@@ -86,7 +88,7 @@ def dead_arguments(arguments: Sequence[str], supervised: bool) -> list[str]:
         key, _, value = argument.lstrip("+~").partition("=")
         instead = _instead(key, value.strip("'\""), supervised)
         if instead:
-            errors.append(f"{key}={value}: verl 0.9.1 does not read this; {instead}")
+            errors.append(Finding(key, value, "verl 0.9.1 does not read this", instead))
     return errors
 
 

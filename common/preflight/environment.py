@@ -59,18 +59,20 @@ def check_packages(knobs: Knobs, planned: bool = False) -> None:
         wanted["peft"] = f"LORA_RANK={knobs['LORA_RANK']}"
     for package, user in wanted.items():
         if not has_package(package):
-            knobs.errors.append(f"{user} needs the Python package {package}; run ./setup_env.sh")
+            knobs.error("", f"{user} needs the Python package {package}", "run ./setup_env.sh")
     engine = knobs.values.get("ROLLOUT_ENGINE")
     if engine in ("vllm", "sglang") and knobs["DEVICE"] == "cuda" and not (has_package(engine) or planned):
-        knobs.errors.append(f"ROLLOUT_ENGINE={engine}: it is not installed; run ./setup_env.sh --engine {engine}")
+        knobs.error("ROLLOUT_ENGINE", "it is not installed", f"run ./setup_env.sh --engine {engine}", value=engine)
 
 
 def check_capability(knobs: Knobs, capability: float | None) -> None:
     """GPUs without bfloat16, in which verl trains and generates: V100 (7.0), T4 and RTX 20 (7.5)."""
     if capability is not None and capability < BFLOAT16_FROM:
-        knobs.errors.append(
-            f"DEVICE=cuda: this GPU has compute capability {capability} and no bfloat16, which verl trains in; use one "
-            f"with {BFLOAT16_FROM} or more (RTX 30, A10, A100 and newer), or DEVICE=cpu for a small model"
+        knobs.error(
+            "DEVICE",
+            f"this GPU has compute capability {capability} and no bfloat16, which verl trains in",
+            f"use one with {BFLOAT16_FROM} or more (RTX 30, A10, A100 and newer), or DEVICE=cpu for a small model",
+            value="cuda",
         )
 
 
@@ -82,42 +84,49 @@ def check_compiler(knobs: Knobs) -> None:
     elif not (header := Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         problem, fix = f"{header} is not there", f"apt-get install python{sysconfig.get_python_version()}-dev"
     if problem:
-        text = f"DEVICE=cuda: {problem}, and Triton compiles its kernels' launchers with it; {fix}"
-        (knobs.errors if knobs.values.get("ROLLOUT_ENGINE") in ("vllm", "sglang") else knobs.warnings).append(text)
+        note = knobs.error if knobs.values.get("ROLLOUT_ENGINE") in ("vllm", "sglang") else knobs.warn
+        note("DEVICE", f"{problem}, and Triton compiles its kernels' launchers with it", fix, value="cuda")
 
 
 def check_variables(knobs: Knobs, model: ModelInfo | None, environment: Mapping[str, str]) -> None:
     """Environment variables that make a run fail later, or do nothing."""
     if environment.get("ROCR_VISIBLE_DEVICES") and environment.get("CUDA_VISIBLE_DEVICES"):
-        knobs.errors.append(
-            f"ROCR_VISIBLE_DEVICES={environment['ROCR_VISIBLE_DEVICES']}: verl stops when it and CUDA_VISIBLE_DEVICES "
-            "are set; unset one of them"
+        knobs.error(
+            "ROCR_VISIBLE_DEVICES",
+            "verl stops when it and CUDA_VISIBLE_DEVICES are set",
+            "unset one of them",
+            value=environment["ROCR_VISIBLE_DEVICES"],
         )
     allocator = environment.get("PYTORCH_CUDA_ALLOC_CONF", "") + environment.get("PYTORCH_ALLOC_CONF", "")
     if "expandable_segments:True" in allocator and knobs.values.get("ROLLOUT_ENGINE") == "vllm":
-        knobs.errors.append(
-            f"PYTORCH_CUDA_ALLOC_CONF={allocator}: vLLM cannot sleep with expandable segments; unset it"
+        knobs.error(
+            "PYTORCH_CUDA_ALLOC_CONF", "vLLM cannot sleep with expandable segments", "unset it", value=allocator
         )
     offline = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environment.get(name) in ("1", "true")]
     if offline and model is not None and not model.config:
-        knobs.errors.append(
-            f"MODEL_PATH={model.path}: not on this machine, and {offline[0]} forbids to download it; give a folder"
+        knobs.error(
+            "MODEL_PATH",
+            f"not on this machine, and {offline[0]} forbids to download it",
+            "give a folder",
+            value=model.path,
         )
     folder = environment.get("RAY_TMPDIR", "")
     if len(folder) > SOCKET_PATH_LIMIT and knobs.algorithm not in SUPERVISED:
-        knobs.errors.append(
-            f"RAY_TMPDIR={folder}: too long for Ray's sockets; use a path below {SOCKET_PATH_LIMIT} characters"
+        knobs.error(
+            "RAY_TMPDIR", "too long for Ray's sockets", f"use a path below {SOCKET_PATH_LIMIT} characters", value=folder
         )
     if environment.get("RAY_ADDRESS") not in (None, "", "local"):
-        knobs.warnings.append(
-            f"RAY_ADDRESS={environment['RAY_ADDRESS']}: the run starts a Ray of its own; to join that one add "
-            f"+ray_kwargs.ray_init.address={environment['RAY_ADDRESS']}"
+        knobs.warn(
+            "RAY_ADDRESS",
+            "the run starts a Ray of its own",
+            f"to join that one add +ray_kwargs.ray_init.address={environment['RAY_ADDRESS']}",
+            value=environment["RAY_ADDRESS"],
         )
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible and knobs["DEVICE"] == "cuda":
         names = [name.strip() for name in visible.split(",") if name.strip()]
         if len(set(names)) < len(names):
-            knobs.errors.append(f"CUDA_VISIBLE_DEVICES={visible}: names a GPU twice; name each once")
+            knobs.error("CUDA_VISIBLE_DEVICES", "names a GPU twice", "name each once", value=visible)
 
 
 def checkpoint_bytes(knobs: Knobs, model: ModelInfo | None) -> tuple[float, float]:
@@ -132,9 +141,7 @@ def check_disk(knobs: Knobs, model: ModelInfo | None, outputs: Path) -> None:
     """Room for the checkpoints to come."""
     folder = next(path for path in (outputs, *outputs.parents) if path.exists())
     if not os.access(folder, os.W_OK):
-        knobs.errors.append(
-            f"EXPERIMENT_NAME={knobs['EXPERIMENT_NAME']}: {folder} cannot be written to; change its owner"
-        )
+        knobs.error("EXPERIMENT_NAME", f"{folder} cannot be written to", "change its owner")
         return
     one, merged = checkpoint_bytes(knobs, model)
     keep, total, every = knobs.number("KEEP_CHECKPOINTS"), knobs.number("TOTAL_STEPS"), knobs.number("SAVE_FREQ")
@@ -142,14 +149,12 @@ def check_disk(knobs: Knobs, model: ModelInfo | None, outputs: Path) -> None:
     need = one * min(saves, keep + 1) + merged  # verl removes an old one after the new one is written
     free = shutil.disk_usage(folder).free
     knobs.facts.append(("disk", f"{need / GIB:.1f} GiB of {free / GIB:.0f}", "checkpoints and the merged model"))
-    text = (
-        f"KEEP_CHECKPOINTS={keep}: the checkpoints and the model need {need / GIB:.1f} GiB, {folder} has "
-        f"{free / GIB:.1f}; lower it, save less often (SAVE_FREQ), or link outputs/ to another disk"
-    )
-    if need > free:
-        knobs.errors.append(text)
-    elif need > 0.8 * free:
-        knobs.warnings.append(text)
+    if need > 0.8 * free:
+        (knobs.error if need > free else knobs.warn)(
+            "KEEP_CHECKPOINTS",
+            f"the checkpoints and the model need {need / GIB:.1f} GiB, {folder} has {free / GIB:.1f}",
+            "lower it, save less often (SAVE_FREQ), or link outputs/ to another disk",
+        )
 
 
 def check_shared_memory(knobs: Knobs) -> None:
@@ -158,12 +163,13 @@ def check_shared_memory(knobs: Knobs) -> None:
         return
     usage = shutil.disk_usage(SHARED_MEMORY)
     if usage.free < 256 * 2**20:
-        knobs.errors.append(
-            f"{SHARED_MEMORY}: {usage.free / 2**20:.0f} MiB are free and Ray keeps objects there; empty it, or start "
-            "the container with --shm-size=16g"
+        knobs.error(
+            "",
+            f"{SHARED_MEMORY}: {usage.free / 2**20:.0f} MiB are free and Ray keeps objects there",
+            "empty it, or start the container with --shm-size=16g",
         )
     elif usage.total < 4 * GIB and knobs["DEVICE"] == "cuda":
-        knobs.warnings.append(f"{SHARED_MEMORY}: {usage.total / GIB:.1f} GiB; start the container with --shm-size=16g")
+        knobs.warn("", f"{SHARED_MEMORY}: {usage.total / GIB:.1f} GiB", "start the container with --shm-size=16g")
 
 
 def check_ports(knobs: Knobs) -> None:
@@ -172,7 +178,7 @@ def check_ports(knobs: Knobs) -> None:
         key, _, value = argument.lstrip("+").partition("=")
         if key.endswith(("dashboard_port", "prometheus.port")) and value.isdigit():
             if not 0 < int(value) < 65536 or not _is_free(int(value)):
-                knobs.errors.append(f"{key}={value}: this port is taken, or is none; choose another")
+                knobs.error(key, "this port is taken, or is none", "choose another", value=value)
 
 
 def _is_free(port: int) -> bool:
@@ -192,7 +198,7 @@ def check_ray(knobs: Knobs) -> None:
     if address in (None, "", "local", "null"):
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files < 1024 and knobs.algorithm not in SUPERVISED:
-            knobs.warnings.append(f"ulimit -n is {files}; Ray opens many files, run ulimit -n 65536 first")
+            knobs.warn("", f"ulimit -n is {files} and Ray opens many files", "run ulimit -n 65536 first")
         return
     command = ["ray", "status"] + ([] if address == "auto" else ["--address", address])
     try:
@@ -200,16 +206,16 @@ def check_ray(knobs: Knobs) -> None:
     except (OSError, subprocess.TimeoutExpired):
         done = None
     if done is None or done.returncode:
-        knobs.errors.append(
-            f"{key}={address}: no Ray cluster answers there; start one with ray start --head, or leave it out"
+        knobs.error(
+            key, "no Ray cluster answers there", "start one with ray start --head, or leave it out", value=address
         )
         return
     match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
     there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
     wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
     if there - used < wanted:
-        knobs.errors.append(
-            f"N_GPUS={wanted}: the Ray cluster at {address} has {there:g} GPUs, {used:g} in use; ask for fewer"
+        knobs.error(
+            "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=wanted
         )
 
 
@@ -234,7 +240,9 @@ def check_gpu_use(knobs: Knobs, gpus: list[GpuUse]) -> None:
         if gpu.free >= min(need, 0.95 * gpu.total):
             continue
         who = "; ".join(gpu.holders) or "a process that nvidia-smi does not name (another container?)"
-        knobs.errors.append(
-            f"N_GPUS={knobs['N_GPUS']}: GPU {gpu.index} has {gpu.free / GIB:.0f} of {gpu.total / GIB:.0f} GiB free and "
-            f"about {need / GIB:.0f} are needed; {who} holds the rest; stop it, or set CUDA_VISIBLE_DEVICES to others"
+        knobs.error(
+            "N_GPUS",
+            f"GPU {gpu.index} has {gpu.free / GIB:.0f} of {gpu.total / GIB:.0f} GiB free and about "
+            f"{need / GIB:.0f} are needed; {who} holds the rest",
+            "stop it, or set CUDA_VISIBLE_DEVICES to others",
         )

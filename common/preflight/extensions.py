@@ -32,7 +32,7 @@ def find_file(knobs: Knobs, name: str) -> Path | None:
         return None
     path = find_path(knobs[name])
     if path is None or not path.is_file():
-        knobs.errors.append(f"{name}={knobs[name]}: no such file")
+        knobs.error(name, "no such file")
         return None
     knobs.values[name] = str(path)
     return path
@@ -49,19 +49,22 @@ def read_algorithm(knobs: Knobs) -> dict[str, list[str]]:
     try:
         found = registered(path)
     except ValueError as error:
-        knobs.errors.append(f"ALGORITHM_PATH={path}: {error}")
+        knobs.error("ALGORITHM_PATH", str(error), value=path)
         return nothing
     if not any(found.values()):
-        knobs.errors.append(
-            f"ALGORITHM_PATH={path}: registers nothing; put @register_adv_est(name) or @register_policy_loss(name) of "
-            "verl.trainer.ppo.core_algos above a function"
+        knobs.error(
+            "ALGORITHM_PATH",
+            "registers nothing",
+            "put @register_adv_est(name) or @register_policy_loss(name) of verl.trainer.ppo.core_algos above a "
+            "function",
+            value=path,
         )
     for knob, kind in (("ADV_ESTIMATOR", "estimators"), ("POLICY_LOSS", "losses")):
         if len(found[kind]) == 1:
             knobs.resolve(knob, found[kind][0], f"registered by {path.name}")
         elif len(found[kind]) > 1 and knobs.is_auto(knob):
-            knobs.errors.append(
-                f"{knob}=auto: {path.name} registers {', '.join(found[kind])}; set {knob} to one of them"
+            knobs.error(
+                "", f"{knob}=auto: {path.name} registers {', '.join(found[kind])}", f"set {knob} to one of them"
             )
     return found
 
@@ -76,20 +79,25 @@ def read_tools(knobs: Knobs, model: ModelInfo | None) -> list[dict[str, Any]] | 
     try:
         tools = descriptions(path)
     except ValueError as error:
-        knobs.errors.append(f"TOOLS_PATH={path}: {error}")
+        knobs.error("TOOLS_PATH", str(error), value=path)
         return None
     if not tools:
-        knobs.errors.append(
-            f"TOOLS_PATH={path}: has no tool; put @function_tool of verl.tools.function_tool above a function with "
-            "type hints and a docstring that describes its arguments"
+        knobs.error(
+            "TOOLS_PATH",
+            "has no tool",
+            "put @function_tool of verl.tools.function_tool above a function with type hints and a docstring that "
+            "describes its arguments",
+            value=path,
         )
     elif model and model.chat_template and not _shows_tools(model, tools):
-        knobs.errors.append(
-            f"TOOLS_PATH={path}: the chat template of {knobs['MODEL_PATH']} does not show tools to the model; use a "
-            "model with tool support, or add it to its chat_template"
+        knobs.error(
+            "TOOLS_PATH",
+            f"the chat template of {knobs['MODEL_PATH']} does not show tools to the model",
+            "use a model with tool support, or add it to its chat_template",
+            value=path,
         )
     if knobs.number("MAX_TURNS") == 1:
-        knobs.errors.append("MAX_TURNS=1: leaves no answer after a call; set 2 or more")
+        knobs.error("MAX_TURNS", "leaves no answer after a call", "set 2 or more", value="1")
     return tools or None
 
 
@@ -109,21 +117,17 @@ def check_adapter(knobs: Knobs) -> None:
     folder = find_path(text)
     config = folder / "adapter_config.json" if folder else None
     if config is None or not config.is_file():
-        knobs.errors.append(f"LORA_ADAPTER_PATH={text}: no folder with an adapter_config.json")
+        knobs.error("LORA_ADAPTER_PATH", "no folder with an adapter_config.json", value=text)
         return
     knobs.values["LORA_ADAPTER_PATH"] = str(folder)
     adapter = json.loads(config.read_text(encoding="utf-8"))
     rank = adapter.get("r")
     if knobs.number("LORA_RANK") != rank:
-        knobs.errors.append(
-            f"LORA_RANK={knobs['LORA_RANK']}: the adapter in {text} has rank {rank}; set LORA_RANK={rank}"
-        )
+        knobs.error("LORA_RANK", f"the adapter in {text} has rank {rank}", f"set LORA_RANK={rank}")
     alpha = adapter.get("lora_alpha")
     knobs.resolve("LORA_ALPHA", alpha, "of the adapter")
     if knobs["LORA_ALPHA"] != str(alpha):
-        knobs.errors.append(
-            f"LORA_ALPHA={knobs['LORA_ALPHA']}: the adapter in {text} was trained with {alpha}; set LORA_ALPHA=auto"
-        )
+        knobs.error("LORA_ALPHA", f"the adapter in {text} was trained with {alpha}", "set LORA_ALPHA=auto")
 
 
 def check_targets(knobs: Knobs, model: ModelInfo | None) -> None:
@@ -141,7 +145,9 @@ def check_targets(knobs: Knobs, model: ModelInfo | None) -> None:
             continue
         near = difflib.get_close_matches(target, layers, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        knobs.errors.append(
-            f"LORA_TARGETS={text}: the model has no layer {target!r}; {hint}use all-linear, or some of "
-            f"{', '.join(layers)}"
+        knobs.error(
+            "LORA_TARGETS",
+            f"the model has no layer {target!r}",
+            f"{hint}use all-linear, or some of {', '.join(layers)}",
+            value=text,
         )

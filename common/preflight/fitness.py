@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from common.preflight.findings import Problem
 from common.preflight.knobs import Knobs
 from common.preflight.model import ModelInfo
 
@@ -23,7 +24,8 @@ def check_fitness(knobs: Knobs, model: ModelInfo | None) -> None:
         _code(knobs, model.config),
         _tokenizer(folder, model),
     ]
-    knobs.errors += [f"MODEL_PATH={model.path}: {problem}" for problem in problems if problem]
+    for problem in filter(None, problems):
+        knobs.error("MODEL_PATH", problem, value=model.path)
     if not any(problems):
         knobs.facts.append(("model", model.size, f"{_name(model.config)}, {model.vocabulary:,} tokens"))
 
@@ -32,42 +34,47 @@ def _name(config: dict[str, Any]) -> str:
     return (config.get("architectures") or [config.get("model_type", "unknown")])[0]
 
 
-def _architecture(config: dict[str, Any]) -> str | None:
+def _architecture(config: dict[str, Any]) -> Problem | None:
     name = _name(config)
     if name.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) or not config.get("architectures"):
         return None
-    return f"{name} does not generate text; use a causal language model (a reward model goes to REWARD_MODEL_PATH)"
+    return Problem(
+        f"{name} does not generate text", "use a causal language model (a reward model goes to REWARD_MODEL_PATH)"
+    )
 
 
-def _quantised(config: dict[str, Any]) -> str | None:
+def _quantised(config: dict[str, Any]) -> Problem | None:
     settings = config.get("quantization_config")
     if not settings:
         return None
     method = settings.get("quant_method", "unknown")
-    return f"its weights are quantised ({method}), which cannot be trained; use the original"
+    return Problem(f"its weights are quantised ({method}), which cannot be trained", "use the original")
 
 
-def _code(knobs: Knobs, config: dict[str, Any]) -> str | None:
+def _code(knobs: Knobs, config: dict[str, Any]) -> Problem | None:
     if "auto_map" not in config or any("trust_remote_code=true" in text.lower() for text in knobs.arguments):
         return None
     key = "model" if "MAX_LENGTH" in knobs or knobs.algorithm == "dpo" else "actor_rollout_ref.model"
-    return f"it brings Python code of its own; read it, then add {key}.trust_remote_code=true"
+    return Problem("it brings Python code of its own", f"read it, then add {key}.trust_remote_code=true")
 
 
-def _tokenizer(folder: Path, model: ModelInfo) -> str | None:
+def _tokenizer(folder: Path, model: ModelInfo) -> Problem | None:
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        return "no tokenizer in it (tokenizer.json); is the download complete?"
+        return Problem("no tokenizer in it (tokenizer.json)", "is the download complete?")
     file = folder / "tokenizer.json"
     if not file.is_file() or not model.vocabulary:
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        return "tokenizer.json cannot be read; is the download complete?"
+        return Problem("tokenizer.json cannot be read", "is the download complete?")
     vocabulary = content.get("model", {}).get("vocab") or {}
     if isinstance(vocabulary, dict):
         ids = [*vocabulary.values(), *(token["id"] for token in content.get("added_tokens", []))]
         largest = max(ids, default=0)
         if largest >= model.vocabulary:
-            return f"its tokenizer knows {largest + 1:,} tokens, the model {model.vocabulary:,}; they do not fit"
+            return Problem(
+                f"its tokenizer knows {largest + 1:,} tokens, the model {model.vocabulary:,}; they do not fit",
+                "use the tokenizer that came with the model",
+            )
     return None

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.preflight.findings import Finding, Problem
+
 if TYPE_CHECKING:
     from common.plan.fit import Fit
     from common.preflight.launch_data import LaunchData
@@ -151,8 +153,8 @@ class Knobs:
     values: dict[str, str]
     arguments: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
     reward_kwargs: dict[str, str] = field(default_factory=dict)
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     model: ModelInfo | None = None
@@ -166,6 +168,26 @@ class Knobs:
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
+
+    def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
+        """Note what must be mended.
+
+        Args:
+            knob: Knob, key or variable, "" for none.
+            problem: What is wrong.
+            fix: What to do.
+            value: Of something that is no knob, or as the user wrote it; by default the knob's.
+        """
+        self.errors.append(self._finding(knob, problem, fix, value))
+
+    def warn(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
+        """Note what to look at; arguments as those of `error`."""
+        self.warnings.append(self._finding(knob, problem, fix, value))
+
+    def _finding(self, knob: str, problem: str | Problem, fix: str, value: object) -> Finding:
+        if isinstance(problem, Problem):
+            problem, fix = problem
+        return Finding(knob, self.values.get(knob, "") if value is None else value, problem, fix)
 
     def is_auto(self, name: str) -> bool:
         """Whether the knob exists and is still to be chosen."""
@@ -227,24 +249,25 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
     for name, value in knobs.values.items():
         problem = check_value(name, value)
         if problem:
-            knobs.errors.append(problem)
-    knobs.warnings += misspelt(environment, defaults)
+            knobs.error(name, problem, value=value)
+    for name, near in misspelt(environment, defaults):
+        knobs.warn("", f"{name} is set but is not a knob", f"did you mean {near}?")
     return knobs
 
 
-def check_value(name: str, value: str) -> str | None:
+def check_value(name: str, value: str) -> Problem | None:
     """Return what is wrong with the value of one knob, or None."""
     rule = RULES.get(name)
     if rule is None or (rule.auto and value == AUTO):
         return None
-    or_auto = " or auto" if rule.auto else ""
+    or_auto, fix = " or auto" if rule.auto else "", ""
     if rule.kind == "choice":
         ok, expected = value in rule.choices, " | ".join(rule.choices)
         near = difflib.get_close_matches(value, rule.choices, n=1)
-        or_auto += f"; did you mean {near[0]}?" if near else ""
+        fix = f"did you mean {near[0]}?" if near else ""
     else:
         ok, expected = _number_ok(rule, value), _number_words(rule)
-    return None if ok else f"{name}={value}: must be {expected}{or_auto}"
+    return None if ok else Problem(f"must be {expected}{or_auto}", fix)
 
 
 def _decimal(text: str) -> float | None:
@@ -271,14 +294,14 @@ def _number_words(rule: Rule) -> str:
     return " ".join([kind, *limits])
 
 
-def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
-    """Return a warning for each environment variable that looks like a knob with a slip in it."""
-    warnings = []
+def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each environment variable that looks like a knob with a slip in it, and that knob."""
+    found = []
     others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR"}
     for name in environment:
         if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.88)
         if near:
-            warnings.append(f"{name} is set but is not a knob; did you mean {near[0]}?")
-    return warnings
+            found.append((name, near[0]))
+    return found

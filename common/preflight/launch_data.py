@@ -26,6 +26,7 @@ from common.preflight import data
 from common.preflight.data_checks import check_file, in_own_form
 from common.preflight.data_split import split_files
 from common.preflight.extensions import find_path
+from common.preflight.findings import Problem, about
 from common.preflight.knobs import ROOT, SUPERVISED, Knobs
 from common.preflight.run_name import OUTPUTS
 
@@ -109,28 +110,28 @@ def find_files(knobs: Knobs, name: str) -> list[Path]:
     for part in parts:
         path = find_path(part)
         if path is None:
-            knobs.errors.append(f"{name}={part}: {_missing(part)}")
+            knobs.error(name, _missing(part), value=part)
             continue
         try:
             files += data_files(path) if path.is_dir() else [path]
         except DataError as error:
-            knobs.errors.append(f"{name}={error}")
+            knobs.error(name, about(path, error), value=path)
     return files
 
 
-def _missing(text: str) -> str:
+def _missing(text: str) -> Problem:
     """Why a file is not there, and what to do."""
     if re.match(r"\w+://", text):
-        return f"is an address; fetch it first (curl -LO {shlex.quote(text)}) and name the file"
+        return Problem("is an address", f"fetch it first (curl -LO {shlex.quote(text)}) and name the file")
     path = Path(os.environ.get("CALLER_DIR", "."), Path(text).expanduser())
     there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, there, n=1)
     if near:
-        return f"no such file; did you mean {Path(text).parent / near[0]}?"
+        return Problem("no such file", f"did you mean {Path(text).parent / near[0]}?")
     if is_hub_id(text):
-        return f"no such file; a data set of a hub is fetched with {TOOL} convert {text} train.parquet"
+        return Problem("no such file", f"a data set of a hub is fetched with {TOOL} convert {text} train.parquet")
     where = "no such file" if path.parent.is_dir() else f"no such file, nor a folder {Path(text).parent}"
-    return f"{where}; correct the path (looked in {path.parent})"
+    return Problem(where, f"correct the path (looked in {path.parent})")
 
 
 def _is_sample(knobs: Knobs) -> bool:
@@ -155,21 +156,22 @@ def _resume(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> b
         now = run_data.marks_of(files) if files else "auto"
         own = knob == "VAL_DATA" and files is None and before[knob] != "auto"
         if own or not run_data.same_content(before[knob], now):
-            knobs.errors.append(f"{knob}={knobs[knob]}: {_changed(before, knob, ours)}")
+            knobs.error(knob, _changed(before, knob, ours))
     launch.files = {knob: [ours / path for path in before["files"][knob]] for knob in SIDES}
     launch.reason = before.get("reason", "")
     return True
 
 
-def _changed(before: dict[str, Any], knob: str, ours: Path) -> str:
+def _changed(before: dict[str, Any], knob: str, ours: Path) -> Problem:
     """What to say of data that is not what a run was started with."""
     was = before[knob] if isinstance(before[knob], str) else ",".join(mark["path"] for mark in before[knob])
     kept = ",".join(str(ours / path) for path in before["files"][knob] if not Path(path).is_absolute())
     go_on = f"set {knob}={kept} to go on with the rows of then" if kept else f"set {knob}={was} as it was then"
     run = ours.parent
-    return (
-        f"is not the data that {run.name} was started with ({was}); {go_on}, or choose another EXPERIMENT_NAME "
-        f"(RESUME={run} then goes on from its last checkpoint with the new data)"
+    return Problem(
+        f"is not the data that {run.name} was started with ({was})",
+        f"{go_on}, or choose another EXPERIMENT_NAME (RESUME={run} then goes on from its last checkpoint with the new "
+        "data)",
     )
 
 
@@ -208,41 +210,39 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
     for path in files:
         (own if in_own_form(path, knobs.algorithm) else others).append(path)
     if commas := [path for path in own if "," in str(path)]:
-        knobs.errors.append(f"{knob}={commas[0]}: a comma stands between files; rename it without one")
+        knobs.error(knob, "a comma stands between files", "rename it without one", value=commas[0])
     if not others:
         return own
     target = folder / f"{SIDES[knob]}.parquet"
     try:
         report = convert([Source(path) for path in others], target, Options(algorithm=knobs.algorithm))
     except (DataError, OSError) as error:
-        knobs.errors.append(_refused(knobs, knob, others, error, folder))
+        _refuse(knobs, knob, others, error, folder)
         return []
     text = ",".join(str(path) for path in others)
-    knobs.warnings.append(
-        f"{knob}={text}: {report.rows_written:,} rows, converted into {run_data.FOLDER}/{target.name} of the run"
+    knobs.warn(
+        knob, f"{report.rows_written:,} rows, converted into {run_data.FOLDER}/{target.name} of the run", value=text
     )
-    knobs.warnings += [f"{knob}={text}: {note} ({count:,} rows)" for note, count in report.notes.most_common()]
+    for note, count in report.notes.most_common():
+        knobs.warn(knob, f"{note} ({count:,} rows)", value=text)
     return [*own, target]
 
 
-def _refused(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder: Path) -> str:
-    """The door's own words with the knob, and how the file can be converted with options of its own."""
+def _refuse(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder: Path) -> None:
+    """Note the door's own words, and how the file can be converted with options of its own."""
     names = " ".join(shlex.quote(str(path)) for path in files)
-    said = str(error)
+    file = next((file for file in files if str(error).startswith(f"{file}: ")), files[0])
+    said = about(file, error).text.replace(f"{folder}/", "")
     if isinstance(error, BadRows):
-        first = error.report.bad[0]
-        said = (
-            f"{first.file}: {place_word(first.file)} {first.place}: {first.problem} ({error.report.rows_bad:,} of "
-            f"{error.report.read:,} rows cannot be used); mend them"
-        )
-    elif not said.startswith(str(files[0])):
-        said = f"{files[0]}: {said}"
-    said = said.replace(f"{folder}/", "")
+        first, file = error.report.bad[0], error.report.bad[0].file
+        counts = f"{error.report.rows_bad:,} of {error.report.read:,} rows cannot be used"
+        said = f"{place_word(file)} {first.place}: {first.problem} ({counts})"
     options = f"{TOOL} convert {names} mine.parquet --algo {knobs.algorithm}"
-    return (
-        f"{knob}={said}. To name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, "
-        f"then {knob}=mine.parquet; convert --help lists the options"
+    fix = (
+        f"mend it; or, to name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, then "
+        f"{knob}=mine.parquet (convert --help lists the options)"
     )
+    knobs.error(knob, said, fix, value=file)
 
 
 def _split(knobs: Knobs, launch: LaunchData) -> None:
@@ -256,7 +256,7 @@ def _split(knobs: Knobs, launch: LaunchData) -> None:
     try:
         train, val, rows, kept = split_files(files, launch.folder, knobs.algorithm, batch)
     except DataError as error:
-        knobs.errors.append(f"TRAIN_DATA={knobs['TRAIN_DATA']}: {error}")
+        knobs.error("TRAIN_DATA", str(error))
         launch.files = {}
         return
     (launch.folder / "all.parquet").unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from common.preflight.findings import Problem
 from common.preflight.knobs import ROOT, Knobs
 
 # What a knob that is auto becomes where there is no variant to say it.
@@ -40,9 +41,7 @@ def resolve_method(knobs: Knobs) -> None:
     if "OVERLONG_BUFFER" in knobs:
         length = knobs.number("MAX_RESPONSE_LENGTH")
         if knobs["VARIANT"] != "dapo" and not knobs.is_auto("OVERLONG_BUFFER"):
-            knobs.errors.append(
-                f"OVERLONG_BUFFER={knobs['OVERLONG_BUFFER']}: only VARIANT=dapo has this penalty; leave it auto"
-            )
+            knobs.error("OVERLONG_BUFFER", "only VARIANT=dapo has this penalty", "leave it auto")
         only = "" if knobs["VARIANT"] == "dapo" else "; only VARIANT=dapo has this penalty"
         knobs.resolve("OVERLONG_BUFFER", max(1, length // OVERLONG_SHARE), f"a fifth of MAX_RESPONSE_LENGTH{only}")
 
@@ -93,15 +92,16 @@ def check_method(knobs: Knobs, own: dict[str, list[str]]) -> None:
     }
     for name, names in known.items():
         if knobs[name] not in names and not knobs.is_auto(name):
-            knobs.errors.append(unknown_name(name, knobs[name], names))
+            knobs.error(name, unknown_name(knobs[name], names))
     check_group(knobs, own["estimators"])
     low, high = knobs.decimal("CLIP_RATIO_LOW"), knobs.decimal("CLIP_RATIO_HIGH")
     if low is None or high is None:  # said already, or a variant with a slip in its name
         return
     if low > high and knobs["POLICY_LOSS"] != "cispo":  # CISPO has no lower bound
-        knobs.errors.append(
-            f"CLIP_RATIO_LOW={knobs['CLIP_RATIO_LOW']}: is above CLIP_RATIO_HIGH={knobs['CLIP_RATIO_HIGH']}; the "
-            "bounds are the wrong way round"
+        knobs.error(
+            "CLIP_RATIO_LOW",
+            f"is above CLIP_RATIO_HIGH={knobs['CLIP_RATIO_HIGH']}",
+            "the bounds are the wrong way round",
         )
 
 
@@ -110,17 +110,19 @@ def check_group(knobs: Knobs, own: list[str]) -> None:
     estimator = knobs["ADV_ESTIMATOR"]
     if knobs.number("ROLLOUT_N") == 1 and estimator not in (*WITHOUT_GROUP, *own, "auto"):
         variant = " (or VARIANT=reinforce_pp, which needs no group)" if "VARIANT" in knobs else ""
-        knobs.errors.append(
-            f"ROLLOUT_N=1: ADV_ESTIMATOR={estimator} compares the answers to one prompt; set ROLLOUT_N=2 or "
-            f"more{variant}"
+        knobs.error(
+            "ROLLOUT_N",
+            f"ADV_ESTIMATOR={estimator} compares the answers to one prompt",
+            f"set ROLLOUT_N=2 or more{variant}",
+            value="1",
         )
 
 
-def unknown_name(knob: str, name: str, known: list[str]) -> str:
+def unknown_name(name: str, known: list[str]) -> Problem:
     """What to say of an estimator or loss that nobody has registered."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"{knob}={name}: not registered; {hint}known: {', '.join(known)}. ALGORITHM_PATH adds your own"
+    return Problem("not registered", f"{hint}known: {', '.join(known)}. ALGORITHM_PATH adds your own")
 
 
 def known_estimators() -> list[str]:

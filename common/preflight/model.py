@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.demo_model import DEMO_MODEL_DIR
+from common.preflight.findings import RefusedError
 
 DEMO = "demo"
 
@@ -63,7 +64,7 @@ def read_model(path: str, weights: bool = True) -> ModelInfo:
         weights: Whether they must be there; a plan needs only config.json.
 
     Raises:
-        ValueError: If the folder does not exist or is not a model, with what to do.
+        RefusedError: If the folder does not exist or is not a model, with what to do.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -72,13 +73,13 @@ def read_model(path: str, weights: bool = True) -> ModelInfo:
         hint = ""
         if any(folder.glob("**/model_world_size_*.pt")) or (folder / "run.json").is_file():
             hint = (
-                "; this is a run of the kit: use its folder model/ "
+                "this is a run of the kit: use its folder model/ "
                 "(.venv/bin/python -m common.checkpoints merge RUN makes it)"
             )
-        raise ValueError(f"MODEL_PATH={path}: no config.json in it, so it is not a Hugging Face model{hint}")
+        raise RefusedError("MODEL_PATH", path, "no config.json in it, so it is not a Hugging Face model", hint)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise ValueError(f"MODEL_PATH={path}: no weights (*.safetensors) in it; is the download complete?")
+        raise RefusedError("MODEL_PATH", path, "no weights (*.safetensors) in it", "is the download complete?")
     parameters = count_parameters(folder) if weights else _planned_parameters(config)
     return ModelInfo(str(folder.resolve()), config, parameters, read_chat_template(folder))
 
@@ -96,9 +97,11 @@ def _from_cache(path: str) -> ModelInfo:
     """Look an id up in the local cache of the hub; whether the hub has it shows when verl downloads it."""
     parts = path.split("/")
     if len(parts) != 2 or path.startswith(("/", ".", "~")) or not all(parts):
-        raise ValueError(
-            f"MODEL_PATH={path}: no such folder; give a folder with a config.json, a Hugging Face id (Qwen/Qwen3-4B), "
-            "or demo"
+        raise RefusedError(
+            "MODEL_PATH",
+            path,
+            "no such folder",
+            "give a folder with a config.json, a Hugging Face id (Qwen/Qwen3-4B), or demo",
         )
     from huggingface_hub import try_to_load_from_cache
 

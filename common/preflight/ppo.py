@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from common.preflight.findings import problem_of
 from common.preflight.knobs import Knobs
 from common.preflight.model import ModelInfo, read_model
 
@@ -28,9 +29,7 @@ def resolve_kl(knobs: Knobs) -> None:
     """Choose the KL's coefficient, and how fast it adapts where there is a target."""
     target = knobs.decimal("KL_TARGET")
     if target and (knobs["KL_IN"] != "reward" or knobs.decimal("KL_COEF") == 0):
-        knobs.errors.append(
-            f"KL_TARGET={knobs['KL_TARGET']}: adapts KL_COEF of the reward; set KL_IN=reward and KL_COEF=auto"
-        )
+        knobs.error("KL_TARGET", "adapts KL_COEF of the reward", "set KL_IN=reward and KL_COEF=auto")
     if target:
         length = knobs.number("MAX_RESPONSE_LENGTH")
         reason = f"holds {target:g} nats a token over {length:,} tokens against a score from 0 to 1"
@@ -69,16 +68,18 @@ def check_critic(knobs: Knobs, model: ModelInfo | None, path: str) -> None:
     try:
         critic = read_model(path)
     except (ValueError, OSError) as error:
-        knobs.errors.append(str(error).replace("MODEL_PATH=", "CRITIC_MODEL_PATH=", 1))
+        knobs.error("CRITIC_MODEL_PATH", problem_of(error), value=given)
         return
     knobs.values["CRITIC_MODEL_PATH"] = critic.path
     if not model or not model.config or not critic.config:
         return
     problem = other_tokens(model, critic)
     if problem:
-        knobs.errors.append(
-            f"CRITIC_MODEL_PATH={given}: {problem}; the critic reads the policy's token ids, so use a model of the "
-            "same family, or leave it empty"
+        knobs.error(
+            "CRITIC_MODEL_PATH",
+            problem,
+            "the critic reads the policy's token ids, so use a model of the same family, or leave it empty",
+            value=given,
         )
 
 

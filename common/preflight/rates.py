@@ -32,8 +32,8 @@ def check_rate(knobs: Knobs, model: ModelInfo | None) -> None:
     low, high = usual_range(knobs.algorithm, lora, model.parameters if model else 0)
     kind = "LoRA" if lora else "full fine-tuning"
     size = model.size if model and model.parameters else "a model of unknown size"
-    text = f"LEARNING_RATE={knobs['LEARNING_RATE']}: for {knobs.algorithm} with {kind} of {size}"
+    text = f"for {knobs.algorithm} with {kind} of {size}"
     if rate > HOPELESS * high:
-        knobs.errors.append(f"{text} this destroys the model; set {low:g} to {high:g}, or auto")
+        knobs.error("LEARNING_RATE", f"{text} this destroys the model", f"set {low:g} to {high:g}, or auto")
     elif rate > 2 * high or rate < low / 10:
-        knobs.warnings.append(f"{text} {low:g} to {high:g} is usual")
+        knobs.warn("LEARNING_RATE", f"{text} {low:g} to {high:g} is usual")

@@ -12,6 +12,7 @@ from common.data.conversation import Renderer, pair_tokens, thinking_of
 from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError
 from common.preflight import data
 from common.preflight.chat_template import FolderTokenizer, renderer_of
+from common.preflight.findings import Problem
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.model import ModelInfo
 
@@ -107,7 +108,7 @@ def measure(
         tokenizer = FolderTokenizer(Path(model.path))
         renderer = renderer_of(model, tokenizer, thinking_of(knobs.values.get("THINKING")))
     except ValueError as error:
-        knobs.warnings.append(f"token lengths were not measured: {error}")
+        knobs.warn("", f"token lengths were not measured: {error}")
         return found
     for name, file in ((name, file) for name, these in files.items() for file in these):
         look = _Look(renderer, tokenizer, knobs.algorithm, tools)
@@ -115,7 +116,7 @@ def measure(
             look.row(number, row)
         look.finish()
         for problem in _problems(look, file):
-            (knobs.errors if look.refused else knobs.warnings).append(f"{name}={file.path}: {problem}")
+            (knobs.error if look.refused else knobs.warn)(name, problem, value=file.path)
         for part in vars(found):
             getattr(found, part).extend(getattr(look.measured, part))
     knob = "MAX_LENGTH" if knobs.algorithm == "sft" else "MAX_PROMPT_LENGTH"
@@ -124,21 +125,22 @@ def measure(
     return found
 
 
-def _problems(look: _Look, file: data.DataFile) -> Iterator[str]:
-    """What is wrong with a file under the template, each in words."""
+def _problems(look: _Look, file: data.DataFile) -> Iterator[Problem]:
+    """What is wrong with a file under the template."""
     if look.refused:
         number, why = look.refused[0]
-        yield (
-            f"row {number}: {why} ({len(look.refused)} of {len(file.sample)} rows looked at); change or leave out such "
-            "rows, or use a model whose chat template shows them"
+        yield Problem(
+            f"row {number}: {why} ({len(look.refused)} of {len(file.sample)} rows looked at)",
+            "change or leave out such rows, or use a model whose chat template shows them",
         )
         return
     for what, count in look.lost.items():
-        yield f"the chat template leaves out {what} in {count} of {look.looked_at} rows looked at; {FIX[what]}"
+        yield Problem(f"the chat template leaves out {what} in {count} of {look.looked_at} rows looked at", FIX[what])
     if look.endless:
-        yield (
+        yield Problem(
             f"answers of {look.endless} of {look.looked_at} rows looked at have no end in the chat template, so the "
-            "model does not learn to stop; use a template that ends each answer with a token"
+            "model does not learn to stop",
+            "use a template that ends each answer with a token",
         )
 
 
@@ -152,11 +154,11 @@ def check_taught(knobs: Knobs, measured: Measured) -> None:
     if not limit or not nothing:
         return
     what = "no token that is learnt" if knobs.algorithm == "sft" else "no difference between the two answers"
-    text = f"{knob}={limit}: {nothing} of {rows} rows looked at have {what} within it"
+    text = f"{nothing} of {rows} rows looked at have {what} within it"
     if nothing == rows:
-        knobs.errors.append(f"{text}; raise it (the first ones need {min(measured.teaches_from) + 1})")
+        knobs.error(knob, text, f"raise it (the first ones need {min(measured.teaches_from) + 1})", value=limit)
     else:
-        knobs.warnings.append(f"{text} and teach nothing; raise it, or leave them out")
+        knobs.warn(knob, f"{text} and teach nothing", "raise it, or leave them out", value=limit)
 
 
 def _warn_of_long_rows(knobs: Knobs, knob: str, lengths: list[int]) -> None:
@@ -166,8 +168,8 @@ def _warn_of_long_rows(knobs: Knobs, knob: str, lengths: list[int]) -> None:
         return
     left_out = knobs.algorithm not in SUPERVISED
     fate = "will be left out" if left_out else "will be cut"
-    knobs.warnings.append(
-        f"{knob}={limit}: {over} of {len(lengths)} rows looked at are longer and {fate} (longest {max(lengths)})"
+    knobs.warn(
+        knob, f"{over} of {len(lengths)} rows looked at are longer and {fate} (longest {max(lengths)})", value=limit
     )
     if over == len(lengths) and left_out:
-        knobs.errors.append(f"{knob}={limit}: every prompt is longer (shortest {min(lengths)} tokens); raise it")
+        knobs.error(knob, f"every prompt is longer (shortest {min(lengths)} tokens)", "raise it", value=limit)

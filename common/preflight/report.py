@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from common.plan.fit import Fit
 from common.plan.machine import GIB
 from common.preflight.knobs import SUPERVISED, Knobs
 
-FINDING = re.compile(r"(?P<what>[\w.+/ -]+?)=(?P<value>.*?): (?P<text>.*)", re.DOTALL)
 STYLES = {"error": "bold red", "warning": "yellow", "auto": "cyan", "ok": "green", "set": ""}
 
 
@@ -46,16 +44,9 @@ def rows_of(knobs: Knobs) -> list[Row]:
     for name, value in knobs.values.items():
         rows.append(Row(name, value, "auto" if name in knobs.reasons else "set", knobs.reasons.get(name, "")))
     rows += [Row(what, value, "ok", note) for what, value, note in knobs.facts]
-    rows += [finding("warning", text) for text in knobs.warnings]
-    return rows + [finding("error", text) for text in knobs.errors]
-
-
-def finding(verdict: str, message: str) -> Row:
-    """A row from a message, which has the form ``NAME=value: what is wrong; what to do``."""
-    match = FINDING.fullmatch(message)
-    what, value, text = (match["what"], match["value"], match["text"]) if match else ("", "", message)
-    problem, _, fix = text.partition("; ")
-    return Row(what, value, verdict, problem, fix)
+    for verdict, found in (("warning", knobs.warnings), ("error", knobs.errors)):
+        rows += [Row(one.knob, one.value, verdict, one.problem, one.fix) for one in found]
+    return rows
 
 
 def show(knobs: Knobs) -> None:

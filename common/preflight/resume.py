@@ -7,6 +7,7 @@ from pathlib import Path
 from common.checkpoints.integrity import newest_complete, problems
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.preflight.extensions import find_path
+from common.preflight.findings import Problem
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.run_dir import read_run
 
@@ -23,47 +24,50 @@ def named_checkpoint(knobs: Knobs) -> Checkpoint | None:
         return None
     path = find_path(text)
     if path is None or not path.is_dir():
-        knobs.errors.append(f"RESUME={text}: must be auto, never, or a run or checkpoint to go on from; no such folder")
+        knobs.error("RESUME", "no such folder", "give auto, never, or a run or checkpoint to go on from", value=text)
         return None
     checkpoint = checkpoint_at(path)
     if checkpoint is None and checkpoints_of(path):
         choice = newest_complete(path)
-        knobs.warnings += choice.skipped
+        for skipped in choice.skipped:
+            knobs.warn("", skipped)
         checkpoint = choice.checkpoint
     if checkpoint is None:
-        knobs.errors.append(
-            f"RESUME={text}: no complete checkpoint in it; see .venv/bin/python -m common.checkpoints list"
+        knobs.error(
+            "RESUME", "no complete checkpoint in it", "see .venv/bin/python -m common.checkpoints list", value=text
         )
         return None
     found = problems(checkpoint)
     if found:
-        knobs.errors.append(
-            f"RESUME={text}: this checkpoint is not complete: {found[0]}; name another "
-            "(.venv/bin/python -m common.checkpoints list RUN)"
+        knobs.error(
+            "RESUME",
+            f"this checkpoint is not complete: {found[0]}",
+            "name another (.venv/bin/python -m common.checkpoints list RUN)",
+            value=text,
         )
         return None
     return checkpoint
 
 
-def unusable(knobs: Knobs, checkpoint: Checkpoint) -> str | None:
+def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
     """Return why a complete checkpoint cannot be resumed with the present knobs, and what to do; None when it can."""
     if checkpoint.is_supervised != (knobs.algorithm in SUPERVISED):
         kind = "SFT or DPO" if checkpoint.is_supervised else "RL"
-        return f"it is of {kind}; to train its model with {knobs.algorithm} {_from_weights(checkpoint)}"
+        return Problem(f"it is of {kind}", f"to train its model with {knobs.algorithm} {_from_weights(checkpoint)}")
     if knobs.algorithm == "ppo" and "critic" not in checkpoint.roles:
-        return f"it has no critic; {_from_weights(checkpoint)}"
+        return Problem("it has no critic", _from_weights(checkpoint))
     world, wanted = checkpoint.world_size, knobs.number("N_GPUS") * knobs.number("NNODES")
     if world and wanted and world != wanted:
-        return (
+        return Problem(
             f"it was written by {world} GPUs and N_GPUS is {wanted}: verl loads optimiser, learning rate schedule and "
-            f"random state on the same number only; set N_GPUS={world}, or {_from_weights(checkpoint)} (the weights "
-            "alone go on, the optimiser starts anew)"
+            "random state on the same number only",
+            f"set N_GPUS={world}, or {_from_weights(checkpoint)} (the weights alone go on, the optimiser starts anew)",
         )
     before = read_run(checkpoint.run_dir)
     for name in ("MODEL_PATH", "LORA_RANK"):
         value = before.get("knobs", {}).get(name)
         if value is not None and value != knobs[name]:
-            return f"it was started with {name}={value}, now {name}={knobs[name]}; choose another name"
+            return Problem(f"it was started with {name}={value}, now {name}={knobs[name]}", "choose another name")
     return None
 
 
@@ -72,17 +76,17 @@ def _from_weights(checkpoint: Checkpoint) -> str:
     return f"run .venv/bin/python -m common.checkpoints merge {run} and start a new run with MODEL_PATH={run}/model"
 
 
-def fork_problem(knobs: Knobs, checkpoint: Checkpoint, run_dir: Path) -> str | None:
+def fork_problem(knobs: Knobs, checkpoint: Checkpoint, run_dir: Path) -> Problem | None:
     """Return why a run cannot go on from the checkpoint that ``RESUME`` names, or None; says what will happen."""
     problem = unusable(knobs, checkpoint)
     if problem:
         return problem
     total = knobs.number("TOTAL_STEPS")
     if total and checkpoint.step >= total:
-        return f"it has all {total} steps; raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on"
+        return Problem(f"it has all {total} steps", "raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on")
     own = checkpoint.run_dir == run_dir.resolve()
     later = [other.step for other in checkpoints_of(run_dir) if other.step > checkpoint.step] if own else []
     aside = f"; its later checkpoints {later} are set aside" if later else ""
     where = "back to" if own else f"on from {checkpoint.run_dir.name},"
-    knobs.warnings.append(f"going {where} step {checkpoint.step}{aside}")
+    knobs.warn("", f"going {where} step {checkpoint.step}{aside}")
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from common.preflight.findings import Finding
 from common.rewards.bench import Outcome, Target, Trial, call_each
 from common.rewards.bench_data import FORMS, Case, answers_of
 from common.rewards.worker import WorkerNotStarted
@@ -20,7 +21,7 @@ def check_reward(
     rows: list[dict[str, Any]],
     parameters: dict[str, Any] | None = None,
     needed: str | None = None,
-) -> str | None:
+) -> Finding | None:
     """Return what is wrong with a reward function, or None.
 
     It runs in a process of its own, so that one that hangs cannot hold up the preflight for longer than a few calls.
@@ -38,8 +39,9 @@ def check_reward(
     try:
         call_each(worker, cases, trial)
     except WorkerNotStarted as error:
-        knob = f"REWARD_FUNC_PATH={path}" if "be imported" in str(error) else f"REWARD_FUNC_NAME={name}"
-        return f"{knob}: {error}"
+        if "be imported" in str(error):
+            return Finding("REWARD_FUNC_PATH", path, str(error))
+        return Finding("REWARD_FUNC_NAME", name, str(error))
     finally:
         worker.stop()
     problems = [_problem(path, outcome) for outcome in trial.outcomes]
@@ -69,25 +71,24 @@ def _cases(number: int, row: dict[str, Any]) -> list[Case]:
     return [Case(number, "trial", form, text, truth, row["data_source"], extra) for form, text in answers.items()]
 
 
-def _problem(path: Path, outcome: Outcome) -> str | None:
-    label = f"REWARD_FUNC_PATH={path}: on the answer {outcome.case.answer[:40]!r} it"
-    if outcome.error:
-        return f"{label} raised {outcome.error}"
-    return f"{label} {outcome.problem or outcome.late}" if outcome.problem or outcome.late else None
+def _problem(path: Path, outcome: Outcome) -> Finding | None:
+    said = f"raised {outcome.error}" if outcome.error else outcome.problem or outcome.late
+    if not said:
+        return None
+    return Finding("REWARD_FUNC_PATH", path, f"on the answer {outcome.case.answer[:40]!r} it {said}")
 
 
-def _keys(path: Path, outcomes: list[Outcome], needed: str | None) -> str | None:
+def _keys(path: Path, outcomes: list[Outcome], needed: str | None) -> Finding | None:
     for outcome in outcomes:
         first = outcomes[0]
         if needed and first.keys is not None and needed not in first.keys:
-            return (
-                f"REWARD_FUNC_PATH={path}: the dictionary has no {needed!r}, by which the variant chooses groups; add "
-                "it (1.0 for a right answer), or set algorithm.filter_groups.metric=reward"
-            )
+            problem = f"the dictionary has no {needed!r}, by which the variant chooses groups"
+            fix = "add it (1.0 for a right answer), or set algorithm.filter_groups.metric=reward"
+            return Finding("REWARD_FUNC_PATH", path, problem, fix)
         if outcome.keys != first.keys:
             answers = [one.case.answer[:40] for one in (first, outcome)]
-            return (
-                f"REWARD_FUNC_PATH={path}: on the answer {answers[0]!r} it returned the keys {first.keys}, on "
-                f"{answers[1]!r} {outcome.keys}; verl needs the same ones on every row"
+            problem = (
+                f"on the answer {answers[0]!r} it returned the keys {first.keys}, on {answers[1]!r} {outcome.keys}"
             )
+            return Finding("REWARD_FUNC_PATH", path, problem, "verl needs the same ones on every row")
     return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.demo_model import DEMO_REWARD_MODEL_DIR
+from common.preflight.findings import about, problem_of
 from common.preflight.knobs import Knobs
 from common.preflight.model import DEMO, ModelInfo, read_model
 
@@ -30,7 +31,7 @@ def choose_function(knobs: Knobs, find: Callable[[str], Path | None]) -> dict[st
         knobs.resolve("REWARD_FUNC_PATH", "", "the reward model's score is the reward")
     elif given and not knobs["REWARD_FUNC_PATH"].endswith(API_FUNCTION):
         path = knobs["REWARD_FUNC_PATH"]
-        knobs.errors.append(f"REWARD_FUNC_PATH={path}: REWARD=api scores by {API_FUNCTION}; set REWARD=function")
+        knobs.error("REWARD_FUNC_PATH", f"REWARD=api scores by {API_FUNCTION}", "set REWARD=function", value=path)
     knobs.resolve("REWARD_FUNC_PATH", API_FUNCTION, "asks the endpoint of API_REWARD_CONFIG")
     return _api_parameters(knobs, find) if asks_api else {}
 
@@ -43,12 +44,12 @@ def _api_parameters(knobs: Knobs, find: Callable[[str], Path | None]) -> dict[st
     try:
         settings = read_settings(path, knobs["ON_FAILURE"])
     except ValueError as error:
-        knobs.errors.append(str(error))
+        knobs.error("API_REWARD_CONFIG", about(path, error))
         return {}
     if settings.api_key_env and not settings.key:
         local = any(host in settings.url for host in ("//127.0.0.1", "//localhost"))
         message = f"{settings.api_key_env} is not set, and {path.name} names it as the variable that holds the key"
-        (knobs.warnings if local else knobs.errors).append(f"{message}; export it, or empty api_key_env")
+        (knobs.warn if local else knobs.error)("API_REWARD_CONFIG", message, "export it, or empty api_key_env")
     return {"config": str(path), "on_failure": knobs["ON_FAILURE"]}
 
 
@@ -61,18 +62,20 @@ def check_reward_model(knobs: Knobs, folder: Callable[[str], str]) -> None:
     try:
         model = read_model(path)
     except (ValueError, OSError) as error:
-        knobs.errors.append(str(error).replace("MODEL_PATH=", "REWARD_MODEL_PATH=", 1))
+        knobs.error("REWARD_MODEL_PATH", problem_of(error), value=given)
         return
     knobs.values["REWARD_MODEL_PATH"] = model.path
     if knobs["REWARD_FUNC_PATH"] and not knobs.number("REWARD_MODEL_GPUS"):
-        knobs.errors.append(
-            "REWARD_MODEL_GPUS=0: a judge that a function asks cannot share the GPUs (verl gives the function no row "
-            "there); set REWARD_MODEL_GPUS=1 or more, taken from those that N_GPUS leaves"
+        knobs.error(
+            "REWARD_MODEL_GPUS",
+            "a judge that a function asks cannot share the GPUs (verl gives the function no row there)",
+            "set REWARD_MODEL_GPUS=1 or more, taken from those that N_GPUS leaves",
+            value="0",
         )
     if model.config:
         problem = _unfit(knobs, model)
         if problem:
-            knobs.errors.append(f"REWARD_MODEL_PATH={given}: {problem}")
+            knobs.error("REWARD_MODEL_PATH", problem, value=given)
 
 
 def _unfit(knobs: Knobs, model: ModelInfo) -> str | None:

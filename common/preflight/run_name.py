@@ -11,6 +11,7 @@ from pathlib import Path
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint
 from common.preflight import resume
+from common.preflight.findings import Problem
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
 from common.preflight.self_play import stage_names
@@ -28,23 +29,23 @@ def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
     knobs.resolve("EXPERIMENT_NAME", name, "algorithm, model and time")
     name = knobs["EXPERIMENT_NAME"]
     if not NAME.fullmatch(name):
-        knobs.errors.append(
-            f"EXPERIMENT_NAME={name}: it names a folder under outputs/; use letters, digits, '.', '_' and '-'"
+        knobs.error(
+            "EXPERIMENT_NAME", "it names a folder under outputs/", "use letters, digits, '.', '_' and '-'", value=name
         )
         return None
     run_dir = OUTPUTS / name
     named = resume.named_checkpoint(knobs)
     if named and (problem := resume.fork_problem(knobs, named, run_dir)):
-        knobs.errors.append(f"RESUME={knobs['RESUME']}: {problem}")
+        knobs.error("RESUME", problem)
     knobs.resume_from = named.path if named else None
     if run_dir.exists():
         problem = problem_with_existing(knobs, run_dir, named)
         if problem:
-            knobs.errors.append(f"EXPERIMENT_NAME={name}: {problem}")
+            knobs.error("EXPERIMENT_NAME", problem, value=name)
     return run_dir
 
 
-def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None = None) -> str | None:
+def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None = None) -> Problem | None:
     """Return why a run directory that exists cannot be used, or None when it is resumed.
 
     Args:
@@ -54,60 +55,66 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
     """
     run = read_run(run_dir)
     if not run:
-        return "outputs/ has a folder of that name that is not a run; choose another name"
+        return Problem("outputs/ has a folder of that name that is not a run", "choose another name")
     if is_alive(run):
-        return f"this run is under way (process {run['pid']}); choose another name, or stop it with Ctrl-C first"
+        return Problem(
+            f"this run is under way (process {run['pid']})", "choose another name, or stop it with Ctrl-C first"
+        )
     if run["algorithm"] != knobs.algorithm:
-        return f"this run is of {run['algorithm']}; choose another name"
+        return Problem(f"this run is of {run['algorithm']}", "choose another name")
     if knobs["RESUME"] == "never":
-        return "this run exists and RESUME=never; choose another name"
+        return Problem("this run exists and RESUME=never", "choose another name")
     if ("stages" in run) != (knobs.values.get("SELF_PLAY") == "true"):
-        return "this run is of the other kind, one with rounds and one without do not mix; choose another name"
+        return Problem(
+            "this run is of the other kind, one with rounds and one without do not mix", "choose another name"
+        )
     if "stages" in run:
         return _problem_with_rounds(knobs, run, run_dir.name)
     if named:
         own = named.run_dir == run_dir.resolve()
-        return None if own else "this run exists, and RESUME names a checkpoint of another; choose another name"
+        return (
+            None if own else Problem("this run exists, and RESUME names a checkpoint of another", "choose another name")
+        )
     choice = newest_complete(run_dir)
-    knobs.warnings += choice.skipped
+    for skipped in choice.skipped:
+        knobs.warn("", skipped)
     step = choice.checkpoint.step if choice.checkpoint else 0
     if choice.checkpoint and (problem := resume.unusable(knobs, choice.checkpoint)):
         return problem
     knobs.resume_from = choice.checkpoint.path if choice.checkpoint else None
     total = knobs.number("TOTAL_STEPS")
     if total and step >= total and not (run_dir / "model" / "config.json").is_file():
-        return (
-            f"this run has all {total} steps but no model yet; "
-            f".venv/bin/python -m common.checkpoints merge outputs/{run_dir.name} makes it"
+        return Problem(
+            f"this run has all {total} steps but no model yet",
+            f".venv/bin/python -m common.checkpoints merge outputs/{run_dir.name} makes it",
         )
     if total and step >= total:
-        return (
-            f"this run has finished {step} of {total} steps; raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on, "
-            "or choose another name"
+        return Problem(
+            f"this run has finished {step} of {total} steps",
+            "raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on, or choose another name",
         )
     if run.get("state") == "finished" and not _confirmed(run_dir.name, step):
-        return "this run is finished; choose another name"
-    knobs.warnings.append(
-        f"resuming {run_dir.name} ({run.get('state')}) from "
-        + (f"the checkpoint of step {step}" if step else "the start, as it has no checkpoint yet")
-    )
+        return Problem("this run is finished", "choose another name")
+    where = f"the checkpoint of step {step}" if step else "the start, as it has no checkpoint yet"
+    knobs.warn("", f"resuming {run_dir.name} ({run.get('state')}) from {where}")
     return None
 
 
-def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> str | None:
+def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> Problem | None:
     """Return why a run of self-play cannot go on, or None; it goes on at the stage that was cut."""
     done = [stage["name"] for stage in run["stages"]]
     for knob in ("MODEL_PATH", "LORA_RANK"):
         before = run.get("knobs", {}).get(knob)
         if before != knobs[knob]:
-            return f"it was started with {knob}={before}, now {knob}={knobs[knob]}; choose another name"
+            return Problem(f"it was started with {knob}={before}, now {knob}={knobs[knob]}", "choose another name")
     names = stage_names(knobs.number("SELF_PLAY_ROUNDS"))
     left = [stage for stage in names if stage not in done]
     if not left:
-        return (
-            f"this run has finished all {len(names)} stages; raise SELF_PLAY_ROUNDS to train on, or choose another name"
+        return Problem(
+            f"this run has finished all {len(names)} stages",
+            "raise SELF_PLAY_ROUNDS to train on, or choose another name",
         )
-    knobs.warnings.append(f"resuming {name} ({run.get('state')}) at {left[0]}")
+    knobs.warn("", f"resuming {name} ({run.get('state')}) at {left[0]}")
     return None
 
 

@@ -53,30 +53,33 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: 
     rounds, harvest = knobs.number("SELF_PLAY_ROUNDS"), knobs["HARVEST_PAIRS"] == "true"
     knobs.values["SELF_PLAY"] = str(rounds > 1 or harvest or pairs > 0).lower()
     if not prompts and pairs:
-        knobs.errors.append(
-            f"TRAIN_DATA={knobs['TRAIN_DATA']}: all {pairs:,} rows are pairs and none is a prompt to answer; "
-            f"{NO_PROMPTS}"
-        )
+        knobs.error("TRAIN_DATA", f"all {pairs:,} rows are pairs and none is a prompt to answer", NO_PROMPTS)
     if prompts and not validation_prompts and knobs["VAL_DATA"]:
-        knobs.errors.append(f"VAL_DATA={knobs['VAL_DATA']}: has no prompt to answer, only pairs; add prompts")
+        knobs.error("VAL_DATA", "has no prompt to answer, only pairs", "add prompts")
     if rounds > 1 and not harvest and not pairs:
-        knobs.errors.append(
-            f"SELF_PLAY_ROUNDS={rounds}: there is no pair to learn from between the rounds; set HARVEST_PAIRS=true, "
-            "add rows with chosen and rejected, or set SELF_PLAY_ROUNDS=1"
+        knobs.error(
+            "SELF_PLAY_ROUNDS",
+            "there is no pair to learn from between the rounds",
+            "set HARVEST_PAIRS=true, add rows with chosen and rejected, or set SELF_PLAY_ROUNDS=1",
+            value=rounds,
         )
     if harvest and knobs.number("ROLLOUT_N") == 1:
-        knobs.errors.append(
-            "HARVEST_PAIRS=true: takes the best and the worst of several answers; set ROLLOUT_N=2 or more"
+        knobs.error(
+            "HARVEST_PAIRS", "takes the best and the worst of several answers", "set ROLLOUT_N=2 or more", value="true"
         )
     if harvest and knobs["TOOLS_PATH"]:
-        knobs.errors.append(
-            "HARVEST_PAIRS=true: answers with tool calls are conversations and make no pairs; set HARVEST_PAIRS=false"
+        knobs.error(
+            "HARVEST_PAIRS",
+            "answers with tool calls are conversations and make no pairs",
+            "set HARVEST_PAIRS=false",
+            value="true",
         )
     if knobs["SELF_PLAY"] == "true":
         source = " and ".join(
             ([f"{pairs:,} pairs of the data"] if pairs else []) + (["those of its answers"] if harvest else [])
         )
-        knobs.warnings.append(
+        knobs.warn(
+            "",
             f"{rounds} round{'s' if rounds > 1 else ''} of {len(STAGES)} stages: {knobs['TOTAL_STEPS']} RL steps on "
-            f"{prompts:,} prompts, then preferences from {source}"
+            f"{prompts:,} prompts, then preferences from {source}",
         )

@@ -15,32 +15,36 @@ def check_batch(knobs: Knobs, rows: int, validation_rows: int) -> None:
     answers = 1 if knobs.algorithm in SUPERVISED else knobs.number("ROLLOUT_N")
     if (batch * answers) % world:
         near = nearest_multiples(batch, world)
-        knobs.errors.append(f"BATCH_SIZE={batch}: not divisible by the {world} GPUs; use {near}")
+        knobs.error("BATCH_SIZE", f"not divisible by the {world} GPUs", f"use {near}", value=batch)
     if batch > rows:
-        knobs.errors.append(f"BATCH_SIZE={batch}: the training data has only {rows} rows; lower it or add data")
+        knobs.error("BATCH_SIZE", f"the training data has only {rows} rows", "lower it or add data", value=batch)
     mini = knobs.number("MINI_BATCH_SIZE")
     if mini and (mini > batch or batch % mini):
         divisors = [str(size) for size in range(1, batch + 1) if batch % size == 0 and size * answers % world == 0]
-        knobs.errors.append(f"MINI_BATCH_SIZE={mini}: must divide BATCH_SIZE={batch}; use one of {', '.join(divisors)}")
+        knobs.error(
+            "MINI_BATCH_SIZE", f"must divide BATCH_SIZE={batch}", f"use one of {', '.join(divisors)}", value=mini
+        )
     elif mini and mini * answers % world:
-        knobs.errors.append(f"MINI_BATCH_SIZE={mini}: times ROLLOUT_N={answers} must be divisible by {world} GPUs")
+        knobs.error("MINI_BATCH_SIZE", f"times ROLLOUT_N={answers} must be divisible by {world} GPUs", value=mini)
     longest = auto.longest_group(knobs)
     if knobs.number("TOKENS_PER_GPU") < longest:
         word = "pair" if knobs.algorithm == "dpo" else "sequence"
-        knobs.errors.append(
-            f"TOKENS_PER_GPU={knobs['TOKENS_PER_GPU']}: must hold one {word} of {longest} tokens; raise it, or "
-            "lower the length limits"
+        knobs.error(
+            "TOKENS_PER_GPU", f"must hold one {word} of {longest} tokens", "raise it, or lower the length limits"
         )
     if knobs.algorithm == "sft" and validation_rows and validation_rows < batch:
-        knobs.errors.append(
-            f"VAL_DATA has {validation_rows} rows, fewer than BATCH_SIZE={batch}: verl would validate on nothing; "
-            f"use BATCH_SIZE={validation_rows} or less, or more validation rows"
+        knobs.error(
+            "VAL_DATA",
+            f"has {validation_rows} rows, fewer than BATCH_SIZE={batch}: verl would validate on nothing",
+            f"use BATCH_SIZE={validation_rows} or less, or more validation rows",
         )
     per_epoch, total = rows // batch, knobs.number("TOTAL_STEPS")
     if per_epoch and total > per_epoch * knobs.number("TOTAL_EPOCHS"):
-        knobs.errors.append(
-            f"TOTAL_STEPS={total}: TOTAL_EPOCHS={knobs['TOTAL_EPOCHS']} ends after "
-            f"{per_epoch * knobs.number('TOTAL_EPOCHS')} steps; set TOTAL_EPOCHS=auto"
+        knobs.error(
+            "TOTAL_STEPS",
+            f"TOTAL_EPOCHS={knobs['TOTAL_EPOCHS']} ends after {per_epoch * knobs.number('TOTAL_EPOCHS')} steps",
+            "set TOTAL_EPOCHS=auto",
+            value=total,
         )
 
 
@@ -49,16 +53,16 @@ def check_context(knobs: Knobs, model: ModelInfo | None) -> None:
     longest = auto.longest_sequence(knobs)
     if model and model.context and longest > model.context:
         names = "MAX_LENGTH" if "MAX_LENGTH" in knobs else "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH"
-        knobs.errors.append(f"{names}={longest}: the model was made for {model.context} tokens; lower the limits")
+        knobs.error(names, f"the model was made for {model.context} tokens", "lower the limits", value=longest)
 
 
 def check_parallel(knobs: Knobs) -> None:
     """Tensor parallelism against the number of GPUs and the engine."""
     size, gpus = knobs.number("TENSOR_PARALLEL_SIZE"), knobs.number("N_GPUS")
     if size and gpus and gpus % size:
-        knobs.errors.append(f"TENSOR_PARALLEL_SIZE={size}: must divide N_GPUS={gpus}")
+        knobs.error("TENSOR_PARALLEL_SIZE", f"must divide N_GPUS={gpus}", value=size)
     elif size > 1 and knobs["ROLLOUT_ENGINE"] == "hf":
-        knobs.errors.append(f"TENSOR_PARALLEL_SIZE={size}: ROLLOUT_ENGINE=hf has none; set 1")
+        knobs.error("TENSOR_PARALLEL_SIZE", "ROLLOUT_ENGINE=hf has none", "set 1", value=size)
 
 
 def nearest_multiples(number: int, of: int) -> str:

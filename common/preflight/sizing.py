@@ -54,7 +54,7 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         weights = read_weights(model.config)
         critic = _critic(knobs, weights)
     except ValueError as error:
-        knobs.warnings.append(f"no memory plan: {error}")
+        knobs.warn("", f"no memory plan: {error}")
         return None
     gpus = Gpus(max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES")), min(machine.gpu_memory))
     rollout = knobs.algorithm not in SUPERVISED
@@ -135,11 +135,11 @@ def _verdict(knobs: Knobs, fit: Fit, machine: Machine) -> None:
         what = f"needs about {need:.0f} GiB on each GPU, there are {have:.0f}"
         if setup.rollout and memory.kv_tokens < setup.sequence:
             what = f"the rollout engine's cache has no room for one answer of {setup.sequence:,} tokens"
-        text = f"MODEL_PATH={knobs['MODEL_PATH']}: {HOLDS[fit.fits]}: {what}; {fix}"
-        (knobs.errors if fit.fits == "no" else knobs.warnings).append(text)
+        (knobs.error if fit.fits == "no" else knobs.warn)("MODEL_PATH", f"{HOLDS[fit.fits]}: {what}", fix)
     host = sum(memory.host.values())
     if host > machine.memory and not machine.planned:
-        knobs.warnings.append(
-            f"OFFLOAD={knobs['OFFLOAD']}: the run needs about {host / GIB:.0f} GiB of host memory, "
-            f"{machine.memory / GIB:.0f} GiB are free; use LORA_RANK=16 or more GPUs, or free some"
+        knobs.warn(
+            "OFFLOAD",
+            f"the run needs about {host / GIB:.0f} GiB of host memory, {machine.memory / GIB:.0f} GiB are free",
+            "use LORA_RANK=16 or more GPUs, or free some",
         )

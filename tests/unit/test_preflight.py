@@ -15,6 +15,7 @@ from common.plan.machine import GIB, parse_gpus
 from common.preflight import auto, checks, run_name
 from common.preflight.auto import DEMO_STEPS
 from common.preflight.chat_template import token_lengths
+from common.preflight.findings import Finding
 from common.preflight.knobs import RULES, check_value, misspelt, read_block, read_knobs
 from common.preflight.machine import Machine, planned_machine
 from common.preflight.model import ModelInfo, read_model
@@ -65,6 +66,7 @@ def write(path, rows):
 
 def only_error(knobs):
     assert len(knobs.errors) == 1, knobs.errors
+    assert all(isinstance(one, Finding) for one in [*knobs.errors, *knobs.warnings])  # with parts, not a text
     return knobs.errors[0]
 
 
@@ -123,14 +125,12 @@ def test_values_of_single_knobs(name, value, ok):
     problem = check_value(name, value)
     assert (problem is None) == ok
     if problem:
-        assert f"{name}={value}" in problem
+        assert problem.text.startswith("must be ")
 
 
 def test_a_slip_in_a_knobs_name_is_noticed():
     known = {"LEARNING_RATE": "auto", "BATCH_SIZE": "auto"}
-    assert misspelt({"LEARNING_RTE": "1"}, known) == [
-        "LEARNING_RTE is set but is not a knob; did you mean LEARNING_RATE?"
-    ]
+    assert misspelt({"LEARNING_RTE": "1"}, known) == [("LEARNING_RTE", "LEARNING_RATE")]
     assert misspelt({"LANGUAGE": "en", "BATCH_SIZE": "3"}, known) == []
 
 
@@ -219,7 +219,7 @@ def test_batch_larger_than_the_data(check, tmp_path):
 def test_sft_validation_smaller_than_a_batch(check, tmp_path):
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 8
     error = only_error(check("sft", VAL_DATA=str(write(tmp_path / "val.parquet", rows)), BATCH_SIZE="16"))
-    assert "VAL_DATA has 8 rows" in error and "BATCH_SIZE=8" in error
+    assert ": has 8 rows, fewer than BATCH_SIZE=16" in error and "BATCH_SIZE=8" in error
 
 
 def test_token_budget_below_one_sequence(check):
@@ -625,7 +625,7 @@ def test_resume_from_a_path_in_the_run_and_from_another_one(check, tmp_path):
 @pytest.mark.parametrize(
     ("knobs", "words"),
     [
-        ({"RESUME": "newest"}, "must be auto, never, or a run or checkpoint"),
+        ({"RESUME": "newest"}, "no such folder; give auto, never, or a run or checkpoint"),
         ({"RESUME": "{run}", "N_GPUS": "2"}, "written by 1 GPUs and N_GPUS is 2"),
         ({"RESUME": "{run}", "LORA_RANK": "8"}, "LORA_RANK=0, now LORA_RANK=8"),
         ({"RESUME": "{run}", "TOTAL_STEPS": "3"}, "has all 3 steps"),

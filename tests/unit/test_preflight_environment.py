@@ -20,7 +20,7 @@ from common.preflight.environment import GpuUse, check_disk, check_gpu_use, chec
 from common.preflight.knobs import read_knobs
 from common.preflight.model import ModelInfo
 from common.preflight.rates import check_rate, usual_range
-from common.preflight.report import finding
+from common.preflight.report import rows_of
 from common.preflight.resolved import engine_environment
 from tests.conftest import ROOT
 from tests.published_models import MODELS
@@ -195,16 +195,17 @@ def test_small_models_take_higher_rates():
     assert usual_range("grpo", False, 900_000)[1] > 100 * usual_range("grpo", False, 7_000_000_000)[1]
 
 
-def test_a_message_is_taken_apart_into_what_value_problem_and_fix():
-    row = finding("error", "BATCH_SIZE=33: not divisible by the 2 GPUs; use 32 or 34")
-    assert (row.what, row.value, row.text, row.fix) == (
-        "BATCH_SIZE",
-        "33",
-        "not divisible by the 2 GPUs",
-        "use 32 or 34",
-    )
-    path = finding("error", "TRAIN_DATA=/a=b: c.parquet: no such file")
-    assert path.what == "TRAIN_DATA" and "no such file" in path.text
+def test_the_report_has_the_parts_of_a_finding_and_parses_nothing():
+    """A fix with a semicolon before it, a value with ": " and "=": each part stays where it was put."""
+    knobs = knobs_of(RESUME="/a=b: c")
+    knobs.error("RESUME", "python (pid 7) holds it; it is not done", "stop it")
+    knobs.warn("", "a note: of no knob; at all")
+    rows = [row for row in rows_of(knobs) if row.verdict in ("error", "warning")]
+    assert [(row.what, row.value, row.text, row.fix) for row in rows] == [
+        ("", "", "a note: of no knob; at all", ""),
+        ("RESUME", "/a=b: c", "python (pid 7) holds it; it is not done", "stop it"),
+    ]
+    assert knobs.errors == ["RESUME=/a=b: c: python (pid 7) holds it; it is not done; stop it"]
 
 
 # ---- the command line ----------------------------------------------------------------------------------------------

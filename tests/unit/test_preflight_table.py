@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from common.plan.machine import GIB, parse_gpus
 from common.preflight import checks, command, run_name
+from common.preflight.findings import Finding
 from common.preflight.knobs import ROOT, knobs_of_keys, read_knobs
 from common.preflight.machine import Machine, planned_machine
 from tests.preflight_table import BAD, GOOD, make_files
@@ -89,7 +90,9 @@ def test_the_table_is_as_long_as_promised():
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_launch_is_stopped_and_the_right_knob_named(findings, name):
-    errors = findings(BAD[name]).errors
+    knobs = findings(BAD[name])
+    errors = knobs.errors
+    assert all(isinstance(one, Finding) and (one.fix or one.problem) for one in [*errors, *knobs.warnings])
     assert any(all(word in error for word in BAD[name].words) for error in errors), errors
 
 
