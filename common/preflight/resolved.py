@@ -92,6 +92,8 @@ def agent_loop(knobs: Knobs) -> str:
 def process_environment(knobs: Knobs) -> dict[str, str]:
     """Environment variables that load the kit's extensions of verl in each of its processes."""
     modules = ["common.verl_patches"]
+    if knobs.algorithm not in SUPERVISED:
+        modules.insert(0, "common.transfer_queue_guard")
     if knobs["ATTENTION"] == "sdpa_varlen":
         modules.append("common.varlen_attention")
     environment = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from common.evaluation.cli import main as evaluate
 from common.metric_names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
 from tests.conftest import ROOT
+from tests.e2e import ports
 
 pytestmark = pytest.mark.e2e
 
@@ -95,9 +97,20 @@ def wait_until_gone(run_dir, seconds) -> float:
 # ---- GRPO --------------------------------------------------------------------------------------------------------
 
 
-def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(train, run_dir):
-    done = finish(train, "grpo", run_dir, TOTAL_STEPS=3, SAVE_FREQ=2, TEST_FREQ=2, TEMPERATURE=0.7)
-    assert "Step 3/3 | reward" in done.stdout and "Finished" in done.stdout
+def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(clean_environment, run_dir, tmp_path):
+    knobs = {"TOTAL_STEPS": 3, "SAVE_FREQ": 2, "TEST_FREQ": 2, "TEMPERATURE": 0.7, "PREFLIGHT": "fast"}
+    launcher = start(clean_environment, "grpo", run_dir, **knobs)
+    wait_for_step(launcher, run_dir, 0)
+    sockets = ports.listening(run_dir)
+    queues = [one for one in sockets if re.search(r"TransferQueue|SimpleStorage", one[2]) and one[0] == "127.0.0.1"]
+    assert len(queues) >= 3, sockets  # two of the controller, one of the storage
+    others = [one for one in sockets if one not in queues and one[0] not in ("127.0.0.1", "::1")]
+    assert all(any(word in one[2] for word in ports.RAY) for one in others), others  # Ray's own, which ask for a token
+    assert not ports.send_pickles(sockets, tmp_path / "ran")
+    assert "joined" != ports.joins_ray(sockets, tmp_path, "wrong")
+    output, _ = launcher.communicate(timeout=600)
+    assert launcher.returncode == 0, output[-3000:] + log_end(run_dir)
+    assert "Step 3/3 | reward" in output and "Finished" in output
     run = read_run(run_dir)
     assert (run["state"], run["exit_status"], run["algorithm"]) == ("finished", 0, "grpo")
     assert run["knobs"]["LEARNING_RATE"] not in ("", "auto") and run["versions"]["verl"] == "0.9.1"
