@@ -32,7 +32,7 @@ def code(
     memory_mb: int = 1024,
     max_tests: int = 10,
     all_or_nothing: bool = False,
-    require: Iterable[str] = (),
+    require: Iterable[str] = sandbox.REQUIRED,
     **kwargs: Any,
 ) -> dict[str, float]:
     """Scores one answer; verl calls it by keyword, from many threads.
@@ -49,7 +49,8 @@ def code(
         all_or_nothing: 1 for all tests passed and else 0, as in DeepSeek-R1 and DeepCoder. The default is the share
             of tests passed, as in verl's `prime_code` (which calls it `continuous`): a weak model then learns from
             answers that are partly right, but is also paid for a program that prints the most frequent output.
-        require: Names of protections without which nothing is run (`python -m common.rewards.sandbox` lists them).
+        require: Names of protections without which nothing is run (`python -m common.rewards.sandbox` lists them); an
+            empty list runs programs wherever it is.
         **kwargs: What verl adds when a reward model runs beside the function; anything else is refused.
 
     Returns:

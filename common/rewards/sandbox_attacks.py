@@ -78,6 +78,15 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         s.send(b"x")
     except OSError:
         pass
+try:
+    one, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for address in SOCKETS:
+        try:
+            one.sendto(b"x", address)
+        except OSError:
+            pass
+except OSError:
+    pass
 print("held")
 """
 ENVIRONMENT = """

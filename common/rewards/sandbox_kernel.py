@@ -53,6 +53,8 @@ FORKS = {"fork": (57, None), "vfork": (58, None)}
 PRETEND_OLD = {"clone3": (435, 435), "openat2": (437, 437)}  # "no such call": libc then uses clone and openat
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CLONE_THREAD, CLONE_NEW_ANY, O_TRUNC_AND_MODE, O_TRUNC = 0x10000, 0x7E020000, 0o1003, 0o1000
+O_ACCMODE = 3  # as a mode: Linux opens any file with it, without the right to read or write, and Landlock lets it
+SOCKET_KIND, SOCK_STREAM = 0xF, 1
 
 
 def check(result: int, what: str) -> int:
@@ -174,8 +176,15 @@ def _filter(forks: bool, signals: bool) -> list[tuple[int, int, int, int]]:
     clone += [] if forks else [(any_bit, 1, 0, CLONE_THREAD), refuse]
     # prlimit64: only for the process itself. open: no emptying of a file that may only be read.
     prlimit = [low_word(0), (equal, 1, 0, 0), refuse]
-    opens = [[low_word(i), (keep, 0, 0, O_TRUNC_AND_MODE), (equal, 0, 1, O_TRUNC), refuse] for i in (1, 2)]
-    for call, body in (((56, 220), clone), ((302, 261), prlimit), ((2, None), opens[0]), ((257, 56), opens[1])):
+    opens = [
+        [low_word(i), (keep, 0, 0, O_ACCMODE), (equal, 0, 1, O_ACCMODE), refuse]
+        + [low_word(i), (keep, 0, 0, O_TRUNC_AND_MODE), (equal, 0, 1, O_TRUNC), refuse]
+        for i in (1, 2)
+    ]
+    # socketpair: streams only, for asyncio. A datagram socket can be sent to any Unix address afterwards.
+    pair = [low_word(1), (keep, 0, 0, SOCKET_KIND), (equal, 1, 0, SOCK_STREAM), refuse]
+    calls = ((56, 220), clone), ((302, 261), prlimit), ((2, None), opens[0]), ((257, 56), opens[1]), ((53, 199), pair)
+    for call, body in calls:
         if call[arm] is not None:
             lines += [(equal, 0, len(body) + 1, call[arm]), *body, allow]
     return [*lines, allow]

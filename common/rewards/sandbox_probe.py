@@ -127,7 +127,7 @@ def _write(plan: list[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         folders = [folder, "/tmp", "/var/tmp", "/dev/shm", os.path.expanduser("~")]
-        paths = [os.path.join(place, name) for place in folders]
+        paths = list(dict.fromkeys(os.path.join(place, name) for place in folders))  # HOME may be /tmp
         verdict = _tell(attacks.WRITE.replace("PATHS", repr(paths)), plan)
         written = [path for path in paths if os.path.exists(path)]
         for path in written:
@@ -146,17 +146,33 @@ def _read(plan: list[str]) -> str:
 
 
 def _network(plan: list[str]) -> str:
-    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+    kind = socket.SOCK_DGRAM
+    with (
+        socket.socket() as stream,
+        socket.socket(type=kind) as datagram,
+        socket.socket(socket.AF_UNIX, kind) as file,
+        socket.socket(socket.AF_UNIX, kind) as abstract,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        os.chmod(folder, 0o755)
+        path, name = os.path.join(folder, "socket"), "\0" + os.urandom(8).hex()
+        for server, address in ((file, path), (abstract, name)):
+            server.bind(address)
+            server.setblocking(False)
+        os.chmod(path, 0o777)
         for server in (stream, datagram):
             server.bind(("127.0.0.1", 0))
             server.setblocking(False)
         stream.listen()
         ports = {int(server.type): server.getsockname()[1] for server in (stream, datagram)}
-        verdict = _tell(attacks.NETWORK.replace("PORTS", repr(ports)), plan)
-        for kind, receive in (("TCP", stream.accept), ("UDP", lambda: datagram.recv(1))):
+        program = attacks.NETWORK.replace("PORTS", repr(ports)).replace("SOCKETS", repr([path, name]))
+        verdict = _tell(program, plan)
+        ways = {"TCP": stream.accept, "UDP": lambda: datagram.recv(1)}
+        ways |= {"a Unix socket": lambda: file.recv(1), "an abstract socket": lambda: abstract.recv(1)}
+        for way, receive in ways.items():
             with contextlib.suppress(BlockingIOError):
                 receive()
-                return f"reached this machine by {kind}"
+                return f"reached this machine by {way}"
     return verdict
 
 

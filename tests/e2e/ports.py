@@ -71,6 +71,6 @@ def joins_ray(sockets: list[tuple[str, int, str]], home: Path, token: str | None
     port = next(port for _, port, command in sockets if "gcs_server" in command)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(home), "RAY_AUTH_MODE": "token"} | ({"RAY_AUTH_TOKEN": token} if token else {})
-    code = f"import ray; ray.init(address='127.0.0.1:{port}', logging_level='ERROR'); print('joined', ray.nodes()[0]['Alive'])"
+    code = f"import ray; ray.init(address='127.0.0.1:{port}'); print('joined', ray.nodes()[0]['Alive'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     return "joined" if "joined" in done.stdout else done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.rewards import sandbox, sandbox_probe
+from common.rewards.code import code
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -266,6 +267,7 @@ with tempfile.TemporaryFile("w+") as file:
 DRIVER = """
 import json, os, sys, time
 from common.rewards import sandbox, sandbox_probe
+from common.rewards.code import code
 order = json.load(sys.stdin)
 plan = [name for name in sandbox.plan() if name not in order["without"]]
 results = {"plan": plan}
@@ -477,6 +479,54 @@ def test_require_refuses_to_run(monkeypatch):
     with pytest.raises(sandbox.SandboxError, match="cannot enforce netwrok"):
         sandbox.run("print(1)", tests, require=("netwrok",))
     assert sandbox.run("print(1)", tests, require=("read",))[0]["out"] == "1\n"
+
+
+def test_without_what_keeps_strangers_out_nothing_runs_unless_asked_for(monkeypatch):
+    """A container without namespaces and Landlock: files and the trainer's environment could be read there."""
+    monkeypatch.setattr(sandbox, "_protections", lambda: {name: (name != "read", "") for name in sandbox.REQUIRED})
+    answer, tests = "```python\nprint(1)\n```", {"inputs": [""], "outputs": ["1"]}
+    with pytest.raises(sandbox.SandboxError, match="cannot enforce read, so no program is run; .*sandbox_fusion"):
+        code("x", answer, tests)
+    assert code("x", answer, tests, require=[])["acc"] == 1.0
+
+
+PAIRS = """
+import os, socket
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+    try:
+        socket.socketpair(socket.AF_UNIX, kind)
+        print("pair")
+    except OSError:
+        print("refused")
+try:
+    os.close(os.open("/dev/null", 3))
+    print("opened")
+except OSError:
+    print("refused")
+print(open("/dev/null").read() == "" and "read")
+"""
+
+
+@linux
+def test_datagram_pairs_and_files_opened_without_rights_are_refused():
+    """Both are ways past Landlock and past the filter of socket()."""
+    if sandbox.reasons()["seccomp"]:
+        pytest.skip("no seccomp here")
+    tests = [{"kind": "stdin", "input": "", "limit": 99}]
+    got = sandbox.execute(PAIRS, tests, sandbox.Limits(), ["seccomp", "rlimits"])[0]
+    assert got["out"] == "pair\nrefused\nrefused\nrefused\nread\n"
+    assert sandbox.execute(PAIRS, tests, sandbox.Limits(), ["rlimits"])[0]["out"].startswith("pair\npair\npair\nopened")
+
+
+def test_a_folder_of_locks_that_is_not_ours_is_done_without(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / f"program-slots-{os.getuid()}").write_text("")  # as another user could make it first
+    sandbox._slots_folder.cache_clear()
+    try:
+        assert sandbox._slots_folder() is None
+        assert sandbox.run("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], require=())[0]["out"] == "1\n"
+    finally:
+        sandbox._slots_folder.cache_clear()
 
 
 def test_forks_need_something_to_kill_them_by(monkeypatch):
