@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SOURCE_FILE = "merged_from.json"
 DTYPES = ("bfloat16", "float16", "float32")
 
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files beside the weights
+
 
 def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) -> Path:
     """Turn what a person may name into a Hugging Face folder; merge where that was not done yet.
@@ -224,9 +226,14 @@ def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path
     model.save_pretrained(target, state_dict=state)
     written = json.loads((target / "config.json").read_text(encoding="utf-8")) | {"dtype": dtype}
     write_atomically(target / "config.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-    for file in config_folder.iterdir():  # tokenizer, chat template, generation settings, as they were
-        if file.is_file() and file.name != "config.json" and not file.name.startswith("model"):
-            shutil.copy2(file, target / file.name)
+    for file in _settings(config_folder):
+        shutil.copy2(file, target / file.name)
+
+
+def _settings(folder: Path) -> list[Path]:
+    """Tokenizer, chat template and generation settings of a folder; no code, and no links to files of this user."""
+    found = [file for file in folder.iterdir() if file.suffix in COPIED and not file.name.startswith("model")]
+    return [file for file in found if file.name != "config.json" and file.is_file() and not file.is_symlink()]
 
 
 def replace_folder(source: Path, target: Path) -> None:

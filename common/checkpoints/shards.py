@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,9 @@ def _load(folder: Path, size: int, rank: int) -> dict[str, torch.Tensor]:
     logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
     try:
         return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"{file} holds more than tensors, which is not loaded: {said}") from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{file} is torn: {str(error).splitlines()[0]}") from error
 

@@ -21,7 +21,7 @@ def check_fitness(knobs: Knobs, model: ModelInfo | None) -> None:
     problems = [
         _architecture(model.config),
         _quantised(model.config),
-        _code(knobs, model.config),
+        _code(knobs, model.config, folder),
         _tokenizer(folder, model),
     ]
     for problem in filter(None, problems):
@@ -51,11 +51,21 @@ def _quantised(config: dict[str, Any]) -> Problem | None:
     return Problem(f"its weights are quantised ({method}), which cannot be trained", "use the original")
 
 
-def _code(knobs: Knobs, config: dict[str, Any]) -> Problem | None:
-    if "auto_map" not in config or any("trust_remote_code=true" in text.lower() for text in knobs.arguments):
-        return None
+def _code(knobs: Knobs, config: dict[str, Any], folder: Path) -> Problem | None:
     key = "model" if "MAX_LENGTH" in knobs or knobs.algorithm == "dpo" else "actor_rollout_ref.model"
+    trusted = any(text.lstrip("+").lower() == f"{key}.trust_remote_code=true" for text in knobs.arguments)
+    brings = "auto_map" in config or "auto_map" in _read_json(folder / "tokenizer_config.json")
+    if trusted or not brings:
+        return None
     return Problem("it brings Python code of its own", f"read it, then add {key}.trust_remote_code=true")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _tokenizer(folder: Path, model: ModelInfo) -> Problem | None:

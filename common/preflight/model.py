@@ -13,6 +13,7 @@ from common.demo_model import DEMO_MODEL_DIR
 from common.preflight.findings import RefusedError
 
 DEMO = "demo"
+LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,15 @@ def count_parameters(folder: Path) -> int:
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
+            try:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                if length > LARGEST_HEADER:
+                    raise ValueError(f"a header of {length:,} bytes")
+                header = json.loads(stream.read(length))
+            except (struct.error, ValueError, RecursionError) as error:
+                raise RefusedError(
+                    "MODEL_PATH", folder, f"{file.name} is no safetensors file ({error})", "is the download complete?"
+                ) from error
         total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     return total
 

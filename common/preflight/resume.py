@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.checkpoints.integrity import newest_complete, problems
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
+from common.checkpoints.pickles import strange_calls
 from common.preflight.extensions import find_path
 from common.preflight.findings import Problem
 from common.preflight.knobs import SUPERVISED, Knobs
@@ -46,7 +47,26 @@ def named_checkpoint(knobs: Knobs) -> Checkpoint | None:
             value=text,
         )
         return None
+    from common.preflight import run_name  # which imports this module
+
+    own = checkpoint.run_dir.resolve().is_relative_to(run_name.OUTPUTS.resolve())
+    if not own and not _is_harmless(knobs, checkpoint):
+        return None
     return checkpoint
+
+
+def _is_harmless(knobs: Knobs, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint from elsewhere holds data only; verl loads it so that it may run code."""
+    strange = strange_calls(checkpoint.path)
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        knobs.error(
+            "RESUME",
+            f"this checkpoint would run code when verl loads it: {', '.join(strange[:3])}{more}",
+            "take only its weights, which are loaded as data: .venv/bin/python -m common.checkpoints merge "
+            f"{checkpoint.run_dir}",
+        )
+    return not strange
 
 
 def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
