@@ -102,9 +102,10 @@ class Renderer:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         made = []
-        for message in loaded(list(messages)):
+        for number, message in enumerate(loaded(list(messages)), 1):
             kept = {key: value for key, value in message.items() if key != "weight"}
-            kept.setdefault("content", "")
+            if not isinstance(kept.setdefault("content", ""), str):
+                raise RenderError(f"message {number} ({kept['role']}): its content is no text; only text is learnt")
             if thinking is False and kept["role"] == "assistant":
                 kept.pop("reasoning_content", None)
                 kept["content"] = THOUGHT.sub("", kept["content"])
@@ -254,10 +255,33 @@ def _by_pieces(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]
     return ids, mask
 
 
-def pair_tokens(
-    renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: Any = None
-) -> tuple[list[int], list[int], list[int]]:
-    """Ids of a preference pair: its prompt, and what is learnt of the chosen and of the rejected answer.
+@dataclass(frozen=True)
+class Side:
+    """A prompt with one of its answers, up to the last token that is learnt.
+
+    Args:
+        ids: Tokens of both.
+        mask: 1 for those that are learnt: of an answer with tool calls not their results.
+    """
+
+    ids: list[int]
+    mask: list[int]
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens before the answer."""
+        return self.ids[: self.mask.index(1)]
+
+    @property
+    def answer(self) -> list[int]:
+        """The tokens from the first that is learnt on."""
+        return self.ids[self.mask.index(1) :]
+
+
+def pair_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: Any = None) -> tuple[Side, Side]:
+    """A preference pair: its prompt with the chosen and with the rejected answer.
+
+    The prompts are equal but where the template opens the two answers differently, one of them with a thought.
 
     Args:
         renderer: Of the model's template.
@@ -266,7 +290,7 @@ def pair_tokens(
         tools: Instead of the row's.
 
     Raises:
-        RenderError: If the template cannot show it, or writes the prompt of the two answers differently.
+        RenderError: If the template cannot show it.
     """
     prompt = [{**message, "weight": 0} for message in as_messages(row["prompt"], "user")]
     sides = []
@@ -275,12 +299,9 @@ def pair_tokens(
         ids, mask = renderer.tokens(tokenizer, talk, tools or row.get("tools"))
         if 1 not in mask:
             raise RenderError(f"{side}: the chat template leaves nothing of it to learn")
-        sides.append((ids[: len(mask) - mask[::-1].index(1)], mask.index(1)))
-    start = min(first for _, first in sides)
-    (chosen, _), (rejected, _) = sides
-    if chosen[:start] != rejected[:start]:
-        raise RenderError("the chat template writes the prompt of the chosen answer otherwise than of the rejected one")
-    return chosen[:start], chosen[start:], rejected[start:]
+        end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
+        sides.append(Side(ids[:end], mask[:end]))
+    return tuple(sides)
 
 
 def as_messages(value: Any, role: str) -> list[Message]:

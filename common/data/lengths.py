@@ -81,8 +81,8 @@ def measure(tokenizer: Any, algorithm: str, rows: Iterable[dict[str, Any]]) -> t
     for row in rows:
         try:
             if algorithm == "dpo":
-                prompt, *answers = pair_tokens(renderer, tokenizer, row)
-                pairs.append((len(prompt), max(map(len, answers))))
+                sides = pair_tokens(renderer, tokenizer, row)
+                pairs.append((len(sides[0].prompt), max(len(side.answer) for side in sides)))
             elif algorithm == "sft":
                 thinking = row.get("enable_thinking")
                 texts.append(renderer.render(row["messages"], row.get("tools"), thinking).text)

@@ -68,10 +68,13 @@ def _parts(algorithm: str, row: dict[str, Any], tokenizer: Any) -> list[tuple[st
         ids, mask = renderer.tokens(tokenizer, row["messages"], row.get("tools"), row.get("enable_thinking"))
         return [("conversation", masked_text(ids, mask, tokenizer), len(ids))]
     if algorithm == "dpo" or (algorithm == "gspo" and is_pair(row)):
-        prompt, *answers = pair_tokens(renderer, tokenizer, row)
+        sides = pair_tokens(renderer, tokenizer, row)
+        prompt = sides[0].prompt
         parts = [("prompt", _marked(tokenizer.decode(prompt), False), len(prompt))]
-        sides = zip(SIDES, answers, strict=True)
-        return parts + [(side, _marked(tokenizer.decode(ids), True), len(ids)) for side, ids in sides]
+        for name, side in zip(SIDES, sides, strict=True):
+            mask = side.mask[-len(side.answer) :]
+            parts.append((name, masked_text(side.answer, mask, tokenizer), len(side.answer)))
+        return parts
     prompt = renderer.text(row["prompt"], row.get("tools"), answer_next=True)
     truth = str(row["reward_model"]["ground_truth"])
     return [

@@ -83,8 +83,9 @@ class _Look:
         self.measured.teaches_from += self.tokenizer.count([before])
 
     def _dpo(self, row: dict[str, Any]) -> None:
-        prompt, chosen, rejected = pair_tokens(self.renderer, self.tokenizer, row, self.tools)
-        self.measured.lengths.append(len(prompt))
+        sides = pair_tokens(self.renderer, self.tokenizer, row, self.tools)
+        chosen, rejected = (side.answer for side in sides)
+        self.measured.lengths.append(max(len(side.prompt) for side in sides))
         self.measured.answers.append(max(len(chosen), len(rejected)))
         same = next((at for at, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
         self.measured.teaches_from.append(min(len(chosen), len(rejected)) if same is None else same)
