@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -97,6 +97,17 @@ class Renderer:
         """
         thinking = self.thinking if thinking is None else thinking
         return self.write(self._messages(messages, thinking), loaded_tools(tools), answer_next, thinking)
+
+    def prompt(self, messages: Any, tools: Any = None) -> str:
+        """What the model sees when it is to answer.
+
+        Raises:
+            RenderError: If the template cannot show it, or leaves something of it out.
+        """
+        text, ready = self.text(messages, tools, answer_next=True), self._messages(messages, self.thinking)
+        if any(message.get("tool_calls") or message["content"].strip() not in text for message in ready):
+            Talk(self, ready, loaded_tools(tools), self.thinking).check_shown()
+        return text
 
     def _messages(self, messages: Any, thinking: bool | None) -> list[Message]:
         if isinstance(messages, str):
@@ -262,10 +273,12 @@ class Side:
     Args:
         ids: Tokens of both.
         mask: 1 for those that are learnt: of an answer with tool calls not their results.
+        rendered: The text that they are the tokens of.
     """
 
     ids: list[int]
     mask: list[int]
+    rendered: Rendered | None = field(default=None, compare=False, repr=False)
 
     @property
     def prompt(self) -> list[int]:
@@ -296,11 +309,12 @@ def pair_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: 
     sides = []
     for side in SIDES:
         talk = [*prompt, *as_messages(row[side], "assistant")]
-        ids, mask = renderer.tokens(tokenizer, talk, tools or row.get("tools"))
+        rendered = renderer.render(talk, tools or row.get("tools"))
+        ids, mask = tokenized(tokenizer, rendered)
         if 1 not in mask:
             raise RenderError(f"{side}: the chat template leaves nothing of it to learn")
         end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
-        sides.append(Side(ids[:end], mask[:end]))
+        sides.append(Side(ids[:end], mask[:end], rendered))
     return tuple(sides)
 
 

@@ -179,6 +179,13 @@ class Talk:
         return made
 
 
+def has_thought(message: Message) -> bool:
+    """Whether an assistant's turn has a thought, wherever it stands."""
+    return message["role"] == "assistant" and bool(
+        message.get("reasoning_content") or THOUGHT.match(message.get("content") or "")
+    )
+
+
 def said(role: str, content: str) -> Message:
     """A message with a text."""
     return {"role": role, "content": content}
