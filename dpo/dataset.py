@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 from verl.utils.dataset.dataset_utils import SFTTensorCollator
 
-from common.data.conversation import Renderer, RenderError, pair_tokens, thinking_of
+from common.data.conversation import Renderer, RenderError, Side, pair_tokens, thinking_of
 
 BATCH = 512  # rows that are read at once
 
@@ -18,8 +18,9 @@ class PreferenceDataset(Dataset):
     """Pairs of answers to one prompt, tokenised with the model's chat template.
 
     A prompt above ``max_prompt_length`` loses its beginning, an answer above ``max_response_length`` its end; so the
-    end of the prompt and the beginning of the answer are always there. Pairs whose answers are equal after that teach
-    nothing; they are left out, counted and printed.
+    end of the prompt and the beginning of the answer are always there. Of an answer with tool calls their results are
+    shown and not learnt. Pairs whose answers are equal after the cut teach nothing; they are left out, counted and
+    printed.
 
     Args:
         parquet_files: Files with ``prompt``, ``chosen``, ``rejected`` (texts or lists of messages), perhaps ``tools``.
@@ -41,7 +42,7 @@ class PreferenceDataset(Dataset):
         self.tokenizer, self.prompt_limit = tokenizer, config.max_prompt_length
         self.renderer = Renderer.of(tokenizer, thinking_of(config.get("enable_thinking_default")))
         self.response_limit = config.max_response_length
-        self.pairs: list[tuple[list[int], list[int], list[int]]] = []  # prompt, chosen, rejected
+        self.pairs: list[tuple[Side, Side]] = []  # chosen, rejected
         self.rows: list[dict[str, Any]] = []
         cut = equal = seen = 0
         for file in files:
@@ -53,7 +54,7 @@ class PreferenceDataset(Dataset):
                     for row in rows:
                         seen += 1
                         pair, was_cut = self._tokenised(row, seen)
-                        if pair[1] == pair[2]:
+                        if pair[0] == pair[1]:
                             equal += 1
                             continue
                         cut += was_cut
@@ -63,29 +64,30 @@ class PreferenceDataset(Dataset):
             raise ValueError(f"{', '.join(files)}: no pair to learn from ({equal} with equal answers)")
         print(f"preference pairs: {len(self.pairs)}, cut to the length limits: {cut}, equal answers left out: {equal}")
 
-    def _tokenised(self, row: dict[str, Any], number: int) -> tuple[tuple[list[int], list[int], list[int]], bool]:
-        """Prompt, chosen and rejected within the limits, and whether something was cut."""
+    def _tokenised(self, row: dict[str, Any], number: int) -> tuple[tuple[Side, Side], bool]:
+        """Chosen and rejected within the limits, and whether something was cut."""
         try:
-            prompt, chosen, rejected = pair_tokens(self.renderer, self.tokenizer, row)
+            whole = pair_tokens(self.renderer, self.tokenizer, row)
         except RenderError as error:
             raise ValueError(f"row {number}: {error}") from error
-        limit = self.response_limit
-        was_cut = len(prompt) > self.prompt_limit or max(len(chosen), len(rejected)) > limit
-        return (prompt[-self.prompt_limit :], chosen[:limit], rejected[:limit]), was_cut
+        cut = tuple(self._cut(side) for side in whole)
+        return cut, cut != whole
+
+    def _cut(self, side: Side) -> Side:
+        answer = side.mask.index(1)
+        kept = slice(max(0, answer - self.prompt_limit), answer + self.response_limit)
+        return Side(side.ids[kept], side.mask[kept])
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         """The chosen and the rejected sequence of a pair, in this order."""
-        prompt, *answers = self.pairs[index]
-        return [_sequence(prompt, answer, index) for answer in answers]
+        return [_sequence(side, index) for side in self.pairs[index]]
 
 
-def _sequence(prompt: list[int], answer: list[int], index: int) -> dict[str, Any]:
-    ids = torch.tensor(prompt + answer)
-    mask = torch.zeros_like(ids)
-    mask[len(prompt) :] = 1
+def _sequence(side: Side, index: int) -> dict[str, Any]:
+    ids, mask = torch.tensor(side.ids), torch.tensor(side.mask)
     return {"input_ids": ids, "position_ids": torch.arange(len(ids)), "loss_mask": mask, "pair": torch.tensor([index])}
 
 

@@ -101,6 +101,7 @@ class ReferenceTable:
 def _fingerprint(dataset: PreferenceDataset, model: str) -> str:
     digest = hashlib.sha256(model.encode())
     for pair in dataset.pairs:
-        for ids in pair:
-            digest.update(torch.tensor(ids, dtype=torch.int32).numpy().tobytes() + b"|")
+        for side in pair:
+            for numbers in (side.ids, side.mask):
+                digest.update(torch.tensor(numbers, dtype=torch.int32).numpy().tobytes() + b"|")
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.data.rows import loaded
+from common.data.conversation import Renderer
 
 Messages = list[dict[str, Any]]
 
@@ -97,7 +97,8 @@ def dumped_texts(prompts: list[Messages], tokenizer: Any) -> dict[str, Messages]
         tokenizer: Of the model.
     """
     texts = {}
+    renderer = Renderer.of(tokenizer)
     for messages in prompts:
-        ids = tokenizer.apply_chat_template(loaded(messages), add_generation_prompt=True, return_dict=False)
+        ids = tokenizer(renderer.text(messages, answer_next=True), add_special_tokens=False)["input_ids"]
         texts[tokenizer.decode(ids, skip_special_tokens=True)] = messages
     return texts

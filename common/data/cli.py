@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.data.catalog import KNOWN, prepare
+from common.data.conversation import THINKING
 from common.data.convert import BadRows, Options, Source, convert
 from common.data.files import DataError
 from common.data.hub import HUBS, download_model
@@ -195,7 +196,10 @@ def _add_validate(commands: Any) -> None:
     one = commands.add_parser("validate", help="every bad row with its place, field and reason; token lengths")
     one.add_argument("file", type=Path)
     one.add_argument("--algo", choices=ALGORITHMS, required=True)
-    one.add_argument("--model", help="folder or id: measures lengths with its chat template (demo: the built-in one)")
+    one.add_argument(
+        "--model", help="folder or id: rows that its chat template cannot show, lengths (demo: the built-in one)"
+    )
+    one.add_argument("--thinking", choices=THINKING, default="auto", help="as the knob THINKING (default: auto)")
     one.add_argument(
         "--against", type=Path, metavar="FILE", help="rows whose prompt stands there too are bad (train against val)"
     )
@@ -211,24 +215,29 @@ def _add_validate(commands: Any) -> None:
 
 
 def _validate(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.conversation import Renderer, thinking_of
     from common.data.files import kind_of
+    from common.data.lengths import load_tokenizer, measure, show
     from common.data.validate import validate, write_good
 
     source = _source(arguments)
-    found = validate(source, arguments.algo, arguments.against, arguments.sample, arguments.allow_loss)
+    tokenizer = load_tokenizer(arguments.model) if arguments.model else None
+    renderer = Renderer.of(tokenizer, thinking_of(arguments.thinking)) if tokenizer else None
+    found = validate(source, arguments.algo, arguments.against, arguments.sample, arguments.allow_loss, renderer)
     report = found.report
     if arguments.fix and kind_of(source.path)[0] == ".parquet":
         write_good(source.path, found.refused, report)
     elif arguments.fix:
-        if arguments.against and found.report.rows_bad:
-            raise DataError("--fix with --against works on parquet files; convert first")
+        if (arguments.against or arguments.model) and found.report.rows_bad:
+            raise DataError("--fix with --against or --model works on parquet files; convert first")
         target = source.path.with_name(f"{source.path.name.split('.')[0]}.good.parquet")
         report = convert(
             [source], target, Options(arguments.algo, dedup=True, skip_bad=True, allow_loss=arguments.allow_loss)
         )
     report.show(console)
-    if arguments.model and found.sample:
-        _lengths(arguments, found.sample, console)
+    if renderer and found.sample:
+        for lengths in measure(renderer, tokenizer, arguments.algo, found.sample):
+            show(console, lengths, arguments.limit)
     if report.rows_bad and not arguments.fix:
         return 1
     if not report.rows_bad:
@@ -236,21 +245,12 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _lengths(arguments: argparse.Namespace, sample: list[dict[str, Any]], console: Console) -> None:
-    from common.data.lengths import load_tokenizer, measure, show
-
-    found, refused = measure(load_tokenizer(arguments.model), arguments.algo, sample)
-    for lengths in found:
-        show(console, lengths, arguments.limit)
-    if refused:
-        raise DataError(f"--model {arguments.model}: {len(refused):,} of {len(sample):,} rows: {refused[0]}")
-
-
 def _add_preview(commands: Any) -> None:
     one = commands.add_parser("preview", help="rows as the model will see them, what is learnt marked")
     one.add_argument("file", type=Path)
     one.add_argument("--algo", choices=ALGORITHMS, required=True)
     one.add_argument("--model", default="demo", help="folder or id whose chat template is used (default: demo)")
+    one.add_argument("--thinking", choices=THINKING, default="auto", help="as the knob THINKING (default: auto)")
     one.add_argument("-n", type=int, default=3, help="rows (default: 3)")
     one.add_argument("--chars", type=int, default=4000, help="characters of each row (default: 4000)")
     _file_options(one)
@@ -258,11 +258,13 @@ def _add_preview(commands: Any) -> None:
 
 
 def _preview(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.conversation import Renderer, thinking_of
     from common.data.lengths import load_tokenizer
     from common.data.preview import preview
 
     tokenizer = load_tokenizer(arguments.model)
-    preview(console, _source(arguments), arguments.algo, tokenizer, arguments.n, arguments.chars)
+    renderer = Renderer.of(tokenizer, thinking_of(arguments.thinking))
+    preview(console, _source(arguments), arguments.algo, tokenizer, renderer, arguments.n, arguments.chars)
     return 0
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -98,13 +98,25 @@ class Renderer:
         thinking = self.thinking if thinking is None else thinking
         return self.write(self._messages(messages, thinking), loaded_tools(tools), answer_next, thinking)
 
+    def prompt(self, messages: Any, tools: Any = None) -> str:
+        """What the model sees when it is to answer.
+
+        Raises:
+            RenderError: If the template cannot show it, or leaves something of it out.
+        """
+        text, ready = self.text(messages, tools, answer_next=True), self._messages(messages, self.thinking)
+        if any(message.get("tool_calls") or message["content"].strip() not in text for message in ready):
+            Talk(self, ready, loaded_tools(tools), self.thinking).check_shown()
+        return text
+
     def _messages(self, messages: Any, thinking: bool | None) -> list[Message]:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         made = []
-        for message in loaded(list(messages)):
+        for number, message in enumerate(loaded(list(messages)), 1):
             kept = {key: value for key, value in message.items() if key != "weight"}
-            kept.setdefault("content", "")
+            if not isinstance(kept.setdefault("content", ""), str):
+                raise RenderError(f"message {number} ({kept['role']}): its content is no text; only text is learnt")
             if thinking is False and kept["role"] == "assistant":
                 kept.pop("reasoning_content", None)
                 kept["content"] = THOUGHT.sub("", kept["content"])
@@ -254,10 +266,35 @@ def _by_pieces(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]
     return ids, mask
 
 
-def pair_tokens(
-    renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: Any = None
-) -> tuple[list[int], list[int], list[int]]:
-    """Ids of a preference pair: its prompt, and what is learnt of the chosen and of the rejected answer.
+@dataclass(frozen=True)
+class Side:
+    """A prompt with one of its answers, up to the last token that is learnt.
+
+    Args:
+        ids: Tokens of both.
+        mask: 1 for those that are learnt: of an answer with tool calls not their results.
+        rendered: The text that they are the tokens of.
+    """
+
+    ids: list[int]
+    mask: list[int]
+    rendered: Rendered | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens before the answer."""
+        return self.ids[: self.mask.index(1)]
+
+    @property
+    def answer(self) -> list[int]:
+        """The tokens from the first that is learnt on."""
+        return self.ids[self.mask.index(1) :]
+
+
+def pair_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: Any = None) -> tuple[Side, Side]:
+    """A preference pair: its prompt with the chosen and with the rejected answer.
+
+    The prompts are equal but where the template opens the two answers differently, one of them with a thought.
 
     Args:
         renderer: Of the model's template.
@@ -266,21 +303,19 @@ def pair_tokens(
         tools: Instead of the row's.
 
     Raises:
-        RenderError: If the template cannot show it, or writes the prompt of the two answers differently.
+        RenderError: If the template cannot show it.
     """
     prompt = [{**message, "weight": 0} for message in as_messages(row["prompt"], "user")]
     sides = []
     for side in SIDES:
         talk = [*prompt, *as_messages(row[side], "assistant")]
-        ids, mask = renderer.tokens(tokenizer, talk, tools or row.get("tools"))
+        rendered = renderer.render(talk, tools or row.get("tools"))
+        ids, mask = tokenized(tokenizer, rendered)
         if 1 not in mask:
             raise RenderError(f"{side}: the chat template leaves nothing of it to learn")
-        sides.append((ids[: len(mask) - mask[::-1].index(1)], mask.index(1)))
-    start = min(first for _, first in sides)
-    (chosen, _), (rejected, _) = sides
-    if chosen[:start] != rejected[:start]:
-        raise RenderError("the chat template writes the prompt of the chosen answer otherwise than of the rejected one")
-    return chosen[:start], chosen[start:], rejected[start:]
+        end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
+        sides.append(Side(ids[:end], mask[:end], rendered))
+    return tuple(sides)
 
 
 def as_messages(value: Any, role: str) -> list[Message]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.data.conversation import Renderer, pair_tokens
+from common.data.conversation import SIDES, Renderer, as_messages, pair_tokens
 from common.data.files import DataError
+from common.data.self_play import is_pair, is_prompt
 from common.data.turns import RenderError
 
 if TYPE_CHECKING:
@@ -67,37 +68,40 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def measure(tokenizer: Any, algorithm: str, rows: Iterable[dict[str, Any]]) -> tuple[list[Lengths], list[str]]:
-    """Measure rows in verl's form.
+def why_not_shown(renderer: Renderer, algorithm: str, row: dict[str, Any]) -> str | None:
+    """Why a chat template cannot show a row in verl's form, or None."""
+    try:
+        if algorithm == "sft":
+            renderer.render(row["messages"], row.get("tools"), row.get("enable_thinking"))
+            return None
+        if algorithm != "gspo" or is_prompt(row):
+            renderer.prompt(row["prompt"], row.get("tools"))
+        if algorithm == "dpo" or (algorithm == "gspo" and is_pair(row)):
+            prompt = as_messages(row["prompt"], "user")
+            for side in SIDES:
+                renderer.render([*prompt, *as_messages(row[side], "assistant")], row.get("tools"))
+    except RenderError as error:
+        return str(error)
+    return None
+
+
+def measure(renderer: Renderer, tokenizer: Any, algorithm: str, rows: Iterable[dict[str, Any]]) -> list[Lengths]:
+    """Measure rows in verl's form that the chat template can show.
 
     Returns:
-        For sft one entry, else the prompts, for dpo the longer of the two answers as well; and why rows cannot be
-        shown by the chat template.
+        For sft one entry, else the prompts, for dpo the longer of the two answers as well.
     """
-    renderer = Renderer.of(tokenizer)
-    texts: list[str] = []
-    pairs: list[tuple[int, int]] = []
-    refused: list[str] = []
-    for row in rows:
-        try:
-            if algorithm == "dpo":
-                prompt, *answers = pair_tokens(renderer, tokenizer, row)
-                pairs.append((len(prompt), max(map(len, answers))))
-            elif algorithm == "sft":
-                thinking = row.get("enable_thinking")
-                texts.append(renderer.render(row["messages"], row.get("tools"), thinking).text)
-            else:
-                texts.append(renderer.text(row["prompt"], row.get("tools"), answer_next=True))
-        except RenderError as error:
-            refused.append(str(error))
+    if algorithm == "dpo":
+        pairs = [pair_tokens(renderer, tokenizer, row) for row in rows]
+        prompts = [len(chosen.prompt) for chosen, _ in pairs]
+        answers = [max(len(side.answer) for side in pair) for pair in pairs]
+        return [Lengths("prompt", "MAX_PROMPT_LENGTH", prompts), Lengths("answer", "MAX_RESPONSE_LENGTH", answers)]
     if algorithm == "sft":
-        found = [Lengths("conversation", "MAX_LENGTH", count(tokenizer, texts))]
-    elif algorithm == "dpo":
-        parts = (("prompt", "MAX_PROMPT_LENGTH"), ("answer", "MAX_RESPONSE_LENGTH"))
-        found = [Lengths(*part, [pair[side] for pair in pairs]) for side, part in enumerate(parts)]
-    else:
-        found = [Lengths("prompt", "MAX_PROMPT_LENGTH", count(tokenizer, texts))]
-    return [part for part in found if part.tokens], refused
+        texts = [renderer.text(row["messages"], row.get("tools"), thinking=row.get("enable_thinking")) for row in rows]
+        return [Lengths("conversation", "MAX_LENGTH", count(tokenizer, texts))]
+    asked = (row for row in rows if algorithm != "gspo" or is_prompt(row))
+    texts = [renderer.text(row["prompt"], row.get("tools"), answer_next=True) for row in asked]
+    return [Lengths("prompt", "MAX_PROMPT_LENGTH", count(tokenizer, texts))] if texts else []
 
 
 def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:

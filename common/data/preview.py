@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
+from common.data.checks import structure
 from common.data.conversation import SIDES, Renderer, pair_tokens
 from common.data.convert import Source
 from common.data.files import DataError
 from common.data.readers import place_word
 from common.data.self_play import is_pair
+from common.data.turns import RenderError
 from common.data.validate import problem_of, row_of
 
 if TYPE_CHECKING:
@@ -21,7 +23,15 @@ if TYPE_CHECKING:
 LEARNT, CONTEXT = "black on green", "dim"
 
 
-def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, rows: int, max_chars: int) -> None:
+def preview(
+    console: Console,
+    source: Source,
+    algorithm: str,
+    tokenizer: Any,
+    renderer: Renderer,
+    rows: int,
+    max_chars: int,
+) -> None:
     """Print the first rows as the model sees them.
 
     For sft and dpo the tokens and what is learnt of them are those of the datasets that train.
@@ -31,6 +41,7 @@ def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, ro
         source: The file.
         algorithm: One of ``rows.ALGORITHMS``.
         tokenizer: Of the model that will be trained.
+        renderer: Of its chat template.
         rows: How many rows.
         max_chars: Characters of a row to show at most.
     """
@@ -45,11 +56,11 @@ def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, ro
         console.rule(f"{word} {record.place}")
         if problem:
             console.print(f"bad: {problem}", style="red", markup=False)
-        if row is None:
+        if row is None or structure(algorithm, row):
             continue
         try:
-            parts = _parts(algorithm, row, tokenizer)
-        except (ValueError, KeyError, TypeError) as error:
+            parts = _parts(algorithm, row, tokenizer, renderer)
+        except RenderError as error:
             console.print(f"cannot be shown: {error}", style="red", markup=False)
             continue
         for title, text, tokens in parts:
@@ -60,18 +71,20 @@ def preview(console: Console, source: Source, algorithm: str, tokenizer: Any, ro
                 console.print(f"... {len(text) - max_chars:,} more characters (--chars)", style="yellow")
 
 
-def _parts(algorithm: str, row: dict[str, Any], tokenizer: Any) -> list[tuple[str, Text, int]]:
+def _parts(algorithm: str, row: dict[str, Any], tokenizer: Any, renderer: Renderer) -> list[tuple[str, Text, int]]:
     from rich.text import Text
 
-    renderer = Renderer.of(tokenizer)
     if algorithm == "sft":
         ids, mask = renderer.tokens(tokenizer, row["messages"], row.get("tools"), row.get("enable_thinking"))
         return [("conversation", masked_text(ids, mask, tokenizer), len(ids))]
     if algorithm == "dpo" or (algorithm == "gspo" and is_pair(row)):
-        prompt, *answers = pair_tokens(renderer, tokenizer, row)
+        sides = pair_tokens(renderer, tokenizer, row)
+        prompt = sides[0].prompt
         parts = [("prompt", _marked(tokenizer.decode(prompt), False), len(prompt))]
-        sides = zip(SIDES, answers, strict=True)
-        return parts + [(side, _marked(tokenizer.decode(ids), True), len(ids)) for side, ids in sides]
+        for name, side in zip(SIDES, sides, strict=True):
+            mask = side.mask[-len(side.answer) :]
+            parts.append((name, masked_text(side.answer, mask, tokenizer), len(side.answer)))
+        return parts
     prompt = renderer.text(row["prompt"], row.get("tools"), answer_next=True)
     truth = str(row["reward_model"]["ground_truth"])
     return [

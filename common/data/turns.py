@@ -179,6 +179,13 @@ class Talk:
         return made
 
 
+def has_thought(message: Message) -> bool:
+    """Whether an assistant's turn has a thought, wherever it stands."""
+    return message["role"] == "assistant" and bool(
+        message.get("reasoning_content") or THOUGHT.match(message.get("content") or "")
+    )
+
+
 def said(role: str, content: str) -> Message:
     """A message with a text."""
     return {"role": role, "content": content}
@@ -204,7 +211,12 @@ def _renamed(message: Message) -> Message:
 
 
 def _common_prefix(one: str, two: str) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    """Characters that both begin with; by halves, since texts are long."""
+    low, high = 0, min(len(one), len(two))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == two[low:middle] else (low, middle - 1)
+    return low
 
 
 def _common_suffix(one: str, two: str) -> int:

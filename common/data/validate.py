@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from common.data import checks, rows
+from common.data.conversation import Renderer
 from common.data.convert import Source, data_set_name, row_from
 from common.data.files import DataError, kind_of, replaced_when_complete
 from common.data.keys import prompt_key, question_of, row_key
+from common.data.lengths import why_not_shown
 from common.data.messages import RowError
 from common.data.readers import BATCH_ROWS, Record, read_records
 from common.data.report import Bad, BadFile, Report
@@ -32,7 +34,12 @@ class Validation:
 
 
 def validate(
-    source: Source, algorithm: str, against: Path | None = None, sample: int = 20_000, allow_loss: bool = False
+    source: Source,
+    algorithm: str,
+    against: Path | None = None,
+    sample: int = 20_000,
+    allow_loss: bool = False,
+    renderer: Renderer | None = None,
 ) -> Validation:
     """Check every row of a file.
 
@@ -45,6 +52,7 @@ def validate(
         against: Another file (training against validation): rows whose prompt stands in both are bad.
         sample: Good rows to keep for measuring.
         allow_loss: See ``convert.Options``.
+        renderer: Rows that its chat template cannot show are bad.
 
     Raises:
         DataError: If a file cannot be read.
@@ -60,6 +68,8 @@ def validate(
         if problem is None and elsewhere:
             place = elsewhere.get(prompt_key(question_of(row)))
             problem = f"prompt: stands in {against.name} too, at {place}" if place else None
+        if problem is None and renderer:
+            problem = why_not_shown(renderer, algorithm, row)
         if problem:
             report.add_bad(Bad(source.path, record.place, problem, record.row))
             found.refused[record.place] = problem

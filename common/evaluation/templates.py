@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from common.data.conversation import Renderer, RenderError
 from common.data.messages import Message
 from common.evaluation.settings import EvaluationError, Settings
 
@@ -75,20 +76,15 @@ class Prompter:
         Raises:
             EvaluationError: If the chat template refuses it.
         """
-        from jinja2 import TemplateError
-
         messages = self.with_system(messages)
         if self.settings.template == "default":
             return _bare(messages)
-        options: dict[str, Any] = {} if self.template is None else {"chat_template": self.template}
-        if self.settings.thinking != "auto":
-            options["enable_thinking"] = self.settings.thinking == "on"
+        options = {} if self.template is None else {"chat_template": self.template}
+        thinking = {"on": True, "off": False}.get(self.settings.thinking)
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, tools=list(tools) or None, tokenize=False, add_generation_prompt=True, **options
-            )
-        except (TemplateError, TypeError) as error:
-            raise EvaluationError(f"the chat template refuses it: {error}") from error
+            return Renderer.of(self.tokenizer, thinking, **options).text(messages, list(tools) or None, True)
+        except RenderError as error:
+            raise EvaluationError(str(error)) from error
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered texts."""

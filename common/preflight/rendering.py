@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data.conversation import Renderer, pair_tokens, thinking_of
-from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError
+from common.data.conversation import SIDES, Rendered, Renderer, as_messages, pair_tokens, thinking_of
+from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError, has_thought
 from common.preflight import data
 from common.preflight.chat_template import FolderTokenizer, renderer_of
 from common.preflight.findings import Problem
@@ -50,7 +50,7 @@ class _Look:
         self.texts: list[str] = []
         self.refused: list[tuple[int, str]] = []
         self.lost: Counter[str] = Counter()
-        self.endless = self.looked_at = 0
+        self.endless = self.looked_at = self.thoughtful = 0
         self.kinds: set[tuple] = set()
 
     def row(self, number: int, row: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ class _Look:
         self.measured.lengths += self.tokenizer.count(self.texts)
 
     def _prompt(self, row: dict[str, Any]) -> None:
-        self.texts.append(self.renderer.text(row["prompt"], self.tools or row.get("tools"), answer_next=True))
+        self.texts.append(self.renderer.prompt(row["prompt"], self.tools or row.get("tools")))
 
     def _sft(self, row: dict[str, Any]) -> None:
         messages, tools, thinking = row["messages"], row.get("tools"), row.get("enable_thinking")
@@ -77,14 +77,22 @@ class _Look:
         rendered = self.renderer.render(messages, tools, thinking)
         self.texts.append(rendered.text)
         self.looked_at += 1
-        self.lost.update(rendered.lost)
-        self.endless += bool(rendered.endless)
+        self._note(rendered, messages)
         before = rendered.text[: rendered.spans[0][0]] if rendered.spans else rendered.text
         self.measured.teaches_from += self.tokenizer.count([before])
 
+    def _note(self, rendered: Rendered, messages: list[dict[str, Any]]) -> None:
+        self.lost.update(rendered.lost)
+        self.endless += bool(rendered.endless)
+        self.thoughtful += any(has_thought(message) for message in messages)
+
     def _dpo(self, row: dict[str, Any]) -> None:
-        prompt, chosen, rejected = pair_tokens(self.renderer, self.tokenizer, row, self.tools)
-        self.measured.lengths.append(len(prompt))
+        sides = pair_tokens(self.renderer, self.tokenizer, row, self.tools)
+        chosen, rejected = (side.answer for side in sides)
+        self.looked_at += 1
+        for name, side in zip(SIDES, sides, strict=True):
+            self._note(side.rendered, as_messages(row[name], "assistant"))
+        self.measured.lengths.append(max(len(side.prompt) for side in sides))
         self.measured.answers.append(max(len(chosen), len(rejected)))
         same = next((at for at, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
         self.measured.teaches_from.append(min(len(chosen), len(rejected)) if same is None else same)
@@ -117,6 +125,13 @@ def measure(
         look.finish()
         for problem in _problems(look, file):
             (knobs.error if look.refused else knobs.warn)(name, problem, value=file.path)
+        if look.thoughtful and look.lost[LAST_THOUGHT] == look.thoughtful and name == "TRAIN_DATA":
+            knobs.error(
+                name,
+                "the chat template shows no thought of any row, so answers would be learnt without them",
+                f"{FIX[LAST_THOUGHT]}, or set THINKING=false to leave them out",
+                value=file.path,
+            )
         for part in vars(found):
             getattr(found, part).extend(getattr(look.measured, part))
     knob = "MAX_LENGTH" if knobs.algorithm == "sft" else "MAX_PROMPT_LENGTH"
@@ -131,7 +146,8 @@ def _problems(look: _Look, file: data.DataFile) -> Iterator[Problem]:
         number, why = look.refused[0]
         yield Problem(
             f"row {number}: {why} ({len(look.refused)} of {len(file.sample)} rows looked at)",
-            "change or leave out such rows, or use a model whose chat template shows them",
+            "change or leave out such rows, as .venv/bin/python -m common.data_utils validate does with --model and "
+            "--fix, or use a model whose chat template shows them",
         )
         return
     for what, count in look.lost.items():

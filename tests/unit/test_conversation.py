@@ -208,6 +208,21 @@ def test_what_a_template_leaves_out_is_told() -> None:
 def test_a_pair_shares_its_prompt_and_learns_both_answers() -> None:
     tokenizer = tokenizer_of("qwen2_5")
     row = {"prompt": "Ask one.", "chosen": "Good.", "rejected": [said("assistant", "Bad.")]}
-    prompt, chosen, rejected = pair_tokens(Renderer.of(tokenizer), tokenizer, row)
-    assert tokenizer.decode(prompt).endswith("Ask one.<|im_end|>\n<|im_start|>assistant\n")
-    assert (tokenizer.decode(chosen), tokenizer.decode(rejected)) == ("Good.<|im_end|>", "Bad.<|im_end|>")
+    chosen, rejected = pair_tokens(Renderer.of(tokenizer), tokenizer, row)
+    assert chosen.prompt == rejected.prompt
+    assert tokenizer.decode(chosen.prompt).endswith("Ask one.<|im_end|>\n<|im_start|>assistant\n")
+    learnt = tokenizer.decode(chosen.answer), tokenizer.decode(rejected.answer)
+    assert learnt == ("Good.<|im_end|>", "Bad.<|im_end|>")
+
+
+def test_a_pair_may_open_its_answers_differently() -> None:
+    tokenizer = tokenizer_of("nemotron_3_nano")
+    row = {"prompt": "Ask.", "chosen": [said("assistant", "Good.", reasoning_content="Hm.")], "rejected": "Bad."}
+    chosen, rejected = (tokenizer.decode(side.answer) for side in pair_tokens(Renderer.of(tokenizer), tokenizer, row))
+    assert chosen == "Hm.\n</think>\nGood.<|im_end|>" and rejected == "Bad.<|im_end|>"
+
+
+def test_a_content_that_is_no_text_is_refused_by_number() -> None:
+    parts = [{"type": "text", "text": "Ask."}]
+    with pytest.raises(RenderError, match=r"message 1 \(user\): its content is no text"):
+        Renderer.of(tokenizer_of("qwen2_5")).render([said("user", parts), TALK[1]])

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,9 @@ import pytest
 from common.data.convert import Source
 from common.data.validate import validate
 from common.data_utils import main
+from common.demo_model import DEMO_MODEL_DIR
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "data" / "chat_templates"
 
 USER, ANSWER = {"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "2"}
 
@@ -132,6 +137,37 @@ def test_preview_of_the_other_rows(tmp_path, capsys, algorithm):
     out = capsys.readouterr().out
     assert "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant" in out and "good" in out
     assert ("⟦bad<|im_end|>⟧" in out) == (algorithm == "dpo")  # with the end token, as the trainer learns it
+
+
+@pytest.fixture
+def gemma(tmp_path):
+    """The demo's tokenizer with Gemma's chat template, which has no system role."""
+    for file in DEMO_MODEL_DIR.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    shutil.copy(TEMPLATES / "gemma.jinja", tmp_path / "chat_template.jinja")
+    return str(tmp_path)
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def test_rows_that_the_template_cannot_show_are_bad(tmp_path, capsys, gemma):
+    rows = [[USER, ANSWER], [SYSTEM, USER, ANSWER], [USER, ANSWER, USER, ANSWER]]
+    path = parquet(tmp_path / "d.parquet", [{"messages": messages} for messages in rows])
+    assert main(["validate", str(path), "--algo", "sft", "--model", gemma]) == 1
+    out = capsys.readouterr().out
+    assert "row 2: the chat template cannot show it: System role not supported" in " ".join(out.split())
+    assert main(["validate", str(path), "--algo", "sft", "--model", gemma, "--fix"]) == 0
+    kept = pq.read_table(tmp_path / "d.good.parquet").to_pylist()
+    assert [row["messages"] for row in kept] == [rows[0], rows[2]]
+
+
+def test_preview_names_what_cannot_be_shown_and_goes_on(tmp_path, capsys, gemma):
+    path = parquet(tmp_path / "d.parquet", [{"messages": [SYSTEM, USER, ANSWER]}, {"messages": [USER, ANSWER]}])
+    assert main(["preview", str(path), "--algo", "sft", "--model", gemma]) == 0
+    out = capsys.readouterr().out
+    assert "cannot be shown: the chat template cannot show it: System role" in " ".join(out.split())
+    assert "⟦2<end_of_turn>⟧" in out
 
 
 def test_stats(tmp_path, capsys):

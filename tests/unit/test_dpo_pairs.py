@@ -67,8 +67,9 @@ def test_texts_are_messages(dataset):
 
 def test_long_prompts_keep_their_end_and_long_answers_their_beginning(dataset, capsys):
     whole = dataset(ROWS[:1]).pairs[0]
-    prompt, chosen, rejected = dataset(ROWS[:1], max_prompt_length=5, max_response_length=2).pairs[0]
-    assert (prompt, chosen, rejected) == (whole[0][-5:], whole[1][:2], whole[2][:2])
+    for side, uncut in zip(dataset(ROWS[:1], max_prompt_length=5, max_response_length=2).pairs[0], whole, strict=True):
+        answer = uncut.mask.index(1)
+        assert (side.ids, side.mask) == (uncut.ids[answer - 5 : answer + 2], [0] * 5 + [1] * 2)
     assert "cut to the length limits: 1" in capsys.readouterr().out
 
 
@@ -128,3 +129,13 @@ def test_table_of_margins(tmp_path, dataset):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["margin"] for row in rows] == [-1.0, 0.0, 0.5]
     assert rows[0]["chosen"] == answer("3") and rows[1]["prompt"][0]["role"] == "system"
+
+
+def test_results_of_tools_in_an_answer_are_not_learnt(dataset, tokenizer):
+    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    chosen = [called, {"role": "tool", "content": "7"}, *answer("Seven.")]
+    item = dataset([{"prompt": [USER], "chosen": chosen, "rejected": answer("Six.")}])[0][0]
+    learnt = tokenizer.decode(item["input_ids"][item["loss_mask"].bool()])
+    assert "7" in tokenizer.decode(item["input_ids"])
+    assert "7" not in learnt and learnt.endswith("<|im_end|>Seven.<|im_end|>") and "add" in learnt
