@@ -8,6 +8,7 @@ from typing import Any
 from common.data.messages import RowError, structured, text_of
 from common.data.names import LETTERS
 
+_MARK = re.compile(r"(?:(?<=\s)|^)[(（]?([A-J])[)）.．、:：]")
 _LETTERED = re.compile(r"\s*[(（]?([A-Ja-j])\s*[)）.．、:：]\s*(.+)", re.DOTALL)
 
 
@@ -23,6 +24,8 @@ def options_of(value: Any, field: str = "choices") -> dict[str, str]:
         RowError: If it is something else.
     """
     value = structured(value)
+    if type(value) is str:
+        value = _divided(value)
     if type(value) is dict and type(value.get("text")) is list and type(value.get("label")) is list:
         value = dict(zip(map(str, value["label"]), value["text"], strict=False))
     if type(value) is dict:
@@ -41,6 +44,16 @@ def options_of(value: Any, field: str = "choices") -> dict[str, str]:
     if all(marked) and [mark[1].upper() for mark in marked] == list(LETTERS[: len(texts)]):
         texts = [mark[2].strip() for mark in marked]
     return dict(zip(LETTERS, texts, strict=False))
+
+
+def _divided(text: str) -> list[str] | str:
+    """The options of one text, ``A) 2 B) 3``, with their letters; the text itself where it has no such letters."""
+    marks = list(_MARK.finditer(text))
+    letters = [mark[1].upper() for mark in marks]
+    if len(marks) < 2 or letters != list(LETTERS[: len(marks)]) or text[: marks[0].start()].strip():
+        return text
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [text[mark.start() : end].strip() for mark, end in zip(marks, ends, strict=True)]
 
 
 def with_options(question: str, options: dict[str, str]) -> str:

@@ -115,6 +115,11 @@ def _read(view: View) -> Example:
         example = from_columns(view)
     else:
         columns = ", ".join(str(column) for names in view.origin.values() for column in names) or "(none)"
+        if view.there == {"text"}:
+            raise RowError(
+                "text: plain text has no question and no answer; these trainers learn answers, so give each text a "
+                "question (pretraining on text is not what this kit does)"
+            )
         raise RowError(
             f"columns {columns}: not a known form; name them with --input and --output, or --map part=column"
         )

@@ -195,7 +195,7 @@ def test_thoughts_make_rows_different(tmp_path):
         ("data-images-column.jsonl", "sft", "images: holds pictures or sounds and only text is supported"),
         ("images_column.jsonl", "grpo", "images: holds pictures or sounds and only text is supported"),
         ("data-kto-label-false.jsonl", "sft", "label: is False: this answer is marked as a bad one"),
-        ("data-output-only-crash.jsonl", "sft", "columns text: not a known form; name them with --input and --output"),
+        ("data-output-only-crash.jsonl", "sft", "text: plain text has no question and no answer"),
         ("data-answers-list.jsonl", "sft", "answer (all answers but the first): would be lost"),
         (
             "data-truth-list.jsonl",

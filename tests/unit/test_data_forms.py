@@ -194,7 +194,7 @@ def test_a_pattern_that_blows_up_is_stopped():
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"text": "x"}, "columns text: not a known form; name them with --input and --output"),
+        ({"text": "x"}, "text: plain text has no question and no answer"),
         ({"question": "", "answer": "A"}, "question: is empty"),
         ({"question": "Q", "answer": {"a": 1}}, "answer: holds dict, expected a text"),
         ({"question": None, "answer": "A"}, "question: is missing"),
@@ -247,3 +247,29 @@ def test_two_answers_and_a_mark_are_a_pair(row, chosen, rejected):
 def test_a_tie_is_no_pair():
     with pytest.raises(RowError, match="winner: 'tie' names neither response_a nor response_b"):
         read_example({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "tie"}, Columns())
+
+
+def test_plain_text_is_refused_for_what_it_is():
+    with pytest.raises(RowError, match="text: plain text has no question and no answer"):
+        read_example({"text": "Once upon a time.", "id": None}, Columns())
+
+
+@pytest.mark.parametrize(
+    ("options", "right"),
+    [
+        ("A) 2 B) 3 C) $(1, -6)$ D) both", "3"),
+        ("(A) 2 (B) 3", "3"),
+        ("A. 2\nB. 3\nC. 5", "3"),
+        ("A、二 B、3", "3"),
+    ],
+)
+def test_options_in_one_text(options, right):
+    row = make_row(
+        read_example({"question": "1 + 2?", "options": options, "answer": "B"}, Columns()), RowOptions("grpo", "x"), 0
+    )
+    assert f"B. {right}" in row["prompt"][-1]["content"] and row["reward_model"]["ground_truth"] == "B"
+
+
+def test_a_text_that_has_no_letters_in_order_is_no_options():
+    with pytest.raises(RowError, match="expected 2 to 10 options"):
+        read_example({"question": "Q", "options": "A) 2 C) 3", "answer": "A"}, Columns())
