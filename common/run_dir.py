@@ -67,7 +67,7 @@ def is_alive(run: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(run["pid"])
         return abs(process.create_time() - run["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, KeyError):
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):  # gone, or run.json holds no such numbers
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monitor.columns import Columns
+from monitor.files import read_regular
 
 HIGHER_IS_BETTER = ("reward_mean", "val_score", "reward_accuracy", "val_accuracy", "reward_margin", "val_margin")
 LOWER_IS_BETTER = ("loss", "val_loss")
@@ -23,6 +25,7 @@ _NAMES_IN_CONFIG = (
     "hydra.",
 )
 MAX_CONFIG = 2 << 20  # bytes of a config file
+MAX_DEPTH, MAX_ENTRIES = 50, 60_000  # of a config
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,34 @@ def config_of(path: Path | None) -> dict[str, str]:
 def _config(path: Path, changed: int, size: int) -> dict[str, str]:
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        tree = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        text = read_regular(path, MAX_CONFIG)
+        check_shape(yaml.parse(text, yaml.SafeLoader))  # the fast parser ends the process on deep nesting
+        tree = yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError, RecursionError, OSError):
         return {}
     flat: dict[str, str] = {}
     _flatten(tree, "", flat)
     return {name: value for name, value in flat.items() if not name.startswith(_NAMES_IN_CONFIG)}
+
+
+def check_shape(events: Iterable[object]) -> None:
+    """Refuse a YAML file that grows or nests without limit, before it is built.
+
+    Raises:
+        ValueError: If it has aliases, which Hydra writes none of, more than `MAX_ENTRIES` values or `MAX_DEPTH` levels.
+    """
+    import yaml
+
+    depth = count = 0
+    for event in events:
+        count += 1
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("aliases")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or count > MAX_ENTRIES:
+            raise ValueError("too deep or too long")
 
 
 def _flatten(node: object, prefix: str, into: dict[str, str]) -> None:

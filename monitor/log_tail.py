@@ -7,9 +7,11 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from common.failures import Diagnosis, diagnose
+from monitor.files import open_regular
 
 TAIL_BYTES = 256 << 10
 TAIL_LINES = 500
@@ -89,7 +91,7 @@ def is_error(line: str) -> bool:
 
 def _end(path: Path, count: int) -> bytes:
     """The last bytes of a file, from the first whole line on."""
-    with path.open("rb") as stream:
+    with open_regular(path) as raw, BufferedReader(raw) as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - count))
         data = stream.read(count)
@@ -98,7 +100,7 @@ def _end(path: Path, count: int) -> bytes:
 
 def _blocks_from_the_end(path: Path) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of blocks of whole lines, the last one first."""
-    with path.open("rb") as stream:
+    with open_regular(path) as raw, BufferedReader(raw) as stream:
         end = stream.seek(0, os.SEEK_END)
         rest = b""
         while end > 0:

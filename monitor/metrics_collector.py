@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.run_dir import LOG_FILE, metrics_files
 from monitor.columns import Columns
+from monitor.files import open_regular
 from monitor.log_parser import LogParser
 
 CHUNK = 4 << 20  # bytes read at a time
@@ -67,7 +68,7 @@ class Tail:
             stamp = (found.st_size, found.st_mtime_ns)
             if stamp == self._stamp and (found.st_dev, found.st_ino) == self._file and not self.pending:
                 return self._flush()
-            with open(self.path, "rb", buffering=0) as stream:
+            with open_regular(self.path) as stream:
                 self._check(stream.fileno(), found)
                 self._stamp = stamp
                 stream.seek(self.offset)
@@ -262,7 +263,7 @@ class RunMetrics:
 
         for folder in (self.path, self.path / "tensorboard"):
             for path in sorted(folder.glob(EVENT_FILES)):
-                if path not in self._events and path.is_file():
+                if path not in self._events and path.is_file() and not path.is_symlink():
                     self._events[path] = EventReader(path)
 
     def _read_events(self, end: float) -> bool:

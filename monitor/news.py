@@ -25,7 +25,7 @@ def token(monitor: Monitor, sampler: Sampler, tab: str, run: str, compared: list
     Returns:
         A token of the list of runs and one of the tab's contents.
     """
-    names = f"{zlib.crc32('|'.join(monitor.rows()).encode()):x}"
+    names = f"{zlib.crc32('|'.join(monitor.rows()).encode('utf-8', 'surrogateescape')):x}"
     if tab == "runs":
         contents = f"{monitor.version()}|{monitor.problem}"
     elif tab == "system":

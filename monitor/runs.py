@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -13,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from common.run_dir import LOG_FILE, RUN_FILE, is_alive, metrics_files, read_run
+from common.run_dir import LOG_FILE, RUN_FILE, is_alive, metrics_files
 from monitor.columns import Columns
+from monitor.files import read_regular
 from monitor.log_parser import LogParser
 from monitor.metrics_collector import EVENT_FILES, RunMetrics, Tail
 
@@ -88,7 +90,7 @@ class RunIndex:
             peek = self._peeks.get(path)
             if peek is None or peek.kind != kind:
                 peek = self._peeks[path] = _Peek(path, kind, self.root)
-            found[peek.id] = peek.row()
+            found[peek.id] = peek.row_or_damaged()
         for path in self._peeks.keys() - {row.path for row in found.values()}:
             del self._peeks[path]
         rows = dict(sorted(found.items(), key=lambda item: -(item[1].started or item[1].updated)))
@@ -136,7 +138,9 @@ class RunIndex:
             if entry.is_dir():
                 if not (is_run and entry.name in _INSIDE_A_RUN):
                     folders.append(Path(entry.path))
-            elif not is_run and _LOG_NAMES.fullmatch(entry.name) and not _NO_LOG_NAMES.fullmatch(entry.name):
+            elif is_run or not entry.is_file():  # a pipe of that name would hold the page for ever
+                continue
+            elif _LOG_NAMES.fullmatch(entry.name) and not _NO_LOG_NAMES.fullmatch(entry.name):
                 runs.append((Path(entry.path), "log"))
         self._listed[folder] = (changed, runs, folders)
         return runs, folders
@@ -164,6 +168,13 @@ class _Peek:
         self._row: Row | None = None
         self._looked = 0.0
 
+    def row_or_damaged(self) -> Row:
+        """The row; of a run whose files cannot be read, one that says so: the others stay."""
+        try:
+            return self.row()
+        except Exception as error:
+            return Row(self.id, self.path, self.kind, state="damaged", reason=f"{type(error).__name__}: {error}"[:200])
+
     def row(self) -> Row:
         """The row as things are now; that of a run that ended long ago is looked at now and then only."""
         before, now = self._row, time.time()
@@ -186,7 +197,7 @@ class _Peek:
         row.reason = str(run.get("reason") or "")
         row.started = _timestamp(run.get("started"))
         total = _mapping(run.get("knobs")).get("TOTAL_STEPS")
-        row.total = int(total) if str(total).isdigit() else self._parser.total_steps
+        row.total = int(total) if re.fullmatch(r"[0-9]{1,12}", str(total)) else self._parser.total_steps
         row.state = self._state(updated)
         if row.state in ("running", "live") and row.total and row.step is not None and row.step_time:
             row.eta = max(0.0, (row.total - row.step) * row.step_time)
@@ -196,13 +207,13 @@ class _Peek:
         """Reads run.json when it is another one than before; returns whether it is."""
         before = self._run_stamp
         try:
-            found = os.stat(self._run_file)
+            found = os.lstat(self._run_file)
             if not stat.S_ISREG(found.st_mode) or found.st_size > 1 << 20:
                 raise ValueError("no run.json")
             stamp = (found.st_mtime_ns, found.st_size)
             if stamp != self._run_stamp:
                 self._run_stamp = stamp
-                self._run = _mapping(read_run(self.path))
+                self._run = _mapping(json.loads(read_regular(self._run_file, 1 << 20)))
         except (OSError, ValueError, RecursionError):
             self._run, self._run_stamp = {}, None
         return self._run_stamp != before
@@ -241,7 +252,7 @@ class _Peek:
 
     def _newest_file(self) -> Path | None:
         if self.kind == "log":
-            return self.path
+            return self.path.resolve()
         if self.kind == "tensorboard":
             files = [*self.path.glob(EVENT_FILES)]
             return max(files, key=lambda path: path.stat().st_mtime, default=None)

@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from monitor.files import read_regular
+
 SOURCES = ("rollouts", "validation")
 MAX_BYTES = 64 << 20  # of one step's file; the rest is left out, and the page says so
 MAX_FOLLOWED = 400  # samples of one prompt over the run
@@ -70,8 +72,7 @@ def read_step(folder: Path, step: int) -> tuple[list[Sample], str]:
 
 @lru_cache(maxsize=12)
 def _read(path: Path, step: int, size: int, changed: int) -> tuple[list[Sample], str]:
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES)
+    data = read_regular(path, MAX_BYTES)
     lines = data.split(b"\n")
     wrong = ""
     if size > MAX_BYTES:
@@ -84,9 +85,12 @@ def _read(path: Path, step: int, size: int, changed: int) -> tuple[list[Sample],
 
 def _sample(line: bytes, number: int, step: int) -> Sample | None:
     try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        return _sample_of(orjson.loads(line), number, step)
+    except (orjson.JSONDecodeError, RecursionError, OverflowError):
         return None
+
+
+def _sample_of(row: object, number: int, step: int) -> Sample | None:
     if not isinstance(row, dict) or "output" not in row:
         return None
     score = row.get("score")
@@ -141,8 +145,7 @@ def follow(folder: Path, prompt: str, seconds: float = 4.0) -> tuple[list[tuple[
         if time.monotonic() > end or count >= MAX_FOLLOWED:
             return found[::-1], False
         try:
-            with (folder / f"{step}.jsonl").open("rb") as stream:
-                data = stream.read(MAX_BYTES)
+            data = read_regular(folder / f"{step}.jsonl", MAX_BYTES)
         except OSError:
             continue
         if not any(needle in data for needle in needles):

@@ -62,12 +62,14 @@ class Monitor:
         if row is None or row.kind != "run":
             return None
         path = row.path / name
-        return path if path.exists() and is_inside(self.root, path) else None
+        return path.resolve() if path.exists() and is_inside(self.root, path) else None
 
     def log(self, run_id: str | None) -> Path | None:
         """The console log of a run: train.log, or the plain log that it is."""
         row = self.row(run_id)
-        return row.path if row and row.kind == "log" else self.file(run_id, LOG_FILE)
+        if row and row.kind == "log":
+            return row.path.resolve() if is_inside(self.root, row.path) else None
+        return self.file(run_id, LOG_FILE)
 
     def metrics(self, run_id: str | None, wait: float = 0.0) -> RunMetrics | None:
         """The numbers of a run, with what was written since the last call.
