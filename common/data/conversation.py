@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from common.data.rows import loaded, loaded_tools
+from common.data.token_mask import tokenized
 from common.data.turns import PROBE, THOUGHT, Message, RenderError, Talk, said
 
 THINKING = ("auto", "true", "false")
@@ -43,6 +44,14 @@ class Rendered:
     spans: list[tuple[int, int]]
     endless: int
     lost: frozenset[str] = frozenset()
+
+    def tokens(self, tokenizer: Any) -> tuple[list[int], list[int]]:
+        """Ids of the text and its loss mask (1: learnt), both of the shape (tokens,).
+
+        Raises:
+            RenderError: If the tokenizer cannot say which characters a token stands for.
+        """
+        return tokenized(tokenizer, self.text, self.spans)
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ class Renderer:
         Raises:
             RenderError: If the template cannot show it.
         """
-        return tokenized(tokenizer, self.render(messages, tools, thinking))
+        return self.render(messages, tools, thinking).tokens(tokenizer)
 
     def marks(self, text: str) -> list[str]:
         """A text in pieces: marks, line breaks, and what stands between them."""
@@ -187,8 +196,24 @@ class Renderer:
 
     @cached_property
     def _marks(self) -> re.Pattern[str]:
-        own = "|".join(re.escape(token) for token in sorted(self.special, key=len, reverse=True) if token.strip())
+        marks = {token for token in (*self.special, self._plain_end) if token.strip()}
+        own = "|".join(re.escape(token) for token in sorted(marks, key=len, reverse=True))
         return re.compile(f"({own}|{MARK.pattern[1:]}") if own else MARK
+
+    @cached_property
+    def _plain_end(self) -> str:
+        """What ends an assistant's turn where that looks like no mark (MiniMax: [e~[); empty where it does."""
+        tail = (self._tail or "").strip()
+        return "" if MARK.search(tail) else tail
+
+    @cached_property
+    def _tail(self) -> str | None:
+        """What the template writes behind a last answer; None if it refuses the trial, as each row then says."""
+        try:
+            whole = self.write([said("user", "a"), said("assistant", PROBE)], None, False, self.thinking)
+        except RenderError:
+            return None
+        return whole.rpartition(PROBE)[2]
 
     @cached_property
     def usual_end(self) -> UsualEnd | None:
@@ -204,12 +229,7 @@ class Renderer:
     @cached_property
     def has_end(self) -> bool:
         """Whether the template ends an assistant's turn with a mark of its own."""
-        try:
-            whole = self.write([said("user", "a"), said("assistant", PROBE)], None, False, self.thinking)
-        except RenderError:
-            return True  # each row says why
-        tail = whole.rpartition(PROBE)[2]
-        return any(self.is_mark(piece) for piece in self.marks(tail))
+        return self._tail is None or any(self.is_mark(piece) for piece in self.marks(self._tail))
 
 
 def _arguments_as_text(message: Message) -> Message:
@@ -224,46 +244,6 @@ def _arguments_as_text(message: Message) -> Message:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         made.append({**call, "function": {**call["function"], "arguments": text}})
     return {**message, "tool_calls": made}
-
-
-def token_mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:
-    """1 for each token that holds a character of a span, else 0.
-
-    Args:
-        offsets: Start and end of each token in the text.
-        spans: In rising order.
-    """
-    mask, at = [], 0
-    for start, end in offsets:
-        while at < len(spans) and spans[at][1] <= start:
-            at += 1
-        mask.append(int(at < len(spans) and end > spans[at][0] and end > start))
-    return mask
-
-
-def tokenized(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
-    """Ids of a whole conversation and its loss mask (1: learnt), both of the shape (tokens,).
-
-    Raises:
-        RenderError: If the tokenizer cannot say which characters a token stands for.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        return _by_pieces(tokenizer, rendered)
-    found = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
-    return list(found["input_ids"]), token_mask(found["offset_mapping"], rendered.spans)
-
-
-def _by_pieces(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
-    ids, mask, at = [], [], 0
-    for start, end in [*rendered.spans, (len(rendered.text), len(rendered.text))]:
-        for text, learnt in ((rendered.text[at:start], 0), (rendered.text[start:end], 1)):
-            piece = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-            ids += piece
-            mask += [learnt] * len(piece)
-        at = end
-    if ids != tokenizer(rendered.text, add_special_tokens=False)["input_ids"]:
-        raise RenderError("the tokenizer is a slow one, without offsets, and splits the answers otherwise; convert it")
-    return ids, mask
 
 
 @dataclass(frozen=True)
@@ -310,7 +290,7 @@ def pair_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: 
     for side in SIDES:
         talk = [*prompt, *as_messages(row[side], "assistant")]
         rendered = renderer.render(talk, tools or row.get("tools"))
-        ids, mask = tokenized(tokenizer, rendered)
+        ids, mask = rendered.tokens(tokenizer)
         if 1 not in mask:
             raise RenderError(f"{side}: the chat template leaves nothing of it to learn")
         end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated

@@ -195,6 +195,17 @@ def test_marks_in_brackets_end_a_turn() -> None:
     assert learnt == ["Answer one.[|endofturn|]", "Answer two.[|endofturn|]"] and not rendered.endless
 
 
+def test_an_end_that_looks_like_no_mark_is_learnt() -> None:
+    tokenizer = tokenizer_of("qwen2_5")
+    tokenizer.chat_template = (  # as MiniMax writes it
+        "{% for m in messages %}]~b]{{ 'ai' if m.role == 'assistant' else m.role }}\n{{ m.content }}[e~[\n{% endfor %}"
+        "{% if add_generation_prompt %}]~b]ai\n{% endif %}"
+    )
+    rendered = Renderer.of(tokenizer).render(TALK[:4])
+    learnt = [rendered.text[start:end] for start, end in rendered.spans]
+    assert learnt == ["Answer one.[e~[", "Answer two.[e~["] and not rendered.endless
+
+
 def test_what_a_template_leaves_out_is_told() -> None:
     qwen3, gptoss = Renderer.of(tokenizer_of("qwen3")), Renderer.of(tokenizer_of("llama3_1"))
     assert qwen3.render(THOUGHTS).lost == {"thoughts of earlier turns"}
