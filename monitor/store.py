@@ -86,7 +86,9 @@ class Monitor:
             return None
         metrics = self._metrics.get(row.path)
         if metrics is None:
-            metrics = self._metrics.setdefault(row.path, RunMetrics(row.path))
+            metrics = self._metrics.setdefault(
+                row.path, RunMetrics(row.path.resolve() if row.kind == "log" else row.path)
+            )
             self._make_room(metrics)
         metrics.used = time.monotonic()
         if metrics.used - self._polled.get(row.path, -1.0) >= POLL_SECONDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from typing import Any
 
@@ -44,3 +45,12 @@ class QuietConsole(Console):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]{0,20}m")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def without_controls(text: str) -> str:
+    """A text without colours; other control characters, which could write to the clipboard, become a mark."""
+    return _CONTROLS.sub("\ufffd", _COLOURS.sub("", text))

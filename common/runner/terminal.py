@@ -16,7 +16,7 @@ from common.failures import diagnose
 from common.metric_names import check_health, friendly
 from common.progress_line import format_duration, step_line
 from common.run_dir import LOG_FILE, latest_checkpoint, read_run
-from common.runner.console import QuietConsole
+from common.runner.console import QuietConsole, without_controls
 from common.runner.follow import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
@@ -30,7 +30,11 @@ PHASES: tuple[tuple[str, str], ...] = (
     (r"Found latest checkpoint: \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
     (r"Resuming from \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
 )
-TOTAL_STEPS = (r"Total training steps: (\d+)", r"Total steps: (\d+), num_warmup_steps")
+# At the start of a line, behind Ray's prefix: an answer of the model that has these words is not verl's word.
+TOTAL_STEPS = re.compile(
+    r"(?:\x1b\[\d{1,3}m)?(?:\([^()]{1,80} pid=\d{1,10}[^()]{0,60}\))?(?:\x1b\[0m)? ?"
+    r"(?:INFO:[^()]{1,60}:)?(?:Total training steps: (\d{1,12})(?!\d)|Total steps: (\d{1,12}), num_warmup_steps)"
+)
 VALIDATIONS = (
     ("val_score", "validation score"),
     ("val_accuracy", "validation accuracy"),
@@ -72,6 +76,7 @@ class Terminal:
 
     def phase(self, text: str) -> None:
         """Print a phase with the time since the start."""
+        text = without_controls(text)
         self.console.print(f"[dim]{format_duration(time.monotonic() - self.started):>6}[/dim]  {escape(text)}")
         self._set_status(text)
 
@@ -100,12 +105,10 @@ class Terminal:
         """Look through new lines of the log for phases."""
         for line in lines:
             if self.verbose:
-                self.console.out(line, highlight=False)
+                self.console.out(without_controls(line), highlight=False)
             line = line[:LONGEST_LINE]
-            for pattern in TOTAL_STEPS:
-                match = re.search(pattern, line)
-                if match:
-                    self.total_steps = int(match.group(1))
+            if match := TOTAL_STEPS.match(line):
+                self.total_steps = int(match[1] or match[2])
             for pattern, text in PHASES:
                 match = pattern not in self.seen and re.search(pattern, line)
                 if match:

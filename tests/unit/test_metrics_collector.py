@@ -43,7 +43,7 @@ def test_a_half_written_line_is_waited_for(tmp_path):
 
 def test_each_byte_is_read_once(tmp_path, monkeypatch):
     path, counted = tmp_path / "x", []
-    real = open
+    real = metrics_collector.open_regular
 
     def counting(*arguments, **options):
         stream = real(*arguments, **options)
@@ -64,7 +64,7 @@ def test_each_byte_is_read_once(tmp_path, monkeypatch):
 
         return Stream()
 
-    monkeypatch.setattr(metrics_collector, "open", counting, raising=False)
+    monkeypatch.setattr(metrics_collector, "open_regular", counting)
     tail, found = Tail(path), b""
     for number in range(50):
         append(path, b"line %d\n" % number)

@@ -3,6 +3,7 @@
 import pytest
 
 from common.run_dir import update_run
+from common.runner.console import without_controls
 from common.runner.terminal import Terminal
 
 RL_LOG = [
@@ -79,3 +80,19 @@ def test_stopped_says_how_to_go_on(terminal, tmp_path, capsys):
     terminal.stopped("EXPERIMENT_NAME=x ./grpo/train.sh")
     shown = capsys.readouterr().out
     assert "EXPERIMENT_NAME=x ./grpo/train.sh" in shown and "no checkpoint yet" in shown
+
+
+def test_an_answer_that_looks_like_verls_words_is_not_taken_for_them(terminal):
+    """Totals stand at the start of verl's own lines; 5,000 digits are no number."""
+    digits = "Total training steps: " + "9" * 5000
+    terminal.log_lines(["[response] Total training steps: 9", digits, "> Total steps: 7, num_warmup_steps"])
+    assert terminal.total_steps is None
+    ray = "\x1b[36m(TaskRunnerV1 pid=42, ip=10.0.0.1)\x1b[0m INFO:2026-11-27 07:09:45,210:"
+    terminal.log_lines([f"{ray}Total training steps: 4"])
+    assert terminal.total_steps == 4
+    terminal.log_lines(["(WorkerDict pid=4596) Total steps: 50, num_warmup_steps: 0"])
+    assert terminal.total_steps == 50
+
+
+def test_control_characters_of_a_log_do_not_reach_the_terminal():
+    assert without_controls("a\x1b[31mred\x1b[0m \x1b]52;c;eA==\x07\tb") == "ared \ufffd]52;c;eA==\ufffd\tb"
