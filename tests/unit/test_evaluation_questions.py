@@ -60,7 +60,8 @@ def test_broken_rows_stay_with_their_problem(tmp_path):
     path.write_text('{"prompt": "a"}\n{"prompt": \n{"prompt": "  "}\n{"text": 1}\n')
     found = read_questions(path, Columns())
     assert [question.problem is None for question in found] == [True, False, False, False]
-    assert "not JSON" in found[1].problem and "empty" in found[2].problem and "form" in found[3].problem
+    assert "not JSON" in found[1].problem and "empty" in found[2].problem
+    assert "--map prompt=text" in found[3].problem
 
 
 @pytest.mark.parametrize(
