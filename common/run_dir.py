@@ -21,6 +21,8 @@ RUN_FILE = "run.json"
 LOG_FILE = "train.log"
 STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
 STATES = ("running", "finished", "failed", "stopped")
+_BLOCKS = ("knobs", "data")  # of run.json
+_RESTORE = "bring it back from a copy"
 _METRICS_NAME = re.compile(r"metrics(?:\.(\d+))?\.jsonl")
 
 
@@ -46,11 +48,21 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
-    """Return run.json of a run directory, or an empty dictionary when there is none."""
+    """Return run.json of a run directory, or an empty dictionary when there is none.
+
+    Raises:
+        ValueError: If it is damaged: no JSON, no object, or its knobs or data are none.
+    """
     path = Path(run_dir) / RUN_FILE
     if not path.is_file():
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is no JSON ({error}); {_RESTORE}") from error
+    if not isinstance(run, dict) or not all(isinstance(run.get(part, {}), dict) for part in _BLOCKS):
+        raise ValueError(f"{path}: is no {{...}} with {' and '.join(_BLOCKS)} as {{...}} in it; {_RESTORE}")
+    return run
 
 
 def update_run(run_dir: Path, **fields: Any) -> dict[str, Any]:

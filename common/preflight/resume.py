@@ -83,7 +83,10 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
             "random state on the same number only",
             f"set N_GPUS={world}, or {_from_weights(checkpoint)} (the weights alone go on, the optimiser starts anew)",
         )
-    before = read_run(checkpoint.run_dir)
+    try:
+        before = read_run(checkpoint.run_dir)
+    except ValueError as error:
+        return Problem(str(error), "choose another checkpoint")
     for name in ("MODEL_PATH", "LORA_RANK"):
         value = before.get("knobs", {}).get(name)
         if value is not None and value != knobs[name]:

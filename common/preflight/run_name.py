@@ -53,15 +53,18 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
         run_dir: Exists.
         named: The checkpoint that ``RESUME`` names.
     """
-    run = read_run(run_dir)
+    try:
+        run = read_run(run_dir)
+    except ValueError as error:
+        return Problem(str(error), "choose another name")
     if not run:
         return Problem("outputs/ has a folder of that name that is not a run", "choose another name")
     if is_alive(run):
         return Problem(
             f"this run is under way (process {run['pid']})", "choose another name, or stop it with Ctrl-C first"
         )
-    if run["algorithm"] != knobs.algorithm:
-        return Problem(f"this run is of {run['algorithm']}", "choose another name")
+    if run.get("algorithm") != knobs.algorithm:
+        return Problem(f"this run is of {run.get('algorithm')}", "choose another name")
     if knobs["RESUME"] == "never":
         return Problem("this run exists and RESUME=never", "choose another name")
     if ("stages" in run) != (knobs.values.get("SELF_PLAY") == "true"):

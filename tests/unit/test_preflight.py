@@ -447,6 +447,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
         ({"step": 5, "knobs": {"LORA_RANK": "8"}}, {}, "LORA_RANK=8"),
+        ({"knobs": []}, {}, "run.json: is no {...} with knobs"),
     ],
 )
 def test_a_name_in_use_is_refused(check, tmp_path, fields, knob, words):
@@ -641,6 +642,8 @@ def test_another_algorithm_and_a_torn_checkpoint_are_refused(check, tmp_path):
     folder = complete(tmp_path)
     assert "it is of RL" in only_error(check("sft", RESUME=str(folder)))
     assert "no critic" in only_error(check("ppo", RESUME=str(folder)))
+    (folder / "run.json").write_text("[")
+    assert "run.json: is no JSON" in only_error(check(RESUME=str(folder)))
     (folder / "checkpoints" / "global_step_4" / "complete.json").unlink()
     error = only_error(check(RESUME=str(folder / "checkpoints" / "global_step_4")))
     assert "not complete: complete.json is missing" in error

@@ -65,6 +65,13 @@ def test_update_run_keeps_other_fields_and_leaves_no_temporary_file(tmp_path):
     assert os.listdir(tmp_path) == ["run.json"]
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", '{"knobs": []}', '{"data": 5}', "[" * 10**5, "9" * 5000, "\\xff"])
+def test_a_damaged_run_file_is_named(tmp_path, text):
+    (tmp_path / "run.json").write_bytes(text.encode().replace(b"\\xff", b"\xff"))
+    with pytest.raises(ValueError, match=r"run\.json: is no .*; bring it back"):
+        run_dir.read_run(tmp_path)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     run_dir.update_run(tmp_path, state="running")
     monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
