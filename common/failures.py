@@ -75,14 +75,13 @@ def diagnose(log: str | Path) -> Diagnosis:
     """Finds the real cause of a failed run.
 
     Args:
-        log: Path of a log (a Path, or a one-line string that names a file), or the text itself.
+        log: Path of a log, or its text; a text is never taken for the name of a file.
 
     Returns:
         The cause with the original message in brackets, the knob to change, and where the log says so.
     """
-    is_path = isinstance(log, Path) or ("\n" not in log and len(log) < 4096 and Path(log).is_file())
-    if not is_path:
-        return _choose(*_scan(str(log).split("\n")))
+    if isinstance(log, str):
+        return _choose(*_scan(log.split("\n")))
     with open(log, encoding="utf-8", errors="replace", newline="\n") as lines:
         return _choose(*_scan(lines))
 

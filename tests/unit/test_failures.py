@@ -387,9 +387,14 @@ def test_reads_a_file_with_its_own_line_numbers(tmp_path: Path):
     bars = "".join(f"\rEpoch 1/2: {n}%|" for n in range(50)) + "\n"
     text = bars + "caf\u00e9\n" + driver("ValueError", "Total available GPUs 1.0 is less than total desired GPUs 4")
     path.write_bytes(text.encode() + b"\xff\xfe\n")
-    for log in (path, str(path)):
-        found = diagnose(log)
-        assert found.cause.startswith("The run asks for 4 GPUs") and found.line == 9
+    found = diagnose(path)
+    assert found.cause.startswith("The run asks for 4 GPUs") and found.line == 9
+
+
+def test_a_text_is_no_file_name(tmp_path: Path):
+    (tmp_path / "other.log").write_text("Traceback (most recent call last):\nValueError: of another\n")
+    assert diagnose(str(tmp_path / "other.log")).cause.startswith("The log has no error message; the last line is: /")
+    assert "x" * 200 in diagnose("x" * 300).cause  # longer than a file name may be
 
 
 @pytest.mark.parametrize(
