@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.data import files
 from common.data.files import MIB, DataError
-from common.data.record import Record, Say, count, numbered
+from common.data.record import Record, Say, count, numbered, repeated
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -163,8 +163,7 @@ class _Table:
 
     def _read_names(self, number: int, values: tuple[Any, ...]) -> None:
         names = ["" if value is None else str(_as_seen(value)).strip() for value in values]
-        twice = sorted({name for name in names if name and names.count(name) > 1})
-        if twice:
+        if twice := repeated(filter(None, names)):
             raise DataError(
                 f"{self.path}: row {number}: two columns have the same name: {', '.join(twice)}; rename one"
                 " (or give --no-header if this is no header)"

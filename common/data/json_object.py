@@ -71,8 +71,7 @@ def _by_columns(whole: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Rows of a table that is stored by its columns, as pandas and ``datasets`` do; None when it is none."""
     values = list(whole.values())
     if {"columns", "data"} <= whole.keys() <= {"columns", "index", "data"}:  # pandas, orient="split"
-        wide = all(type(cells) is list and len(cells) == len(whole["columns"]) for cells in whole["data"])
-        return [dict(zip(whole["columns"], cells, strict=True)) for cells in whole["data"]] if wide else None
+        return _split(whole["columns"], whole["data"])
     if values and all(type(value) is dict and value for value in values):  # pandas, orient="columns"
         keys = values[0].keys()
         if all(key.isdigit() for key in keys) and all(value.keys() == keys for value in values):
@@ -82,6 +81,16 @@ def _by_columns(whole: dict[str, Any]) -> list[dict[str, Any]] | None:
         if same and not all(_is_list_of_rows(value) or _is_message(value[0]) for value in values):
             return [dict(zip(whole, cells, strict=True)) for cells in zip(*values, strict=True)]
     return None
+
+
+def _split(columns: Any, data: Any) -> list[dict[str, Any]] | None:
+    """Rows of lists of values and their columns; None when they are something else under these names."""
+    if type(columns) is not list or type(data) is not list or not all(type(name) in (str, int) for name in columns):
+        return None
+    if not all(type(cells) is list and len(cells) == len(columns) for cells in data):
+        return None
+    names = [str(name) for name in columns]  # pandas numbers columns without names
+    return [dict(zip(names, cells, strict=True)) for cells in data]
 
 
 def _is_list_of_rows(value: Any) -> bool:

@@ -234,5 +234,5 @@ def damaged_gzip(random: Random, samples: Sequence[bytes]) -> bytes:
     if what < 0.2:
         return packed(inner) + random.choice((packed(inner), b"\x00" * 100, b"rest", packed(b"")[:-3]))
     if what < 0.3:
-        return packed(random.choice((b" ", b"[", b"\n", b'{"a":', b"\x00", b"1")) * 10 ** random.randrange(5, 8))
+        return packed(random.choice((b" ", b"[", b"\n", b'{"a":', b"\x00", b"1")) * 10 ** random.randrange(4, 7))
     return packed(inner)

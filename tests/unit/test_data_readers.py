@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 
 import openpyxl
 import pyarrow as pa
@@ -128,6 +129,9 @@ TWO = [{"q": "1+1?", "a": "2"}, {"q": "1+2?", "a": "3"}]
         (json.dumps({"q": {"0": "1+1?", "1": "1+2?"}, "a": {"0": "2", "1": "3"}}), TWO, None),  # pandas: columns
         (json.dumps({"0": TWO[0], "1": TWO[1]}), [{"key": "0", **TWO[0]}, {"key": "1", **TWO[1]}], "key"),  # index
         (json.dumps({"columns": ["q", "a"], "index": [0, 1], "data": [["1+1?", "2"], ["1+2?", "3"]]}), TWO, None),
+        (json.dumps({"columns": [0], "data": [["x"]]}), [{"0": "x"}], None),  # pandas, without names
+        *((json.dumps(one), [one], None) for one in ({"columns": 5, "data": [1]}, {"columns": [None], "data": [[1]]},
+          {"columns": ["a"], "data": 5}, {"columns": [["a"]], "data": [[1]]}, {"columns": ["a"], "data": ["x"]})),
         (json.dumps({"q": ["1+1?", "1+2?"], "a": ["2", "3"]}), TWO, None),  # datasets: to_dict
         ('{"q": "1+1?", "a": "2"}\n{"q": "1+2?", "a": "3"}', TWO, None),
     ],
@@ -224,6 +228,14 @@ def test_a_folder_of_files(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="is a folder without data files"):
         files.data_files(tmp_path / "none")
+
+
+def test_many_columns_take_no_longer_for_each(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text(",".join(f"c{number}" for number in range(50_000)) + "\n" + "," * 49_999 + "\n")
+    start = time.process_time()
+    assert len(next(read_records(path)).row) == 50_000
+    assert time.process_time() - start < 2
 
 
 def test_rows_longer_than_a_piece_of_the_file(tmp_path, monkeypatch):
