@@ -48,6 +48,10 @@ def excel_rows(path: Path, packed: bool, header: bool, sheet: str | int | None, 
             formulas = _open(path, data_only=False)
             rows = _without_result(chosen, formulas[chosen.title])
         yield from _Table(path, header, merged, say).records(rows)
+    except DataError:
+        raise
+    except Exception as error:  # as in _open: of the XML, the zip, numbers and dates in cells
+        raise DataError(f"{path}: damaged within ({type(error).__name__}: {error}); save it again in Excel") from error
     finally:
         book.close()
         if formulas:

@@ -8,6 +8,7 @@ import gzip
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -61,7 +62,7 @@ class BoundedGzip:
         """
         try:
             data = self.file.read(size)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{self.path}: not a whole gzip file ({error}); fetch it again") from error
         self.total += len(data)
         if self.total > self.limit:
@@ -240,7 +241,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path}: not a whole xlsx file ({error})") from error
     if total > max(RATIO_COUNTS_FROM, path.stat().st_size * MAX_RATIO):
         raise DataError(f"{path}: unpacks to {total:,} bytes, as zip bombs do; save it as csv and give that")

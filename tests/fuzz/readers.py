@@ -14,7 +14,7 @@ from ppo.api.verdict import BadReplyError
 from tests.fuzz import formats
 from tests.fuzz.mutations import changed_tree, mutated
 
-ROWS = 1_000  # of a data file; a file may be long, a row may not
+ROWS = 200  # of a data file; a file may be long, a row may not
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,30 @@ def test_a_wrong_size_in_the_file_loses_nothing(sheets):
     assert read(path)[0] == [{"question": "q", "answer": "a"}, {"question": "q2", "answer": "a2"}]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "by"),
+    [
+        (r"</row>", ""),  # no XML
+        (r"<v>[^<]*</v>", "<v>x</v>"),  # a number that is none
+        (r"</sheetData>", '</sheetData><mergeCells><mergeCell ref="ABCDE1:ABCDE9"/></mergeCells>'),
+    ],
+)
+def test_a_sheet_that_is_damaged_within_is_named(sheets, pattern, by):
+    path = sheets(a=[HEAD, [1, 2]])
+    edit(path, pattern, by)
+    with pytest.raises(DataError, match="damaged within .*; save it again in Excel"):
+        read(path)
+
+
+def test_a_zip_of_another_kind_is_refused(sheets):
+    path = sheets(a=[["q"], [1]])
+    data = path.read_bytes()
+    entry = data.index(b"PK\x01\x02")
+    path.write_bytes(data[: entry + 6] + b"\xff" + data[entry + 7 :])  # needs version 25.5
+    with pytest.raises(DataError, match="not a whole xlsx file .zip file version 25.5"):
+        read(path)
+
+
 def test_two_columns_with_one_name(sheets):
     with pytest.raises(DataError, match="row 1: two columns have the same name: answer; rename one"):
         read(sheets(a=[["answer", "q", "answer"], [1, 2, 3]]))

@@ -265,6 +265,13 @@ def test_broken_files(tmp_path, name, text, words):
     assert name in str(caught.value)
 
 
+def test_gzip_that_is_damaged_within(tmp_path):
+    path = tmp_path / "d.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"q": 1}')[:10] + b"\xff" * 20)
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        list(read_records(path))
+
+
 @pytest.mark.parametrize(
     ("text", "rows", "said_words"),
     [
