@@ -3,7 +3,8 @@
 Processor time and waiting time of each input are limited by timers whose signals end the process itself, also inside
 of C code that never comes back to Python; faulthandler says before that where it was.
 
-    python -m tests.fuzz.child READER FILE    reads one file, as after a failure
+    python -m tests.fuzz.child READER FILE                                one file, as after a failure
+    python -m tests.fuzz.child READER FOLDER SEED FIRST COUNT SECONDS     inputs of a seed, written into the folder
 """
 
 from __future__ import annotations

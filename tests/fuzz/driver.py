@@ -27,14 +27,20 @@ class Failure:
     """An input that a reader did not stand."""
 
     reader: str
+    seed: int
     number: int
     path: Path  # the input, kept
     what: str
+    said: str  # by the process at its end
 
     def __str__(self) -> str:
-        shown = self.path.read_bytes()[:200]
-        again = f".venv/bin/python -m tests.fuzz.child {self.reader} {self.path}"
-        return f"{self.reader}: input {self.number} {self.what}\n  begins {shown!r}\n  again: {again}"
+        child = f".venv/bin/python -m tests.fuzz.child {self.reader}"
+        return (
+            f"{self.reader}: input {self.number} of FUZZ_SEED={self.seed} {self.what}\n{self.said}\n"
+            f"it has {self.path.stat().st_size:,} bytes and begins {self.path.read_bytes()[:200]!r}\n"
+            f"read it again:  {child} {self.path}\n"
+            f"make it again:  {child} FOLDER {self.seed} {self.number} 1 1"
+        )
 
 
 def run(name: str, seed: int, first: int, count: int, seconds: float, folder: Path) -> tuple[int, Failure | None]:
@@ -46,7 +52,7 @@ def run(name: str, seed: int, first: int, count: int, seconds: float, folder: Pa
         first: Number of the first input.
         count: Of inputs at the most.
         seconds: After which no other is begun.
-        folder: To work in; input that failed stay there.
+        folder: To work in; inputs that failed stay there.
 
     Returns:
         Number of the first input that was not read, and the failure if that is why.
@@ -71,5 +77,5 @@ def run(name: str, seed: int, first: int, count: int, seconds: float, folder: Pa
     kept = folder / f"failed-{number}" / made.name
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(made, kept)
-    what = ENDS.get(ended.returncode, f"ended the reader (status {ended.returncode})")
-    return number + 1, Failure(name, number, kept, f"{what}\n{said[-2500:]}".rstrip())
+    what = ENDS.get(ended.returncode, f"raised what no caller expects (status {ended.returncode})")
+    return number + 1, Failure(name, seed, number, kept, what, said[-2500:].rstrip())

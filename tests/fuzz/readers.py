@@ -156,17 +156,26 @@ _RUN = {
 
 
 def _run_samples() -> list[bytes]:
-    import os
-
-    here = {**_RUN, "host": os.uname().nodename, "pid": 2**22 + 1}
-    return [json.dumps(run, indent=2).encode() for run in (_RUN, here, {**_RUN, "state": "finished", "reason": "x"})]
+    runs = (_RUN, {**_RUN, "state": "finished", "reason": "x"}, {**_RUN, "stages": [{"name": "a", "state": "failed"}]})
+    return [json.dumps(run, indent=2).encode() for run in runs]
 
 
 def _read_run(path: Path) -> None:
-    from common.run_dir import is_alive, read_run
+    from common.run_dir import read_run
 
     run = read_run(path.parent)
-    is_alive(run)
+    run.get("knobs", {}).get("LR")
+    run.get("data", {}).get("train")
+    _ask_whether_alive(run)
+
+
+def _ask_whether_alive(run: dict) -> None:
+    """As if this machine had started it."""
+    import os
+
+    from common.run_dir import is_alive
+
+    is_alive({**run, "state": "running", "host": os.uname().nodename})
 
 
 def _read_row(path: Path) -> None:
@@ -179,6 +188,7 @@ def _read_row(path: Path) -> None:
     if row.state == "damaged":  # what a run.json says is never a reason
         raise AssertionError(row.reason)
     differences({"a": knobs_of(row.run), "b": {}})
+    _ask_whether_alive(row.run)
 
 
 _CONFIG = b"""actor_rollout_ref:
@@ -383,19 +393,24 @@ def _read_reply(path: Path) -> None:
 
 
 READERS = {reader.name: reader for reader in (
-    Reader("log", _read_log, lambda: [_METRICS, _CONSOLE], "train.log", made=_changed_lines, tokens=_LOG_TOKENS),
+    Reader("log", _read_log, lambda: [_METRICS, _CONSOLE], "train.log",
+           made=_changed_lines, tokens=_LOG_TOKENS, count=250),
     Reader("failure", _read_failure, _failure_samples, "train.log", tokens=_FAILURE_TOKENS),
-    Reader("run_json", _read_run, _run_samples, "run/run.json", (ValueError,), _changed_json),
-    Reader("run_index", _read_row, _run_samples, "run/run.json", made=_changed_json),
-    Reader("config", _read_config, lambda: [_CONFIG], "config.yaml", tokens=_YAML_TOKENS),
+    Reader("run_json", _read_run, _run_samples, "run/run.json", (ValueError,), made=_changed_json, count=800),
+    Reader("run_index", _read_row, _run_samples, "run/run.json", made=_changed_json, count=800),
+    Reader("config", _read_config, lambda: [_CONFIG], "config.yaml", tokens=_YAML_TOKENS, count=150),
     Reader("samples", _read_samples, lambda: [_ROLLOUTS], "1.jsonl", made=_changed_lines),
     Reader("tensorboard", _read_events, _event_samples, "events.out.tfevents.1.host", made=formats.damaged_events),
-    Reader("parquet", _read_data, formats.parquet_samples, "a.parquet", (DataError,), formats.damaged_parquet),
-    Reader("xlsx", _read_table, formats.xlsx_samples, "a.xlsx", (DataError,), formats.damaged_xlsx, formats.XML_TOKENS),
-    Reader("json", _read_data, lambda: _JSON, "a.json", (DataError,), _changed_json, _JSON_TOKENS),
-    Reader("jsonl", _read_data, lambda: _JSONL, "a.jsonl", (DataError,), _changed_lines, _JSON_TOKENS),
+    Reader("parquet", _read_data, formats.parquet_samples, "a.parquet", (DataError,),
+           made=formats.damaged_parquet, count=100),
+    Reader("xlsx", _read_table, formats.xlsx_samples, "a.xlsx", (DataError,),
+           made=formats.damaged_xlsx, tokens=formats.XML_TOKENS, count=250),
+    Reader("json", _read_data, lambda: _JSON, "a.json", (DataError,),
+           made=_changed_json, tokens=_JSON_TOKENS, count=800),
+    Reader("jsonl", _read_data, lambda: _JSONL, "a.jsonl", (DataError,),
+           made=_changed_lines, tokens=_JSON_TOKENS, count=800),
     Reader("gzip", _read_data, lambda: list(map(formats.packed, _JSONL)), "a.jsonl.gz", (DataError,),
-    formats.damaged_gzip),
-    Reader("csv", _read_table, lambda: _CSV, "a.csv", (DataError,), tokens=_CSV_TOKENS),
+           made=formats.damaged_gzip),
+    Reader("csv", _read_table, lambda: _CSV, "a.csv", (DataError,), tokens=_CSV_TOKENS, count=250),
     Reader("judge", _read_reply, _judge_samples, "reply.json", made=_changed_reply, tokens=_JUDGE_TOKENS),
 )}  # fmt: skip
