@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -86,7 +86,7 @@ def _repeat(random: Random, data: bytes, samples: Sequence[bytes], tokens: Seque
         fragment = random.choice(tokens)
     if random.random() < 0.3:
         fragment += random.choice((b" ", b"\n", b",", b"|", b":", b'"', b"0", b"a"))
-    size = random.choice((1_000, 20_000, REPEATED))
+    size = random.choice((300, 1_000, 5_000, 20_000, REPEATED))
     return data[:start] + fragment * (size // len(fragment)) + data[start:]
 
 
@@ -122,6 +122,14 @@ def _lines(random: Random, data: bytes, *_) -> bytes:
     return b"\n".join(lines)
 
 
+def changed_line(random: Random, samples: Sequence[bytes], tokens: Sequence[bytes] = ()) -> bytes:
+    """One line of a sample alone, with odd numbers, a fragment over and over, or words of the format in it."""
+    line = random.choice([line for line in random.choice(samples).split(b"\n") if line])
+    for _ in range(random.choice((1, 1, 2, 3))):
+        line = random.choice((_number, _number, _repeat, _token, _nest))(random, line, samples, tokens)[:LONGEST]
+    return line + b"\n"
+
+
 _CHANGES = (_flip, _truncate, _cut, _splice, _repeat, _repeat, _nest, _number, _number, _odd, _token, _token, _lines)
 
 
@@ -129,7 +137,7 @@ _CHANGES = (_flip, _truncate, _cut, _splice, _repeat, _repeat, _nest, _number, _
 
 # Written in their place, since no writer of JSON would: integers of 5,000 digits, nesting, a key that comes twice.
 _RAW = {f"@raw{number}@": text for number, text in enumerate((*NUMBERS, *("[" * n + "]" * n for n in DEPTHS),
-        *('{"a":' * n + "1" + "}" * n for n in DEPTHS), '{"a":1,"a":2}', "undefined", '"\\ud800"',
+        *('{"a":' * n + "1" + "}" * n for n in DEPTHS), '{"a":1,"a":2}', "undefined", f'"{"9" * 5000}"', '"\\ud800"',
         '"\\u0000"'))}  # fmt: skip
 _PLAIN = (None, True, False, 0, -1, 1, 0.5, 2**53, 2**63, 1e308, 5e-324, "", " ", "²", "9" * 400, "a" * 60_000,
 "\n", "nan",
@@ -152,14 +160,23 @@ def changed_tree(random: Random, tree: Any) -> str:
 
 
 def _changed(random: Random, tree: Any) -> Any:
-    if not isinstance(tree, (dict, list)) or not tree or random.random() < 0.15:
+    places = list(_places(tree))
+    if not places or random.random() < 0.03:
         return odd_value(random)
-    key = random.choice(list(tree)) if isinstance(tree, dict) else random.randrange(len(tree))
+    inside, key = random.choice(places)
     action = random.random()
     if action < 0.1:
-        del tree[key]
-    elif action < 0.2 and isinstance(tree, dict):
-        tree[str(random.choice(_PLAIN))] = tree[key]
+        del inside[key]
+    elif action < 0.2 and isinstance(inside, dict):
+        inside[str(random.choice(_PLAIN))] = inside[key]
     else:
-        tree[key] = _changed(random, tree[key])
+        inside[key] = odd_value(random)
     return tree
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Each object or list with each of its keys, from the top to the leaves; of long lists the first ones."""
+    if isinstance(tree, (dict, list)):
+        for key in list(tree) if isinstance(tree, dict) else range(min(len(tree), 8)):
+            yield tree, key
+            yield from _places(tree[key])

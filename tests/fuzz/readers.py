@@ -12,7 +12,7 @@ from random import Random
 from common.data.files import DataError
 from ppo.api.verdict import BadReplyError
 from tests.fuzz import formats
-from tests.fuzz.mutations import changed_tree, mutated
+from tests.fuzz.mutations import DEPTHS, changed_line, changed_tree, mutated
 
 ROWS = 200  # of a data file; a file may be long, a row may not
 
@@ -90,6 +90,12 @@ _LOG_TOKENS = (
 )  # fmt: skip
 
 
+def _made_log(random: Random, samples: Sequence[bytes]) -> bytes:
+    if random.random() < 0.3:
+        return _changed_lines(random, samples)
+    return changed_line(random, samples, _LOG_TOKENS)
+
+
 def _read_log(path: Path) -> None:
     from monitor.columns import Columns
     from monitor.log_parser import LogParser
@@ -135,6 +141,14 @@ _FAILURE_TOKENS = (
     b"RayTaskError(", b"(A pid=1, ip=", b"ERROR 01-01 10:00:00 [", b"SIGTERM", b"out of memory", b"Key '",
     b"' is not in struct",
 )  # fmt: skip
+
+
+def _made_failure(random: Random, samples: Sequence[bytes]) -> bytes:
+    """A line of its own, or within a traceback."""
+    line = changed_line(random, samples, _FAILURE_TOKENS)
+    return (
+        random.choice((b"", b"Traceback (most recent call last):\n")) + line + random.choice((b"", b"ValueError: x\n"))
+    )
 
 
 def _read_failure(path: Path) -> None:
@@ -217,6 +231,28 @@ _YAML_TOKENS = (
     b"[", b"{", b"\t",
     b"!!int ''", b"!!null x", b"!!bool 3", b"190:20:30", b"0x", b"2026-01-01T00:00:00+99:99", b"0_", b"# ", b"'", b'"',
 )  # fmt: skip
+
+
+def _made_config(random: Random, samples: Sequence[bytes]) -> bytes:
+    """A YAML that grows by its aliases, nests in one of YAML's ways, or has values that are none of their kind."""
+    what = random.random()
+    if what < 0.2:
+        width, depth = random.randrange(2, 12), random.randrange(2, 30)
+        links = (f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * width)}]" for n in range(depth))
+        return "\n".join(links).encode()
+    if what < 0.5:
+        depth = random.choice(DEPTHS)
+        opening, closing = random.choice(
+            (("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""), ("[{a: ", "}]"), ("!!a ", ""))
+        )
+        return f"a: 1\nb:\n  {opening * depth}1{closing * random.choice((depth, 0))}\n".encode()
+    if what < 0.6:
+        return "".join(f"{' ' * n}a:\n" for n in range(random.choice((60, 400)))).encode()
+    lines = random.choice(samples).split(b"\n")
+    lines.append(
+        b"last: " + random.choice(_YAML_TOKENS) + random.choice((b"", b"1", b"x", random.choice(_YAML_TOKENS)))
+    )
+    return b"\n".join(lines)
 
 
 def _read_config(path: Path) -> None:
@@ -348,7 +384,7 @@ def _judge_samples() -> list[bytes]:
 
 def _changed_reply(random: Random, samples: Sequence[bytes]) -> bytes:
     """Other values in a reply, or a good reply in which the judge's words are damaged."""
-    if random.random() < 0.3:
+    if random.random() < 0.5:
         return _changed_json(random, samples)
     words = mutated(
         random, [text.encode() for text in _SAID], [token.replace(b"\\n", b"\n") for token in _JUDGE_TOKENS]
@@ -394,11 +430,13 @@ def _read_reply(path: Path) -> None:
 
 READERS = {reader.name: reader for reader in (
     Reader("log", _read_log, lambda: [_METRICS, _CONSOLE], "train.log",
-           made=_changed_lines, tokens=_LOG_TOKENS, count=250),
-    Reader("failure", _read_failure, _failure_samples, "train.log", tokens=_FAILURE_TOKENS),
+           made=_made_log, tokens=_LOG_TOKENS, count=500),
+    Reader("failure", _read_failure, _failure_samples, "train.log",
+           made=_made_failure, tokens=_FAILURE_TOKENS),
     Reader("run_json", _read_run, _run_samples, "run/run.json", (ValueError,), made=_changed_json, count=800),
     Reader("run_index", _read_row, _run_samples, "run/run.json", made=_changed_json, count=800),
-    Reader("config", _read_config, lambda: [_CONFIG], "config.yaml", tokens=_YAML_TOKENS, count=150),
+    Reader("config", _read_config, lambda: [_CONFIG], "config.yaml",
+           made=_made_config, tokens=_YAML_TOKENS, count=150),
     Reader("samples", _read_samples, lambda: [_ROLLOUTS], "1.jsonl", made=_changed_lines),
     Reader("tensorboard", _read_events, _event_samples, "events.out.tfevents.1.host", made=formats.damaged_events),
     Reader("parquet", _read_data, formats.parquet_samples, "a.parquet", (DataError,),
