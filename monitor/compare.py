@@ -96,7 +96,8 @@ def _config(path: Path, changed: int, size: int) -> dict[str, str]:
         text = read_regular(path, MAX_CONFIG)
         check_shape(yaml.parse(text, yaml.SafeLoader))  # the fast parser ends the process on deep nesting
         tree = yaml.load(text, loader)
-    except (yaml.YAMLError, ValueError, RecursionError, OSError):
+    # The last three: PyYAML at values that are not what their tag says, as `!!bool 3`, `!!timestamp x`, `!!int ''`.
+    except (yaml.YAMLError, ValueError, RecursionError, OSError, LookupError, AttributeError, TypeError):
         return {}
     flat: dict[str, str] = {}
     _flatten(tree, "", flat)

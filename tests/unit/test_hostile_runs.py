@@ -28,6 +28,13 @@ BAD_RUNS = {
 }
 
 
+@pytest.mark.parametrize("value", ["!!bool 3", "!!timestamp x", "!!int ''", "!!float x", "!!int 1:x"])
+def test_a_config_whose_values_are_not_what_their_tags_say_is_none(tmp_path, value):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: {value}\n")
+    assert config_of(path) == {}
+
+
 @pytest.fixture
 def root(tmp_path):
     folder = tmp_path / "outputs"
