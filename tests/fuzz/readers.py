@@ -378,7 +378,7 @@ _JUDGE_TOKENS = (
 
 
 def _judge_samples() -> list[bytes]:
-    replies = [*_REPLIES, {"results": [{"score": 2.5}], "usage": {}}]
+    replies = [*_REPLIES, *({"results": [{"score": score}]} for score in (2.5, -5, "3", 4, 0))]
     return [json.dumps(reply, ensure_ascii=False).encode() for reply in replies]
 
 
