@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.data import files
 from common.data.files import MAX_ROW, DataError
-from common.data.record import Record, Say, count, numbered
+from common.data.record import Record, Say, count, numbered, repeated
 
 SEPARATORS = ",\t;"
 RECORDS_TRIED = 50
@@ -67,10 +67,9 @@ def _rows(path: Path, rows: Iterator[list[str]], header: bool, separator: str, s
 
 def _names(path: Path, first: list[str]) -> list[str]:
     names = [name.strip() or numbered(position) for position, name in enumerate(first, 1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := repeated(names):
         raise DataError(
-            f"{path}: line 1: two columns have the same name: {', '.join(twice)}; rename one "
+            f"{path}: line 1: two columns have the same name: {', '.join(twice[:5])}; rename one "
             "(or give --no-header if this is no header)"
         )
     return names

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 Say = Callable[[str], None]  # takes one sentence about what reading a file guesses or leaves out
@@ -27,6 +28,11 @@ class Record(NamedTuple):
 def numbered(position: int) -> str:
     """Name of a column that has none, by its position from 1."""
     return f"column{position}"
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Names that stand there more than once; a file's first line may hold a million of them."""
+    return sorted(name for name, times in Counter(names).items() if name and times > 1)
 
 
 def count(number: int, word: str) -> str:
