@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.data.files import MAX_ROW, MIB, UNPACK, DataError, RowBudget
-from common.rewards.worker import serve
+from common.rewards.worker import address_space, serve
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +18,6 @@ DECODED_ROWS = 256  # at once: a dictionary may give each of them its longest va
 MOST_ROWS, MOST_BYTES = 4_096, 16 * MIB  # of a reply
 ROOM = 1_024 * MIB  # of address space, to decode a small file
 ROOM_FOR_BYTE = 4  # more of it for each byte of a file: the columns of a row group are read as a whole
-PAGE = os.sysconf("SC_PAGE_SIZE")
 Question = tuple[str, list[str] | None] | None
 
 
@@ -31,7 +29,7 @@ def prepare() -> Callable[[Question], bytes | str | None]:
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # the others reserve more address space than they need
     import pyarrow.parquet  # noqa: F401
 
-    before, replies = _address_space(), iter(())
+    before, replies = address_space(), iter(())
 
     def answer(question: Question) -> bytes | str | None:
         nonlocal replies
@@ -43,10 +41,6 @@ def prepare() -> Callable[[Question], bytes | str | None]:
         return next(replies, None)
 
     return answer
-
-
-def _address_space() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * PAGE if sys.platform == "linux" else 0
 
 
 def _replies(path: Path, columns: list[str] | None, room: int) -> Iterator[bytes | str]:

@@ -8,6 +8,7 @@ decodes (and may fail, or crash over a damaged file) and hands on batches that a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,13 @@ def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
     worker = _idle.pop() if _idle else Worker("common.data.parquet_child")
     whole = str(path.absolute())
     question = (whole, None if columns is None else list(columns))
+    ahead = ThreadPoolExecutor(1)
     try:
-        while (reply := worker.ask(question, LIMIT_S)) is not None:
+        asked = ahead.submit(worker.ask, question, LIMIT_S)
+        while (reply := asked.result()) is not None:
             if isinstance(reply, str):
                 raise DataError(reply.replace(whole, str(path), 1))
-            question = None
+            asked = ahead.submit(worker.ask, None, LIMIT_S)  # decoded while the caller works on this one
             with pa.ipc.open_stream(reply) as stream:
                 yield from stream
     except WorkerDied as error:
@@ -70,6 +73,7 @@ def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
     except TimeoutError as error:
         raise DataError(f"{path}: its next rows were not decoded within {LIMIT_S:g} s") from error
     finally:
+        ahead.shutdown()  # waits for the answer that nobody reads any more
         _idle.append(worker)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from jinja2 import TemplateError
 
 from common.preflight.chat_template import environment
-from common.rewards.worker import serve
+from common.rewards.worker import address_space, serve
 
-ROOM = 1_024 * 2**20  # bytes of address space
+ROOM = 256 * 2**20  # bytes of address space, beside what the imports take
 LONGEST = 2**20  # characters that a template may write for some words; known ones write 10,000 at most
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 TALKS = ([USER], [USER, ANSWER], [{"role": "system", "content": "c"}, USER, ANSWER, USER])
@@ -19,7 +19,7 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "d", "param
 
 def prepare() -> Callable[[tuple[str, dict[str, str]]], str]:
     """What answers a template's source and its special tokens with what is wrong with it, "" for nothing."""
-    resource.setrlimit(resource.RLIMIT_AS, (ROOM, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space() + ROOM, resource.RLIM_INFINITY))
     return problem
 
 

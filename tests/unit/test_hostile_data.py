@@ -104,7 +104,7 @@ def cell(row, text="x", column="A"):
         (
             "".join(cell(row, column="XFD") for row in range(2, 1500)),
             "",
-            r"row \d+: .* cells, nearly all of them empty",
+            r"row \d+: .* cells, nearly all",
         ),
         (cell(2), '<mergeCells><mergeCell ref="A2:A999999999"/></mergeCells>', "cannot be read behind row 2"),
         ('<row r="two"><c><v>1</v></c></row>', "", "cannot be read behind row 1"),
@@ -171,8 +171,8 @@ def test_deep_json_in_a_text_is_a_bad_row(tmp_path):
     ("template", "said"),
     [
         ("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}", "takes longer than 1.5 s"),
-        ("{{ 'x' * 10**9 }}", "needs more than 1,024 MiB"),
-        ("{% set n = 10**9 + messages|length %}{{ 'x' * n }}", "needs more than 1,024 MiB"),
+        ("{{ 'x' * 10**9 }}", "needs more than 256 MiB"),
+        ("{% set n = 10**9 + messages|length %}{{ 'x' * n }}", "needs more than 256 MiB"),
         ("{{ messages[0]['content'] * 10**7 }}", "writes 10,000,000 characters"),
     ],
 )
