@@ -26,6 +26,7 @@ class Diagnosis:
 
 
 _LOST = "Most often the machine ran out of main memory: lower BATCH_SIZE or ROLLOUT_N, or give the job more memory."
+LONGEST_LINE = 4096  # characters
 _ATTEMPT = re.compile(r"# attempt \d+(?:,|$)")  # common/runner heads each attempt so; what came before is forgotten
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PREFIX = re.compile(
@@ -33,7 +34,7 @@ _PREFIX = re.compile(
     r"|\[(?:rank|default)\d+\]:) ?"  # torch, torchrun --tee
     r"|^(?:ERROR|WARNING|INFO) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\] ?"  # vLLM
 )
-_OPENS = re.compile(r"Traceback \(most recent call last\):|ray::\S+ ?\(pid=")
+_OPENS = re.compile(r"Traceback \(most recent call last\):|ray::\S{1,200} ?\(pid=")
 _HEADER = re.compile(r"^[A-Za-z_][\w.]*(?:\([\w.]*\))?(?::|$)")
 _FRAME = re.compile(r'^\s+File "(.+)", line (\d+), in (.+)')
 _ANYWHERE = re.compile("|".join(known.pattern for known in KNOWN_FAILURES if known.anywhere))
@@ -46,7 +47,7 @@ _STOPPED = re.compile(r"^KeyboardInterrupt|SignalException|TaskCancelledError|go
 _SYMPTOM = re.compile(
     r"no materializable trajectories|Received an empty list as keys|Engine core initialization failed|CancelledError|"
     r"Event loop is closed|ConnectionResetError|BrokenPipeError|EOFError|ConnectionRefusedError|ConnectionError|"
-    r"DistBackendError|NCCL|TCPStore|Connection closed by peer|device-side assert triggered|DataLoader worker .* exited"
+    r"DistBackendError|NCCL|TCPStore|Connection closed by peer|device-side assert triggered|DataLoader worker .{0,400} exited"
 )
 
 
@@ -93,7 +94,7 @@ def _scan(lines: Iterable[str]) -> tuple[list[_Error], list[tuple[int, str]], st
     open_errors: dict[str, _Error] = {}
     causes: dict[str, _Error] = {}
     before = last = ""
-    for number, raw in enumerate(lines, 1):
+    for number, raw in enumerate(map(_cut, lines), 1):
         if "# attempt" in raw and _ATTEMPT.search(raw):
             errors, notes, open_errors, before, last = [], [], {}, "", ""
             continue
@@ -118,6 +119,11 @@ def _scan(lines: Iterable[str]) -> tuple[list[_Error], list[tuple[int, str]], st
             notes.append((number, text.strip()))
         before = text
     return [error for error in errors if not error.ignored], notes, last.strip()
+
+
+def _cut(line: str) -> str:
+    """The two ends of a line that is too long to be a message: patterns are looked for in what is left."""
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE * 3 // 4]} ... {line[-LONGEST_LINE // 4 :]}"
 
 
 def _clean(raw: str) -> tuple[str, str]:

@@ -41,7 +41,7 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "The package TransferQueue is missing; plain `pip install verl` leaves it out.",
           "Run ./setup_env.sh, or `pip install TransferQueue`."),
     # transformers/modeling_utils.py
-    Known(r"flash_attn.*not installed|No module named 'flash_attn|FlashAttention2 has been toggled on",
+    Known(r"flash_attn.{0,400}not installed|No module named 'flash_attn|FlashAttention2 has been toggled on",
           "FlashAttention is not installed, or does not fit this torch.",
           "Run ./setup_env.sh, or set ATTENTION=sdpa."),
     Known(r"undefined symbol",
@@ -49,11 +49,11 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "Run ./setup_env.sh again: it installs versions that fit together."),
     Known(r"No module named '([\w.]+)'", "The Python package {0} is missing.", "Run ./setup_env.sh again."),
     # vLLM v1/core/kv_cache_utils.py and v1/worker
-    Known(r"Free memory on device.*less than desired GPU memory",
+    Known(r"Free memory on device.{0,400}less than desired GPU memory",
           "vLLM asked for more GPU memory than is free.",
           "Lower GPU_MEMORY_UTILIZATION (e.g. 0.7 -> 0.5), set OFFLOAD=true so that training leaves room, or stop "
           "other jobs on the GPU (nvidia-smi names them)."),
-    Known(r"No available memory for the cache blocks|larger than the (?:maximum|available).* KV cache",
+    Known(r"No available memory for the cache blocks|larger than the (?:maximum|available).{0,400} KV cache",
           "vLLM got too little GPU memory for its KV cache.",
           "Raise GPU_MEMORY_UTILIZATION (e.g. 0.4 -> 0.6), set OFFLOAD=true so that training leaves room, lower "
           "MAX_RESPONSE_LENGTH, or stop other jobs on the GPU."),
@@ -92,7 +92,7 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "Start the container with --shm-size=16g, empty /dev/shm (ls /dev/shm shows what earlier runs left), or "
           "lower BATCH_SIZE.", anywhere=True),
     Known(r"No space left on device|Errno 28|PytorchStreamWriter failed writing|unexpected pos \d+ vs|"
-          r"SafetensorError: .*I/?O ?error|OutOfDiskError|Disk quota exceeded", *_DISK, anywhere=True),
+          r"SafetensorError: .{0,400}I/?O ?error|OutOfDiskError|Disk quota exceeded", *_DISK, anywhere=True),
     # verl/single_controller/ray/base.py
     Known(r"Total available GPUs (\d+)[\d.]* is less than total desired GPUs (\d+)",
           "The run asks for {1} GPUs but Ray sees {0}.",
@@ -104,8 +104,8 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "TENSOR_PARALLEL_SIZE does not divide the number of GPUs or of attention heads.",
           "Set TENSOR_PARALLEL_SIZE to 1, or to a number that divides both."),
     # verl/utils/config.py, workers/config/{actor,critic}.py
-    Known(r"train_batch_size .* must be divisible|mini_batch_size .* must be divisible|"
-          r"train_batch_size .* must be >=",
+    Known(r"train_batch_size .{0,400} must be divisible|mini_batch_size .{0,400} must be divisible|"
+          r"train_batch_size .{0,400} must be >=",
           "The batch sizes do not divide.",
           "Make BATCH_SIZE x ROLLOUT_N a multiple of the GPUs, and BATCH_SIZE a multiple of MINI_BATCH_SIZE."),
     # verl/utils/dataset/multiturn_sft_dataset.py (SFT), utils/torch_functional.py (RL)
@@ -117,7 +117,7 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "The model's tokenizer has no chat template; it is probably a base model.",
           "Use the instruct version as MODEL_PATH, or put a chat_template.jinja into its folder."),
     # common/rewards/errors.py
-    Known(r"RewardError: .*ApiRewardError", "The reward API cannot be used any more.",
+    Known(r"RewardError: .{0,400}ApiRewardError", "The reward API cannot be used any more.",
           "Ask the endpoint: .venv/bin/python -m ppo.api_reward try. The same command again resumes the run."),
     Known(r"RewardError: ", "The reward function raised on more than 1 % of the answers of a step.",
           "Correct the function in REWARD_FUNC_PATH; it must give a number for any answer, also an empty one. "
@@ -179,7 +179,7 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           "A worker process was killed from outside, nearly always because the machine ran out of main memory (RAM).",
           _RAM[1], anywhere=True),
     # torch's sampler (also as a CUDA assertion); verl/workers/engine/*/transformer_impl.py
-    Known(r"contains either `?inf`?, `?nan`?|grad_norm is not finite|FloatingPointError: .* blown up",
+    Known(r"contains either `?inf`?, `?nan`?|grad_norm is not finite|FloatingPointError: .{0,400} blown up",
           "Training produced NaN: the weights have blown up.",
           "Resume an earlier checkpoint with a lower LEARNING_RATE, and look for empty or broken rows in TRAIN_DATA.",
           anywhere=True),

@@ -21,6 +21,8 @@ Record = tuple[int, dict[str, float]]
 
 MAX_KEY = 200  # bytes; a longer name is no metric
 MAX_STEP = 2**53
+MAX_LINE = 20_000  # bytes of an informal line
+MAX_VERL_LINE = 1_000_000  # bytes of a line of verl's console
 _MAX_NAMES = 20_000  # names remembered, so that binary rubbish cannot fill the memory
 
 # What informal lines call a metric -> the kit's name.
@@ -60,26 +62,28 @@ _STEPS = ("step", "_step", "global_step", "global_steps", "current_steps", "iter
 _LOSSES = ("loss", "train_loss", "train/loss", "reward", "eval_loss")
 _MARKERS = (b"tep", b"TEP", b"poch", b"POCH", b"'loss'", b"it/s", b"s/it")  # of lines worth a look
 _NUMBERS = {int, float, type(None)}
-_NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
+# Every repetition below has a limit: without one, a line made for it costs the square of its length, and a log's line
+# may be anything. tests/unit/test_linear_patterns.py measures each pattern.
+_NUMBER = rb"[-+]?(?:\d{1,64}(?:\.\d{0,64})?(?:[eE][-+]?\d{1,5})?|\.\d{1,64}(?:[eE][-+]?\d{1,5})?|nan|inf(?:inity)?)"
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _JSON_HEAD = re.compile(rb'\{\s*"_?step"\s*:')
 _VERL_STEP = re.compile(rb"step:\s?(\d{1,15})(?= - |\s*$)")
 _IN_A_NAME = re.compile(rb"[A-Za-z_/.@-]")  # before "step:", as in training/global_step:34
-_NUMPY = re.compile(rb"np\.[a-z]+\d+\(([^()]*)\)")
-_NUMPY_OPENS = re.compile(rb"np\.[a-z]+\d+\(")
-_TENSOR = re.compile(rb"(?:tensor|array)\(\s*([^\s,()\[\]]+)[^()]*\)")
-_LEADING = re.compile(rb"\s*(" + _NUMBER + rb")(?=[\s,;\]]|$)", re.IGNORECASE)
+_NUMPY = re.compile(rb"np\.[a-z]{1,16}\d{1,4}\(([^()]{0,200})\)")
+_NUMPY_OPENS = re.compile(rb"np\.[a-z]{1,16}\d{1,4}\(")
+_TENSOR = re.compile(rb"(?:tensor|array)\(\s{0,8}([^\s,()\[\]]{1,64})[^()]{0,200}\)")
+_LEADING = re.compile(rb"\s{0,8}(" + _NUMBER + rb")(?=[\s,;\]]|$)", re.IGNORECASE)
 _NAME = re.compile(rb"[\w@/.+=-]+")
 _COUNT = rb"\d{1,3}(?:,\d{3}){1,4}(?![\d,])|\d{1,15}"  # 1,000 or 1000
 _HEAD = re.compile(
-    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s*[:=\[]?\s*(" + _COUNT + rb")(?:\s*/\s*(" + _COUNT + rb"))?\]?",
+    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s{0,8}[:=\[]?\s{0,8}(" + _COUNT + rb")(?:\s{0,8}/\s{0,8}(" + _COUNT + rb"))?\]?",
     re.IGNORECASE,
 )
-_WORDS = rb"[A-Za-z_][\w/@.%+-]*(?: [A-Za-z_][\w/@.-]*)?"
-_PAIR = re.compile(rb"(" + _WORDS + rb")\s*[:=]\s*(" + _NUMBER + rb")(?![\w.:/])", re.IGNORECASE)
-_BARE = re.compile(rb"\s*([A-Za-z][A-Za-z_ ]*?)\s+(" + _NUMBER + rb")\s*", re.IGNORECASE)
-_SECONDS = re.compile(rb"\[?\s*(\d+(?:\.\d+)?)\s?s\s*\]?")
-_DICT_PAIR = re.compile(rb"'([^'\\]{1,200})':\s*'?(" + _NUMBER + rb")'?(?=\s*[,}])", re.IGNORECASE)
+_WORDS = rb"(?<![A-Za-z_/@])[A-Za-z_][\w/@.%+-]{0,199}(?: [A-Za-z_][\w/@.-]{0,64})?"
+_PAIR = re.compile(rb"(" + _WORDS + rb")\s{0,8}[:=]\s{0,8}(" + _NUMBER + rb")(?![\w.:/])", re.IGNORECASE)
+_BARE = re.compile(rb"([A-Za-z][A-Za-z_]{0,63}(?: [A-Za-z_]{1,64}){0,5})\s{1,8}(" + _NUMBER + rb")", re.IGNORECASE)
+_SECONDS = re.compile(rb"\[?\s{0,8}(\d{1,9}(?:\.\d{1,20})?)\s?s\s{0,8}\]?")
+_DICT_PAIR = re.compile(rb"'([^'\\]{1,200})':\s{0,8}'?(" + _NUMBER + rb")'?(?=\s{0,8}[,}])", re.IGNORECASE)
 _BAR = re.compile(rb"(?:([^\d|%:\r\n]{0,64}):\s{0,4})?\d{1,3}%\|[^|\r\n]{0,400}\|\s{0,8}(\d{1,12})/(\d{1,12}) \[")
 _TRAINING = re.compile(rb"train|step|epoch|iter", re.IGNORECASE)  # of what a training bar is called
 
@@ -112,8 +116,12 @@ class LogParser:
         for line in chunk.split(b"\n") if chunk[:1] == b"{" else _candidates(chunk):
             if line[:1] == b"{" and b'"' in line[:3]:
                 self._json(line, records)
+            elif len(line) > MAX_VERL_LINE:
+                continue
             elif b"step:" in line:
                 self._verl(line, records)
+            elif len(line) > MAX_LINE:
+                continue
             elif b"{" in line:
                 self._braces(line, records)
             elif line:
@@ -188,7 +196,8 @@ class LogParser:
                 number = float(value)
             except ValueError:
                 if b":" not in item:
-                    before = before + item + b" - " if _NAME.fullmatch(item) else b""
+                    # No longer than shows that it is too long: adding up the items costs the square of their number.
+                    before = (before + item + b" - ")[: MAX_KEY + 1] if _NAME.fullmatch(item) else b""
                     continue
                 leading = _LEADING.match(value)
                 if leading is None:
@@ -217,7 +226,7 @@ class LogParser:
 
     def _headed(self, line: bytes, records: list[Record]) -> None:
         """Reads ``Step 3/10 | Loss: 0.1 | KL: 0.2``, ``Step 3/10: a=1, b=2 [1.5s]``, ``Epoch 1/3: PL:0.3 R:1.5``."""
-        if len(line) > 20_000:
+        if len(line) > MAX_LINE:
             return
         if b"\x1b" in line:
             line = _ANSI.sub(b"", line)
@@ -247,8 +256,9 @@ class LogParser:
         """Reads the parts between bars; the kit's own progress line writes ``reward 0.710`` and ``2.4 s``."""
         data: dict[str, float] = {}
         for part in text.split(b"|"):
+            part = part.strip()
             bare = _BARE.fullmatch(part)
-            seconds = _SECONDS.fullmatch(part.strip())
+            seconds = _SECONDS.fullmatch(part)
             if bare:
                 data[self._alias(bare.group(1))] = float(bare.group(2))
             elif seconds:

@@ -27,13 +27,13 @@ _SAID = re.compile(
     r"(?:\banswers?\b[*_]*(?:\s+(?:to|of|for)\s[^.:\n]{1,80}?)?\s*(?:is|are|was|would be|must be|should be|:|\uff1a|=)"
     r"|答案[*_】\]]*\s*(?:应该|应当|应|就)?\s*(?:是|为|选|:|\uff1a)|【答案】|故选|应选)"
     r"[*_]*\s*[:\uff1a]?[ \t]*(?:([^\n]*\S)|\n\s*([^\n]*\S))"
-    r"|^[#*\s]*(?:final |correct )?(?:answer|答案)[*\s]*\n\s*([^\n]*\S)",
+    r"|^[#* \t]{0,20}(?:final |correct )?(?:answer|答案)[* \t]{0,20}\n\s*([^\n]*\S)",
     re.IGNORECASE | re.MULTILINE,
 )
 # Where the sentence ends, but not behind "Dr." or "U.S."; or where its reason begins.
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|vs|No))(?<!\bMrs)[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。;\uff01\uff1f\uff1b]"
-    r"|[,\uff0c]?\s*(?:\b(?:because|since)\b|因为|由于)"
+    r"|(?:[,\uff0c]|(?<!\s))\s*(?:\b(?:because|since)\b|因为|由于)"  # starts at the first space: n spaces, n steps
 )
 _BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[\s.。!\uff01]*$")
 _NEGATED = re.compile(r"\b(?:not|never|no|isn't|wasn't)\b|n't\b|不|没|非", re.IGNORECASE)

@@ -69,7 +69,7 @@ def _names(path: Path, first: list[str]) -> list[str]:
     names = [name.strip() or numbered(position) for position, name in enumerate(first, 1)]
     if twice := repeated(names):
         raise DataError(
-            f"{path}: line 1: two columns have the same name: {', '.join(twice)}; rename one "
+            f"{path}: line 1: two columns have the same name: {', '.join(twice[:5])}; rename one "
             "(or give --no-header if this is no header)"
         )
     return names

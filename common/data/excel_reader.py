@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 _FORMULA = re.compile(rb"<(?:\w+:)?f[ >/]")
-_MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=\"([A-Z]+)(\d+):([A-Z]+)(\d+)\"")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=\"([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})\"")
 ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#SPILL!", "#CALC!", "#FIELD!"}
+MOST_ROWS = 1_048_576  # of a sheet, says Excel
+MOST_CELLS = 20_000_000  # that a sheet's rows are wide together, where that is more than the sheet's bytes
 NO_RESULT = object()  # stands for a cell whose formula was never computed
+SAVE_AGAIN = "open the file in Excel or LibreOffice, save it, and try again"
 _Filled = tuple[int, tuple[Any, ...]]  # number and values of a row that is not empty
 _OVERLAP = 200  # bytes; no mark is longer
 
@@ -47,7 +50,7 @@ def excel_rows(path: Path, packed: bool, header: bool, sheet: str | int | None, 
         if has_formulas:
             formulas = _open(path, data_only=False)
             rows = _without_result(chosen, formulas[chosen.title])
-        yield from _Table(path, header, merged, say).records(rows)
+        yield from _Table(path, header, merged, say).records(_bounded(path, chosen, rows))
     except DataError:
         raise
     except Exception as error:  # as in _open: of the XML, the zip, numbers and dates in cells
@@ -84,7 +87,9 @@ def _name_others(path: Path, book: Workbook, chosen: ReadOnlyWorksheet, header: 
     for sheet in book.worksheets:
         if sheet.title == chosen.title:
             continue
-        filled = sum(1 for values in _values(sheet) if any(value is not None for value in values))
+        filled = sum(
+            1 for values in _bounded(path, sheet, _values(sheet)) if any(value is not None for value in values)
+        )
         if filled > header:
             rows = count(filled - header, "row")
             say(f"{path.name}: only the sheet {chosen.title} is read; {sheet.title} ({rows}) is left out, see --sheet")
@@ -93,6 +98,35 @@ def _name_others(path: Path, book: Workbook, chosen: ReadOnlyWorksheet, header: 
 def _values(sheet: ReadOnlyWorksheet) -> Iterator[tuple[Any, ...]]:
     sheet.reset_dimensions()  # what a file says of its size is often wrong, and cells outside it would be lost
     return sheet.iter_rows(values_only=True)
+
+
+def _bounded(path: Path, sheet: ReadOnlyWorksheet, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a sheet, which openpyxl fills up to whatever row and column a file names.
+
+    Raises:
+        DataError: If there are more rows than Excel has, far more empty cells than the file can hold, longer texts
+            than ``files.RowBudget`` lets pass, or something that openpyxl cannot read.
+    """
+    budget, cells, number = files.RowBudget(path), 0, 0
+    with zipfile.ZipFile(path) as archive:
+        most = max(MOST_CELLS, archive.getinfo(sheet._worksheet_path).file_size)
+    place = f"{path}: sheet {sheet.title}"
+    try:
+        for number, values in enumerate(rows, 1):
+            if number > MOST_ROWS:
+                raise DataError(f"{place}: names a row behind {MOST_ROWS:,}, the last that Excel has; {SAVE_AGAIN}")
+            cells += len(values)
+            if cells > most:
+                raise DataError(
+                    f"{place}: row {number}: the rows up to it have {cells:,} cells, nearly all of them empty; delete "
+                    f"the columns behind the last one that is used (this row has {len(values):,})"
+                )
+            budget.take(1, sum(len(value) for value in values if type(value) is str))
+            yield values
+    except DataError:
+        raise
+    except Exception as error:  # openpyxl lets errors of its XML parser, of numbers and of dates through
+        raise DataError(f"{place}: cannot be read behind row {number} ({error}); {SAVE_AGAIN}") from error
 
 
 def _marks(path: Path, sheet: ReadOnlyWorksheet) -> tuple[bool, list[tuple[int, int, int]]]:
@@ -167,9 +201,9 @@ class _Table:
 
     def _read_names(self, number: int, values: tuple[Any, ...]) -> None:
         names = ["" if value is None else str(_as_seen(value)).strip() for value in values]
-        if twice := repeated(filter(None, names)):
+        if twice := repeated(names):
             raise DataError(
-                f"{self.path}: row {number}: two columns have the same name: {', '.join(twice)}; rename one"
+                f"{self.path}: row {number}: two columns have the same name: {', '.join(twice[:5])}; rename one"
                 " (or give --no-header if this is no header)"
             )
         self.names = [name or numbered(position) for position, name in enumerate(names, 1)]
@@ -185,8 +219,7 @@ class _Table:
                 self.nameless |= {new} if self.header else set()
             name = self.names[position]
             if value is NO_RESULT:
-                advice = "open the file in Excel or LibreOffice, save it, and try again"
-                return Record(number, None, f"{name}: holds a formula without its result; {advice}")
+                return Record(number, None, f"{name}: holds a formula without its result; {SAVE_AGAIN}")
             if position in self.nameless:
                 self._say_once(name, f"column {position + 1} has no name in the header; it is called {name}")
             row[name] = self._value(name, value)

@@ -19,8 +19,10 @@ CHUNK = 4 * MIB
 MAX_ROW = 64 * MIB  # bytes of one row; a longer one is a mistake (or an attack) and not a training example
 MAX_RATIO = 200  # text shrinks 3 to 20 times; a file of zeros 1,000 times
 RATIO_COUNTS_FROM = 256 * MIB
+ORDINARY_ROW = 64 * 2**10  # bytes; rows up to this are read however often the same text stands in them
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+UNPACK = "if you trust it, write it as JSON lines with the program that made it, and give that"
 SPLIT_WORD = re.compile(r"(?<![a-z])(train|test|val|valid|validation|dev|eval)(?![a-z])")
 KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 
@@ -75,6 +77,37 @@ class BoundedGzip:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+class RowBudget:
+    """What the rows of a file may become in memory where it can name one long text many times (parquet, xlsx).
+
+    Whoever holds n rows of a file within it holds no more than the largest of 256 MiB, ``MAX_RATIO`` times the file,
+    and n times ``ORDINARY_ROW``.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.rows, self.total = path, 0, 0
+        self.limit = max(RATIO_COUNTS_FROM, path.stat().st_size * MAX_RATIO)
+
+    def take(self, rows: int, size: int) -> None:
+        """Count rows that became so many bytes.
+
+        Raises:
+            DataError: If one of them is larger than ``MAX_ROW``, or all of them so far than the limit.
+        """
+        if rows == 1 and size > MAX_ROW:
+            raise DataError(
+                f"{self.path}: row {self.rows + 1}: becomes {size // MIB:,} MiB, and a row may have {MAX_ROW // MIB} "
+                "MiB; split the text or leave the row out"
+            )
+        self.rows += rows
+        self.total += size
+        if self.total > max(self.limit, self.rows * ORDINARY_ROW):
+            raise DataError(
+                f"{self.path}: row {self.rows}: the rows up to it become {self.total // MIB:,} MiB, more than "
+                f"{self.limit // MIB:,} MiB ({MAX_RATIO} times the file), as zip bombs do; {UNPACK}"
+            )
 
 
 def open_bytes(path: Path, packed: bool) -> contextlib.closing[BinaryIO | BoundedGzip]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data import files
+from common.data.depth import MAX_DEPTH, TOO_DEEP, too_deep
 from common.data.files import MIB, DataError
 from common.data.json_object import rows_of_object
 from common.data.record import Record, Say
@@ -119,8 +120,12 @@ def _lines(path: Path, packed: bool, encoding: str | None, say: Say) -> Iterator
             continue
         if type(row) is not dict:
             yield _line(number, line)
-        elif not _PLAIN.issuperset(map(type, row.values())) and b"0" * 19 in line.translate(_DIGITS):
-            yield _line(number, line)  # orjson makes floats of integers above 64 bits
+        elif _PLAIN.issuperset(map(type, row.values())):
+            yield Record(number, row)
+        elif b"0" * 19 in line.translate(_DIGITS) or (
+            line.count(b"[") + line.count(b"{") > MAX_DEPTH and too_deep(row)
+        ):
+            yield _line(number, line)  # orjson makes floats of integers above 64 bits, and takes any depth
         else:
             yield Record(number, row)
 
@@ -133,11 +138,13 @@ def _line(number: int, line: bytes) -> Record:
         at = f"byte {line[error.start]:#04x} at {error.start + 1}"
         return Record(number, None, f"is not UTF-8 ({at}){files.guess_of_encoding(line)}")
     except RecursionError:
-        return Record(number, None, "is nested too deeply")
+        return Record(number, None, TOO_DEEP)
     except json.JSONDecodeError as error:
         return Record(number, None, f"is not JSON: {error.msg} at character {error.colno}")
     except ValueError as error:  # an integer of thousands of digits
         return Record(number, None, f"is not JSON: {error}")
+    if too_deep(row):
+        return Record(number, None, TOO_DEEP)
     made = _row_of(row)
     if made is None:
         return Record(number, None, f"holds {_name(row)}; each line must be an object {{...}}")
@@ -231,10 +238,12 @@ def _object(path: Path, buffer: _Buffer, lists: bool = False) -> dict[str, Any]:
             value, end = _DECODER.raw_decode(buffer.text, buffer.at)
             if (row := _row_of(value)) is None:
                 raise DataError(f"{path}: line {buffer.line}: expected a row {{...}}{_found(buffer)}")
+            if not _PLAIN.issuperset(map(type, row.values())) and too_deep(row):
+                raise RecursionError
             buffer.at = end
             return row
         except RecursionError:
-            raise DataError(f"{path}: line {buffer.line}: is nested too deeply") from None
+            raise DataError(f"{path}: line {buffer.line}: {TOO_DEEP}") from None
         except ValueError as error:
             at = getattr(error, "pos", buffer.at) - buffer.at
             if size <= files.MAX_ROW and buffer.more(size):  # the rest of the row was not read yet

@@ -57,6 +57,7 @@ def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     from common.demo_model import DEMO_MODEL_DIR
+    from common.preflight.template_trial import FIX, DangerousTemplate, check_template
 
     path = str(DEMO_MODEL_DIR) if model == "demo" else str(Path(model).expanduser())
     try:
@@ -65,6 +66,10 @@ def load_tokenizer(model: str) -> Any:
         raise DataError(f"--model {model}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
     if not tokenizer.chat_template:
         raise DataError(f"--model {model}: has no chat template; give the instruction-tuned model of the family")
+    try:
+        check_template(tokenizer.chat_template)
+    except DangerousTemplate as error:
+        raise DataError(f"--model {model}: {error}; {FIX}") from error
     return tokenizer
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from common.data.depth import parsed, too_deep
 
 ROLES = {
     "system": "system", "developer": "system",
@@ -87,12 +88,12 @@ def normalize(messages: Any, field: str) -> list[Message]:
 def structured(value: Any) -> Any:
     """A list or object from its JSON (or Python's own form, as pandas writes it into CSV); other values unchanged."""
     if type(value) is str and value[:1] in "[{" and value[-1:] in "]}" and value:
-        for read in (json.loads, ast.literal_eval):
+        for read in (parsed, ast.literal_eval):
             try:
                 found = read(value)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            if type(found) in (list, dict):
+            if type(found) in (list, dict) and not too_deep(found):
                 return found
     return value
 
@@ -282,7 +283,7 @@ def _call(call: Any, field: str, number: int) -> dict[str, Any]:
         if type(arguments) is not str:
             break
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = parsed(arguments or "{}")
         except ValueError as error:
             raise RowError(
                 f"{field}: message {number}: arguments of {function['name']} are not JSON: {error}"
@@ -299,7 +300,7 @@ def _calls_in_text(content: Any, field: str, number: int) -> list[dict[str, Any]
     """Tool calls of a ShareGPT turn ``function_call``: JSON of one call or of a list of them."""
     if type(content) is str:
         try:
-            content = json.loads(content)
+            content = parsed(content)
         except ValueError as error:
             raise RowError(f"{field}: message {number}: the function call is not JSON: {error}") from None
     calls = content if type(content) is list else [content]
@@ -320,7 +321,7 @@ def tools_of(value: Any, field: str = "tools") -> list[dict[str, Any]]:
     """
     if type(value) is str and value.strip():
         try:
-            value = json.loads(value)
+            value = parsed(value)
         except ValueError as error:
             raise RowError(f"{field}: is not JSON: {error}") from None
     if not value:

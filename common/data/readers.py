@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.data import files
 from common.data.csv_reader import csv_rows
 from common.data.excel_reader import excel_rows
 from common.data.files import DataError
 from common.data.json_reader import json_rows
+from common.data.parquet_reader import parquet_rows
 from common.data.record import Record, Say, say_in_log
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH_ROWS = 4_096
 TABLES = (".csv", ".tsv", ".xlsx")
@@ -50,7 +47,7 @@ def read_records(
         raise DataError(f"{path}: --sheet {sheet}: only xlsx files have sheets")
     files.check_fetched(path)
     if kind == ".parquet":
-        return _parquet(path, packed)
+        return parquet_rows(path, packed)
     if kind == ".xlsx":
         return excel_rows(path, packed, header, sheet, say)
     if kind in TABLES:
@@ -61,32 +58,3 @@ def read_records(
 def place_word(path: Path) -> str:
     """What the places of a file's records count."""
     return "row" if files.kind_of(path)[0] in (".parquet", ".xlsx") else "line"
-
-
-def _parquet(path: Path, packed: bool) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if packed:
-        raise DataError(f"{path}: parquet is compressed by itself; unpack it with gunzip")
-    try:
-        with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for row in _without_nan(batch).to_pylist(maps_as_pydicts="lossy"):
-                    number += 1
-                    yield Record(number, row)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: dates that Python has not
-        raise DataError(f"{path}: not a parquet file that can be read ({error})") from error
-
-
-def _without_nan(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch with nothing where a column of floats has NaN, as in JSON."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    for position, field in enumerate(batch.schema):
-        if pa.types.is_floating(field.type):
-            column = batch.column(position)
-            batch = batch.set_column(position, field, pc.if_else(pc.is_nan(column), None, column))
-    return batch

@@ -31,8 +31,8 @@ def numbered(position: int) -> str:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """The names that come more than once, sorted."""
-    return sorted(name for name, times in Counter(names).items() if times > 1)
+    """Names that stand there more than once; a file's first line may hold a million of them."""
+    return sorted(name for name, times in Counter(names).items() if name and times > 1)
 
 
 def count(number: int, word: str) -> str:

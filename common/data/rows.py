@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.answers import accepted, marked_answer
+from common.data.depth import parsed
 from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
 
@@ -251,7 +252,7 @@ def loaded(value: Any) -> Any:
 def _arguments(value: Any) -> Any:
     if isinstance(value, str):
         try:
-            return json.loads(value)
+            return parsed(value)
         except ValueError:
             return value
     return loaded(value)
@@ -260,6 +261,6 @@ def _arguments(value: Any) -> Any:
 def loaded_tools(value: Any) -> list[dict[str, Any]] | None:
     """Tool descriptions of a row, from JSON or from a parquet column; None when there are none."""
     if isinstance(value, str):
-        return json.loads(value) or None if value else None
+        return parsed(value) or None if value else None
     # pandas has NA where a row has none, and arrays for lists
     return loaded(list(value)) or None if hasattr(value, "__len__") else None

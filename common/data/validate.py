@@ -13,7 +13,8 @@ from common.data.files import DataError, kind_of, replaced_when_complete
 from common.data.keys import prompt_key, question_of, row_key
 from common.data.lengths import why_not_shown
 from common.data.messages import RowError
-from common.data.readers import BATCH_ROWS, Record, read_records
+from common.data.parquet_reader import parquet_batches
+from common.data.readers import Record, read_records
 from common.data.report import Bad, BadFile, Report
 from common.data.self_play import is_prompt
 
@@ -144,14 +145,12 @@ def write_good(source: Path, refused: dict[int, str], report: Report) -> None:
     target = source.with_name(f"{source.stem}.good.parquet")
     bad_file = source.with_name(f"{source.stem}.bad.jsonl")
     with replaced_when_complete(target, bad_file) as partials, BadFile(partials[1]) as bad_rows:
-        with (
-            pq.ParquetFile(source) as file,
-            pq.ParquetWriter(partials[0], file.schema_arrow, compression="zstd") as out,
-        ):
+        schema = pq.read_schema(source)
+        with pq.ParquetWriter(partials[0], schema, compression="zstd") as out:
             place = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for batch in parquet_batches(source):
                 places = range(place + 1, place + batch.num_rows + 1)
-                out.write_batch(batch.filter(pa.array([number not in refused for number in places])))
+                out.write_batch(batch.filter(pa.array([number not in refused for number in places])).cast(schema))
                 for number in places:
                     if number in refused:
                         row = batch.slice(number - place - 1, 1).to_pylist()[0]

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from common.data.conversation import Renderer
 from common.data.turns import RenderError
 from common.preflight.model import ModelInfo
+from common.preflight.template_trial import check_template
 
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -59,23 +60,28 @@ class FolderTokenizer:
         return [len(one.ids) for one in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
+def environment() -> ImmutableSandboxedEnvironment:
+    """Where templates are compiled, with what transformers 5.9 gives them."""
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    made.filters["tojson"] = _tojson
+    made.globals["raise_exception"] = _raise_template_error
+    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return made
+
+
 def renderer_of(model: ModelInfo, tokenizer: FolderTokenizer, thinking: bool | None = None) -> Renderer:
-    """The renderer of a model's template, with what transformers 5.9 gives templates.
+    """The renderer of a model's template.
 
     Raises:
-        RenderError: If the template cannot be compiled.
+        DangerousTemplate: If the template takes too long or too much memory.
+        RenderError: If it cannot be compiled.
     """
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_template_error
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    tokens = {"bos_token": "", "eos_token": "", **_special_tokens(Path(model.path))}
+    check_template(model.chat_template or "", **tokens)
     try:
-        template = environment.from_string(model.chat_template or "")
+        template = environment().from_string(model.chat_template or "")
     except TemplateError as error:
         raise RenderError(f"the chat template cannot be compiled: {error}") from error
-    tokens = {"bos_token": "", "eos_token": "", **_special_tokens(Path(model.path))}
 
     def write(messages: list[dict[str, Any]], **options: Any) -> str:
         return template.render(messages=messages, **{**tokens, **options})

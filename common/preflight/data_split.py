@@ -10,13 +10,13 @@ from typing import Any
 
 from common.data.files import DataError
 from common.data.keys import prompt_key, question_of
+from common.data.parquet_reader import parquet_batches
 from common.data.rows import loaded
 from common.data.self_play import is_prompt
 
 SHARE = 16  # one row in so many: a batch is at most a sixteenth of the rows, and verl validates on whole batches
 FEWEST, MOST = 8, 500  # fewer tell little; more take longer to answer than they tell
 LARGEST_PART = 5  # never more than a fifth: a small data set is there to be learnt
-BATCH_ROWS = 4096
 MORE_ROWS = "add rows, or set VAL_DATA to a file (to that of TRAIN_DATA, and validation shows what was learnt by heart)"
 NO_PROMPTS = (
     "use dpo/train.sh, add prompts, or give rows with a ground truth self_play=true, which the model then answers too"
@@ -103,11 +103,9 @@ def split_files(
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(file)
-    wanted = [
-        name for name in ("messages", "prompt", "chosen", "rejected", "self_play") if name in table.schema_arrow.names
-    ]
-    for batch in table.iter_batches(BATCH_ROWS, columns=wanted):
+    there = pq.read_schema(file).names
+    wanted = [name for name in ("messages", "prompt", "chosen", "rejected", "self_play") if name in there]
+    for batch in parquet_batches(file, wanted):
         for row in batch.to_pylist():
             yield {name: loaded(value) for name, value in row.items()}
 
@@ -119,10 +117,9 @@ def _write(source: Path, target: Path, wanted: list[bool]) -> int:
 
     if not any(wanted):
         return 0
-    table = pq.ParquetFile(source)
-    at = 0
-    with pq.ParquetWriter(target, table.schema_arrow, compression="zstd") as writer:
-        for batch in table.iter_batches(BATCH_ROWS):
-            writer.write_batch(batch.filter(pa.array(wanted[at : at + batch.num_rows])))
+    schema, at = pq.read_schema(source), 0
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for batch in parquet_batches(source):
+            writer.write_batch(batch.filter(pa.array(wanted[at : at + batch.num_rows])).cast(schema))
             at += batch.num_rows
     return sum(wanted)

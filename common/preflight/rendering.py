@@ -10,11 +10,12 @@ from typing import Any
 
 from common.data.conversation import SIDES, Rendered, Renderer, as_messages, pair_tokens, thinking_of
 from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError, has_thought
-from common.preflight import data
+from common.preflight import data, template_trial
 from common.preflight.chat_template import FolderTokenizer, renderer_of
 from common.preflight.findings import Problem
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.model import ModelInfo
+from common.preflight.template_trial import DangerousTemplate
 
 LOOKED_AT = 300  # rows of a file whose turns are looked for one by one, and the first of each further kind
 FIX = {
@@ -115,6 +116,9 @@ def measure(
     try:
         tokenizer = FolderTokenizer(Path(model.path))
         renderer = renderer_of(model, tokenizer, thinking_of(knobs.values.get("THINKING")))
+    except DangerousTemplate as error:
+        knobs.error("MODEL_PATH", str(error), template_trial.FIX)
+        return found
     except ValueError as error:
         knobs.warn("", f"token lengths were not measured: {error}")
         return found

@@ -168,6 +168,13 @@ def serve(prepare: Callable[[], Callable[[Any], Any]]) -> None:
             return
 
 
+def address_space() -> int:
+    """Bytes of address space that this process has, to set a limit above; 0 where the system does not say."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _stop_all() -> None:
     for worker in list(_all):
         worker.stop()

@@ -107,9 +107,10 @@ class Terminal:
             if self.verbose:
                 self.console.out(without_controls(line), highlight=False)
             line = line[:LONGEST_LINE]
-            if match := TOTAL_STEPS.match(line):
+            # The trainer says both before the model says anything: what comes later may be an answer with its words.
+            if self.total_steps is None and (match := TOTAL_STEPS.match(line)):
                 self.total_steps = int(match[1] or match[2])
-            for pattern, text in PHASES:
+            for pattern, text in () if self.arrivals or self.validations else PHASES:
                 match = pattern not in self.seen and re.search(pattern, line)
                 if match:
                     self.seen.add(pattern)
