@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.csv_text import csv_cell
 from monitor.choices import default_names
 from monitor.metrics_collector import RunMetrics
 from monitor.series import smooth, thin, value_range
@@ -14,7 +15,6 @@ from monitor.words import Words
 
 ROWS = 2_000  # written at a time
 MAX_DRAWN = 60  # metrics in one picture
-_FORMULA = "=+-@|\t\r\n\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet takes for the start of one; also in full width
 
 
 def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
@@ -28,7 +28,7 @@ def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
         columns = metrics.columns
         series = {name: columns.series(name) for name in names or columns.names()}
     steps = np.unique(np.concatenate([np.empty(0, np.int64), *(steps for steps, _ in series.values())]))
-    yield ",".join(["step", *(_quoted(name) for name in series)]) + "\n"
+    yield ",".join(["step", *map(csv_cell, series)]) + "\n"
     for start in range(0, len(steps), ROWS):
         part = steps[start : start + ROWS]
         table = [_cells(part, *one) for one in series.values()]
@@ -43,13 +43,6 @@ def _cells(part: np.ndarray, steps: np.ndarray, values: np.ndarray) -> list[str]
     cells = np.full(len(part), "", object)
     cells[found] = [repr(value) for value in values[place[found]].tolist()]
     return cells.tolist()
-
-
-def _quoted(name: str) -> str:
-    """A name as a CSV cell; a spreadsheet must not take it for a formula."""
-    if name[:1] in _FORMULA or name.lstrip()[:1] in _FORMULA:
-        name = f"'{name}"
-    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',;"\r\n') else name
 
 
 def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> bytes | None:

@@ -133,8 +133,7 @@ class Attempt:
         run_data.place(self.run_dir, self.environment)
         if self.resume_from:
             self._take_up(checkpoint_at(self.resume_from))
-        write_atomically(self.run_dir / "command.sh", self.script())
-        (self.run_dir / "command.sh").chmod(0o755)
+        write_atomically(self.run_dir / "command.sh", self.script(), executable=True)
         with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
             log.write(f"# attempt {self.number}, {now()}: {shlex.join(self.command)}\n")
         # The file of this attempt must be there even when it fails early: the next attempt counts the files.
