@@ -48,6 +48,13 @@ def write_atomically(path: Path, text: str, executable: bool = False) -> None:
         raise
 
 
+def open_as_umask(folder: Path, pattern: str, like: str) -> None:
+    """Give files the mode of another of their folder that was made by the umask; safetensors makes its files 0600."""
+    mode = (folder / like).stat().st_mode & 0o777
+    for path in folder.glob(pattern):
+        path.chmod(mode)
+
+
 def read_run(run_dir: Path) -> dict[str, Any]:
     """Return run.json of a run directory, or an empty dictionary when there is none."""
     path = Path(run_dir) / RUN_FILE
