@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import secrets
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,32 +19,11 @@ from monitor.exports import MAX_DRAWN, csv_lines, png
 from monitor.guard import Guard
 from monitor.news import token
 from monitor.page import build_page
+from monitor.password import Password
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS
 from monitor.words import LANGUAGES, Words
-
-
-class Password:
-    """Asks every request for a name and a password (HTTP Basic), whatever it is for.
-
-    Args:
-        app: What is behind it.
-        pair: "user:password".
-    """
-
-    def __init__(self, app: ASGIApp, pair: str):
-        self.app = app
-        self._expected = b"Basic " + base64.b64encode(pair.encode())
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets a request through, or answers 401."""
-        given = dict(scope.get("headers") or []).get(b"authorization", b"")
-        if scope["type"] == "lifespan" or secrets.compare_digest(given, self._expected):
-            await self.app(scope, receive, send)
-            return
-        headers = {"WWW-Authenticate": 'Basic realm="Training monitor", charset="UTF-8"'}
-        await Response("password needed", 401, headers)(scope, receive, send)
 
 
 class ReadAhead:
