@@ -14,7 +14,7 @@ from monitor.series import smooth, thin, value_range
 from monitor.words import Words
 
 ROWS = 2_000  # written at a time
-MAX_DRAWN = 60  # metrics in one picture
+MAX_NAME = 90  # characters of a title in a picture
 
 
 def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
@@ -60,13 +60,13 @@ def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> byte
     down = -(-len(series) // across)
     figure = Figure(figsize=(3.6 * across, 2.5 * down + 0.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(_cut(title), fontsize=12, x=0.01, ha="left", parse_math=False)
     for place, (name, (steps, values)) in enumerate(series.items(), 1):
         axes = figure.add_subplot(down, across, place)
         keep = thin(steps, values)
         axes.plot(steps[keep], values[keep], color="#2563eb", alpha=0.3, linewidth=0.8)
         axes.plot(steps[keep], smooth(values, 0.6)[keep], color="#2563eb", linewidth=1.5)
-        axes.set_title(name, loc="left", fontsize=9, parse_math=False)
+        axes.set_title(_cut(name), loc="left", fontsize=9, parse_math=False)
         axes.set_ylim(value_range([values], False, False))
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25)
@@ -74,3 +74,9 @@ def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> byte
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
+
+
+def _cut(text: str) -> str:
+    """A title without control characters; a long one would squeeze the charts to nothing."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: MAX_NAME + 1])
+    return shown if len(text) <= MAX_NAME else f"{shown[:MAX_NAME]}…"

@@ -19,6 +19,7 @@ from monitor.columns import Columns
 from monitor.files import read_regular
 from monitor.log_parser import LogParser
 from monitor.metrics_collector import EVENT_FILES, RunMetrics, Tail
+from monitor.plain import plain, plain_tree
 
 MAX_RUNS = 2_000
 MAX_ENTRIES = 20_000  # of one folder; more are not looked at, and the page says so
@@ -156,7 +157,7 @@ class _Peek:
 
     def __init__(self, path: Path, kind: str, root: Path):
         self.path, self.kind = path, kind
-        self.id = path.relative_to(root).as_posix() if path != root else path.name
+        self.id = plain(path.relative_to(root).as_posix() if path != root else path.name)
         self._run_file = os.path.join(path, RUN_FILE)
         self._run_stamp: tuple[int, int] | None = None
         self._run: dict[str, Any] = {}
@@ -173,7 +174,9 @@ class _Peek:
         try:
             return self.row()
         except Exception as error:
-            return Row(self.id, self.path, self.kind, state="damaged", reason=f"{type(error).__name__}: {error}"[:200])
+            return Row(
+                self.id, self.path, self.kind, state="damaged", reason=plain(f"{type(error).__name__}: {error}"[:200])
+            )
 
     def row(self) -> Row:
         """The row as things are now; that of a run that ended long ago is looked at now and then only."""
@@ -213,7 +216,7 @@ class _Peek:
             stamp = (found.st_mtime_ns, found.st_size)
             if stamp != self._run_stamp:
                 self._run_stamp = stamp
-                self._run = _mapping(json.loads(read_regular(self._run_file, 1 << 20)))
+                self._run = plain_tree(_mapping(json.loads(read_regular(self._run_file, 1 << 20))))
         except (OSError, ValueError, RecursionError):
             self._run, self._run_stamp = {}, None
         return self._run_stamp != before

@@ -15,14 +15,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor.exports import MAX_DRAWN, csv_lines, png
+from monitor.exports import csv_lines, png
 from monitor.guard import Guard
 from monitor.news import token
 from monitor.page import build_page
 from monitor.password import Password
 from monitor.store import Monitor
 from monitor.system import Sampler
-from monitor.tabs import ASSETS
+from monitor.tabs import ASSETS, MAX_PANELS
 from monitor.words import LANGUAGES, Words
 
 
@@ -147,13 +147,15 @@ def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
         metrics = monitor.metrics(run, 60.0)
         if metrics is None:
             raise HTTPException(404, "no such run")
+        if unknown := next((name for name in metric if not len(metrics.columns.series(name)[0])), None):
+            raise HTTPException(404, f"the run has no metric {unknown[:200]!r}")
         return StreamingResponse(csv_lines(metrics, metric), media_type="text/csv", headers=_attachment(run, "csv"))
 
     @app.get("/png")
     def picture(run: str, metric: Annotated[list[str], Query()] = (), language: str = "en") -> Response:
+        if len(metric) > MAX_PANELS:
+            raise HTTPException(413, f"{len(metric)} metrics in one picture; at most {MAX_PANELS}")
         metrics = monitor.metrics(run, 60.0)
-        if len(metric) > MAX_DRAWN:
-            raise HTTPException(413, f"{len(metric)} metrics in one picture; at most {MAX_DRAWN}")
         drawn = png(metrics, run, metric, Words("zh" if language == "zh" else "en")) if metrics else None
         if drawn is None:
             raise HTTPException(404, "no such run, or it has no metrics")

@@ -8,6 +8,7 @@ from html import escape
 
 from common.metric_names import BY_NAME
 from common.progress_line import format_duration
+from monitor.choices import MAX_WANTED
 from monitor.runs import Row
 from monitor.words import Words
 
@@ -98,7 +99,7 @@ def sort_rows(rows: Iterable[Row], column: str, descending: bool) -> list[Row]:
 
 def filter_rows(rows: Iterable[Row], text: str, state: str) -> list[Row]:
     """The rows that hold every word of a text and have a state ("" for any)."""
-    wanted = text.lower().split()
+    wanted = text[:MAX_WANTED].lower().split()
     return [
         row
         for row in rows
