@@ -24,6 +24,7 @@ from monitor.plain import plain, plain_tree
 MAX_RUNS = 2_000
 MAX_ENTRIES = 20_000  # of one folder; more are not looked at, and the page says so
 MAX_DEPTH = 3
+MAX_FACT = 200  # characters of what run.json says in a word
 PEEK = 64 << 10  # bytes at the end of a file that the table is made from
 RECHECK_ENDED = 10.0  # seconds between two looks at a run that ended a while ago
 QUIET_AFTER = 120.0  # seconds without a new byte after which a plain log, or a run of another machine, is not live
@@ -174,9 +175,8 @@ class _Peek:
         try:
             return self.row()
         except Exception as error:
-            return Row(
-                self.id, self.path, self.kind, state="damaged", reason=plain(f"{type(error).__name__}: {error}"[:200])
-            )
+            reason = plain(f"{type(error).__name__}: {error}"[:200])
+            return Row(self.id, self.path, self.kind, state="damaged", reason=reason)
 
     def row(self) -> Row:
         """The row as things are now; that of a run that ended long ago is looked at now and then only."""
@@ -195,9 +195,9 @@ class _Peek:
         updated = self._read_end()
         run, facts = self._run, self._facts
         row = Row(self.id, self.path, self.kind, updated=updated, run=run, **facts)
-        row.algorithm = str(run.get("algorithm") or "")
-        row.model = str(run.get("model_name") or "")
-        row.reason = str(run.get("reason") or "")
+        row.algorithm = str(run.get("algorithm") or "")[:MAX_FACT]
+        row.model = str(run.get("model_name") or "")[:MAX_FACT]
+        row.reason = str(run.get("reason") or "")[: 10 * MAX_FACT]
         row.started = _timestamp(run.get("started"))
         total = _mapping(run.get("knobs")).get("TOTAL_STEPS")
         row.total = int(total) if re.fullmatch(r"[0-9]{1,12}", str(total)) else self._parser.total_steps

@@ -125,6 +125,11 @@ def runs_table(rows: Sequence[Row], chosen: str | None, column: str, descending:
     return "".join([*lines, "</tbody></table></div>"])
 
 
+def _whole(text: str) -> str:
+    """A text that a narrow column may cut, and that is whole on hovering."""
+    return f'<span title="{escape(text)}">{escape(text)}</span>' if text else "–"
+
+
 def _cells(row: Row, words: Words) -> list[str]:
     step = number(row.step, "d")
     if row.total and row.step is not None and row.step <= row.total:
@@ -135,9 +140,9 @@ def _cells(row: Row, words: Words) -> list[str]:
         shown = format(row.value, BY_NAME[row.metric].number)
         value = f'<span title="{escape(words.metric(row.metric))}">{escape(shown)}</span>'
     return [
-        f'<span title="{escape(row.id)}">{escape(row.id)}</span>',
-        escape(row.algorithm) or "–",
-        escape(row.model) or "–",
+        _whole(row.id),
+        _whole(row.algorithm),
+        _whole(row.model),
         state_pill(row, words),
         step,
         value,

@@ -51,7 +51,8 @@ def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
     step = w("exported_model") if one.step is None else str(one.step)
     command = f"./test.sh --model_path {shlex.quote(plain(str(path)))}"
     if one.problems:
-        state = f'<span class="state failed" title="{escape(plain("; ".join(one.problems)))}">{escape(w("not_whole"))}</span>'
+        why = escape(plain("; ".join(one.problems)))
+        state = f'<span class="state failed" title="{why}">{escape(w("not_whole"))}</span>'
     else:
         label = w("resumes_here") if one.latest else w("whole")
         state = f'<span class="state running_well">{escape(label)}</span>'

@@ -168,3 +168,145 @@ def test_every_tab_of_a_run_that_is_an_attack(watched, url, tab):
     keep_picture(page, tab)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} is wider than the screen"
     watched.check()
+
+
+def test_each_run_of_a_hostile_name_can_be_opened(watched, url):
+    """Its row leads to its curves, and the address that then stands there leads to them again."""
+    page = watched.page
+    open_tab(page, url, "runs", "good")
+    count = len(NAMES) + 4
+    assert page.locator("table.list tbody tr").count() == count
+    shown = page.locator("table.list tbody tr").evaluate_all("rows => rows.map(row => row.dataset.pick.slice(4))")
+    assert {"good", "aliases", "deep", "\\xff\\xfe not UTF-8", "x" * 200} < set(shown)
+    for place in range(count):
+        row = page.locator("table.list tbody tr").nth(place)
+        name = row.evaluate("row => row.dataset.pick.slice(4)")
+        row.locator("td.name").click()
+        page.get_by_role("tab", name="Curves", selected=True).wait_for()
+        page.wait_for_function("name => new URLSearchParams(location.search).get('run') === name", arg=name)
+        page.locator(
+            ".facts b", has_text="8/20" if name == "good" else "11" if name == ALL else "1/20"
+        ).first.wait_for()
+        if name in ("\\xff\\xfe not UTF-8", NAMES[6], "<script>window.__pwned=1</script>"):
+            page.reload()
+            page.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")
+            assert page.locator("#run input").input_value() == name
+        page.get_by_role("tab", name="Runs").click()
+    keep_picture(page, "names")
+    watched.check()
+
+
+# ---- pages of other people -------------------------------------------------------------------------------
+
+ASK = """
+    const found = [];
+    const note = (text) => found.push(String(text));
+    const ask = async (path, options) => {
+        try { note(await (await fetch(MONITOR + path, options)).text()); } catch { note("refused"); }
+    };
+    for (const path of ["/csv?run=good", "/news?tab=runs", "/en/", "/en/config", "/en/gradio_api/info"]) {
+        await ask(path);
+        await ask(path, { credentials: "include" });
+        await ask(path, { mode: "no-cors" });
+    }
+    const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"data":["good",""]}' };
+    await ask("/en/gradio_api/run/fill_log", post);
+    await ask("/en/gradio_api/run/fill_log", { ...post, mode: "no-cors", headers: { "Content-Type": "text/plain" } });
+    const load = (tag, name, path) => new Promise((done) => {
+        const node = document.createElement(tag);
+        node.onload = () => done(`${tag} ${path} loaded`);
+        node.onerror = () => done("refused");
+        node[name] = MONITOR + path;
+        document.body.append(node);
+        setTimeout(() => done("nothing"), 3000);
+    });
+    const parts = [["script", "src", "/csv?run=good"], ["script", "src", "/en/config"],
+                   ["script", "src", "/assets/plotly.min.js"], ["img", "src", "/png?run=good"],
+                   ["img", "src", "/favicon.ico"], ["link", "href", "/en/theme.css"], ["object", "data", "/en/"]];
+    (await Promise.all(parts.map((part) => load(...part)))).forEach(note);
+    const frame = document.createElement("iframe");
+    frame.src = MONITOR + "/en/?run=good";
+    const framed = new Promise((done) => { frame.onload = done; setTimeout(done, 3000); });
+    document.body.append(frame);
+    await framed;
+    try { note(frame.contentDocument.documentElement.innerHTML); } catch { note("refused"); }
+    note(`frames of it: ${frame.contentWindow.length}`);
+    await new Promise((done) => {
+        const socket = new WebSocket(MONITOR.replace("http", "ws") + "/en/gradio_api/queue/join");
+        socket.onopen = () => { note("a socket is open"); done(); };
+        socket.onerror = done;
+    });
+    await new Promise((done) => {
+        const events = new EventSource(MONITOR + "/en/gradio_api/queue/data?session_hash=a");
+        events.onopen = () => { note("events come"); events.close(); done(); };
+        events.onerror = () => { events.close(); done(); };
+    });
+    return found;
+"""
+
+
+class Foreign(http.server.BaseHTTPRequestHandler):
+    """Any page of another site: nearly empty, its script comes from the test."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>foreign</title><body>")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Foreign)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+
+
+def what_it_reads(page, monitor):
+    found = page.evaluate("async (MONITOR) => {" + ASK + "}", monitor)
+    assert not any("monitor" in frame.content() for frame in page.frames[1:])  # not even as a picture to click on
+    return [text for text in found if text not in ("refused", "nothing", "")]
+
+
+@pytest.mark.parametrize("site", [FOREIGN, "127.0.0.1"])  # another site; another port of this machine
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_foreign_page_reads_nothing(browser, url, foreign, site, name):
+    page = browser.new_context().new_page()
+    page.goto(f"http://{site}:{foreign}/")
+    monitor = url.replace("127.0.0.1", name)
+    said = what_it_reads(page, monitor)
+    assert said == ["frames of it: 0"], said
+    page.context.close()
+
+
+def test_a_name_that_is_bound_to_this_machine_reads_nothing(browser, url):
+    """DNS rebinding: the page's own name leads to the monitor, so to the browser it is the page's own server."""
+    page = browser.new_context().new_page()
+    own = url.replace("127.0.0.1", FOREIGN)
+    page.route(f"{own}/start", lambda route: route.fulfill(content_type="text/html", body="<!doctype html><body>"))
+    page.goto(f"{own}/start")
+    said = what_it_reads(page, own)
+    assert not [text for text in said if SECRET in text or "a line of the good run" in text or "gradio" in text], said
+    assert all("does not go by" in text or text == "frames of it: 0" for text in said), said
+    page.context.close()
+
+
+def test_a_link_leads_to_the_page_and_tells_the_other_site_nothing(browser, url, foreign):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://{FOREIGN}:{foreign}/")
+    with context.expect_page() as opened:
+        page.evaluate("address => { window.other = window.open(address) }", f"{url}/en/?tab=curves&run=good")
+    other = opened.value
+    other.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")
+    assert other.evaluate("window.opener") is None
+    assert page.evaluate("window.other.closed || window.other.length") is True  # it cannot count its frames either
+    page.goto(f"http://{FOREIGN}:{foreign}/")
+    page.evaluate("address => { location = address }", f"{url}/csv?run=good")
+    page.wait_for_url("**/csv?run=good")
+    assert "another web site" in page.inner_text("body") and SECRET not in page.inner_text("body")
+    context.close()
