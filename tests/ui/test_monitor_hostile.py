@@ -196,6 +196,23 @@ def test_each_run_of_a_hostile_name_can_be_opened(watched, url):
     watched.check()
 
 
+def test_hostile_runs_side_by_side(watched, url):
+    page = watched.page
+    open_tab(page, url, "compare", "good")
+    box = page.get_by_label("Runs (up to 8)")
+    for name in ("good", "aliases", "deep", ALL, NAMES[6], "x" * 200):  # beside the two that are there
+        box.fill(name)
+        box.press("Enter")
+    page.locator("th", has_text="deep").first.wait_for()
+    box.press("Escape")
+    page.wait_for_timeout(500)
+    keep_picture(page, "compare-names")
+    page.locator("table.list").last.scroll_into_view_if_needed()
+    keep_picture(page, "compare-differences")
+    assert "onerror" in page.locator("table.list").last.inner_text()  # the settings of the attack, as a text
+    watched.check()
+
+
 # ---- pages of other people -------------------------------------------------------------------------------
 
 ASK = """
