@@ -97,8 +97,7 @@ class Rounds:
         attempt = before.get("attempt", 0) + 1
         facts = describe_run(self.run_dir, self.knobs, "gspo", attempt)
         update_run(self.run_dir, **facts, stages=list(done.values()))
-        write_atomically(self.run_dir / "command.sh", self.script())
-        (self.run_dir / "command.sh").chmod(0o755)
+        write_atomically(self.run_dir / "command.sh", self.script(), executable=True)
         self._write_data()
         self.curve.rebuild([self._folder(stage) for stage in self.stages])
         return done

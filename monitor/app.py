@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         print(
             "warning: anyone who reaches this machine can read the runs; --auth user:password asks for one", flush=True
         )
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
+    # No proxy_headers: anyone on this machine could name another address with each password that is tried.
+    uvicorn.run(app, host=host, port=port, proxy_headers=False, **options)
     return 0
 
 

@@ -9,10 +9,13 @@ from monitor.columns import Columns
 from monitor.figures import BESIDE
 from monitor.words import Words
 
+MAX_WANTED = 400  # characters of a text that is looked for; a longer one would take a thread for minutes
+MAX_RANGE = 80  # characters of a range of steps
+
 
 def step_range(text: str | None) -> tuple[int | None, int | None]:
     """Reads "100-500", "100-" or "-500"; anything else shows all."""
-    match = re.fullmatch(r"\s*(\d{0,15})\s*[-–~:]\s*(\d{0,15})\s*", text or "")
+    match = re.fullmatch(r"\s*(\d{0,15})\s*[-–~:]\s*(\d{0,15})\s*", (text or "")[:MAX_RANGE])
     first, last = match.groups() if match else ("", "")
     return (int(first) if first else None), (int(last) if last else None)
 

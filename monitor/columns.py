@@ -14,6 +14,7 @@ import numpy as np
 
 from common.metric_names import BY_NAME, METRICS
 from monitor.log_parser import Record
+from monitor.plain import plain
 
 Series = tuple[np.ndarray, np.ndarray]  # steps (int64, ascending) and values (float64) of one metric
 
@@ -26,8 +27,8 @@ class _Block:
     """Rows that have the same names in the same order."""
 
     def __init__(self, names: tuple[str, ...]):
-        self.names = names
-        self.index = {name: column for column, name in enumerate(names)}
+        self.names = tuple(map(plain, names))
+        self.index = {name: column for column, name in enumerate(self.names)}
         self.steps = array("q")
         self.values = array("d")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from monitor.columns import Columns
 from monitor.files import read_regular
+from monitor.plain import plain
 
 HIGHER_IS_BETTER = ("reward_mean", "val_score", "reward_accuracy", "val_accuracy", "reward_margin", "val_margin")
 LOWER_IS_BETTER = ("loss", "val_loss")
@@ -101,7 +102,7 @@ def _config(path: Path, changed: int, size: int) -> dict[str, str]:
         return {}
     flat: dict[str, str] = {}
     _flatten(tree, "", flat)
-    return {name: value for name, value in flat.items() if not name.startswith(_NAMES_IN_CONFIG)}
+    return {plain(name): plain(value) for name, value in flat.items() if not name.startswith(_NAMES_IN_CONFIG)}
 
 
 def check_shape(events: Iterable[object]) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.csv_text import csv_cell
 from monitor.choices import default_names
 from monitor.metrics_collector import RunMetrics
 from monitor.series import smooth, thin, value_range
 from monitor.words import Words
 
 ROWS = 2_000  # written at a time
-MAX_DRAWN = 60  # metrics in one picture
-_FORMULA = "=+-@|\t\r\n\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet takes for the start of one; also in full width
+MAX_NAME = 90  # characters of a title in a picture
 
 
 def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
@@ -28,7 +28,7 @@ def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
         columns = metrics.columns
         series = {name: columns.series(name) for name in names or columns.names()}
     steps = np.unique(np.concatenate([np.empty(0, np.int64), *(steps for steps, _ in series.values())]))
-    yield ",".join(["step", *(_quoted(name) for name in series)]) + "\n"
+    yield ",".join(["step", *map(csv_cell, series)]) + "\n"
     for start in range(0, len(steps), ROWS):
         part = steps[start : start + ROWS]
         table = [_cells(part, *one) for one in series.values()]
@@ -43,13 +43,6 @@ def _cells(part: np.ndarray, steps: np.ndarray, values: np.ndarray) -> list[str]
     cells = np.full(len(part), "", object)
     cells[found] = [repr(value) for value in values[place[found]].tolist()]
     return cells.tolist()
-
-
-def _quoted(name: str) -> str:
-    """A name as a CSV cell; a spreadsheet must not take it for a formula."""
-    if name[:1] in _FORMULA or name.lstrip()[:1] in _FORMULA:
-        name = f"'{name}"
-    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',;"\r\n') else name
 
 
 def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> bytes | None:
@@ -67,13 +60,13 @@ def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> byte
     down = -(-len(series) // across)
     figure = Figure(figsize=(3.6 * across, 2.5 * down + 0.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(_cut(title), fontsize=12, x=0.01, ha="left", parse_math=False)
     for place, (name, (steps, values)) in enumerate(series.items(), 1):
         axes = figure.add_subplot(down, across, place)
         keep = thin(steps, values)
         axes.plot(steps[keep], values[keep], color="#2563eb", alpha=0.3, linewidth=0.8)
         axes.plot(steps[keep], smooth(values, 0.6)[keep], color="#2563eb", linewidth=1.5)
-        axes.set_title(name, loc="left", fontsize=9, parse_math=False)
+        axes.set_title(_cut(name), loc="left", fontsize=9, parse_math=False)
         axes.set_ylim(value_range([values], False, False))
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25)
@@ -81,3 +74,9 @@ def png(metrics: RunMetrics, title: str, names: list[str], words: Words) -> byte
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
+
+
+def _cut(text: str) -> str:
+    """A title without control characters; a long one would squeeze the charts to nothing."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: MAX_NAME + 1])
+    return shown if len(text) <= MAX_NAME else f"{shown[:MAX_NAME]}…"

@@ -32,6 +32,7 @@ _READ = re.compile(  # GET and HEAD; as a browser with all tabs open, and gradio
 _SEND = re.compile(  # POST
     rf"/(?:{_PAGES})/gradio_api/(?:(?:run|api|call|call/v2)/{_NAME}|queue/join|reset|cancel)/?"
 )
+MAX_QUERY = 1 << 15  # bytes; 60 metrics with long names are a few thousand
 MAX_BODY = 1 << 20  # bytes of a request; what the page sends is a few hundred
 # Gradio's page holds scripts and styles of its own, and the charts' templates are compiled in the browser.
 POLICY = (
@@ -72,14 +73,14 @@ class Guard:
         if scope["type"] != "http":  # the page has no web sockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        refused = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+        refused = self._refusal(scope["method"], scope["path"], scope["query_string"], Headers(scope=scope))
         if refused:
             status, reason = refused
             await PlainTextResponse(f"{reason}\n", status)(scope, receive, _with_headers(send))
             return
         await self.app(scope, _limited(receive), _with_headers(send))
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, method: str, path: str, query: bytes, headers: Headers) -> tuple[int, str] | None:
         """Status and reason, None for a request that may pass."""
         host = headers.getlist("host")
         if len(host) != 1 or not self._is_ours(host[0]):
@@ -94,6 +95,8 @@ class Guard:
             return 405, f"{method[:20]} is not used"
         if not routes.fullmatch(path) or ".." in path:
             return 404, "not a part of the monitor"
+        if len(query) > MAX_QUERY:
+            return 414, f"what follows the ? may have {MAX_QUERY} bytes"
         length = headers.get("content-length", "0")
         if not re.fullmatch(r"[0-9]{1,7}", length) or int(length) > MAX_BODY:
             return 413, f"a request may have {MAX_BODY} bytes"

@@ -11,7 +11,9 @@ from io import BufferedReader
 from pathlib import Path
 
 from common.failures import Diagnosis, diagnose
+from monitor.choices import MAX_WANTED
 from monitor.files import open_regular
+from monitor.plain import plain
 
 TAIL_BYTES = 256 << 10
 TAIL_LINES = 500
@@ -54,7 +56,7 @@ def search(path: Path, text: str, seconds: float = 3.0) -> tuple[list[Hit], bool
     Returns:
         The newest lines that hold it, oldest first, and whether the whole file was looked through.
     """
-    wanted = text.lower().encode()
+    wanted = plain(text[:MAX_WANTED]).lower().encode()
     hits: list[Hit] = []
     end = time.monotonic() + seconds
     for offset, block in _blocks_from_the_end(path):

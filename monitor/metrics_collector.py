@@ -17,6 +17,7 @@ from common.run_dir import LOG_FILE, metrics_files
 from monitor.columns import Columns
 from monitor.files import open_regular
 from monitor.log_parser import LogParser
+from monitor.plain import plain
 
 CHUNK = 4 << 20  # bytes read at a time
 MAX_LINE = 32 << 20  # bytes; a longer line is no log line and is passed over
@@ -161,8 +162,8 @@ class RunMetrics:
     @property
     def errors(self) -> list[str]:
         """What cannot be read, and why."""
-        found = [f"{s.tail.path.name}: {s.tail.error}" for s in self._sources.values() if s.tail.error]
-        return found + [f"{path.name}: {reader.error}" for path, reader in self._events.items() if reader.error]
+        found = [plain(f"{s.tail.path.name}: {s.tail.error}") for s in self._sources.values() if s.tail.error]
+        return found + [plain(f"{path.name}: {reader.error}") for path, reader in self._events.items() if reader.error]
 
     def progress(self) -> float:
         """The share of the bytes that is read, 0 to 1."""

@@ -7,6 +7,7 @@ from html import escape
 
 import gradio as gr
 
+from monitor.plain import plain
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, QUIET, Page, Tab, checkpoints, compare, curves, health, log, runs, samples, system
@@ -65,7 +66,7 @@ def build_page(monitor: Monitor, sampler: Sampler, language: str, refresh: float
 
 def _top_bar(monitor: Monitor, w: Words) -> gr.Dropdown:
     with gr.Row(elem_classes="top-bar"):
-        root = escape(str(monitor.root))
+        root = escape(plain(str(monitor.root)))
         gr.HTML(f'<div class="brand">{w("title")}<small>{root}</small></div>', min_width=180)
         # Any value is taken, so that a page survives a restart of the server; `Monitor.row` looks it up.
         run = gr.Dropdown(

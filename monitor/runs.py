@@ -19,10 +19,12 @@ from monitor.columns import Columns
 from monitor.files import read_regular
 from monitor.log_parser import LogParser
 from monitor.metrics_collector import EVENT_FILES, RunMetrics, Tail
+from monitor.plain import plain, plain_tree
 
 MAX_RUNS = 2_000
 MAX_ENTRIES = 20_000  # of one folder; more are not looked at, and the page says so
 MAX_DEPTH = 3
+MAX_FACT = 200  # characters of what run.json says in a word
 PEEK = 64 << 10  # bytes at the end of a file that the table is made from
 RECHECK_ENDED = 10.0  # seconds between two looks at a run that ended a while ago
 QUIET_AFTER = 120.0  # seconds without a new byte after which a plain log, or a run of another machine, is not live
@@ -156,7 +158,7 @@ class _Peek:
 
     def __init__(self, path: Path, kind: str, root: Path):
         self.path, self.kind = path, kind
-        self.id = path.relative_to(root).as_posix() if path != root else path.name
+        self.id = plain(path.relative_to(root).as_posix() if path != root else path.name)
         self._run_file = os.path.join(path, RUN_FILE)
         self._run_stamp: tuple[int, int] | None = None
         self._run: dict[str, Any] = {}
@@ -173,7 +175,8 @@ class _Peek:
         try:
             return self.row()
         except Exception as error:
-            return Row(self.id, self.path, self.kind, state="damaged", reason=f"{type(error).__name__}: {error}"[:200])
+            reason = plain(f"{type(error).__name__}: {error}"[:200])
+            return Row(self.id, self.path, self.kind, state="damaged", reason=reason)
 
     def row(self) -> Row:
         """The row as things are now; that of a run that ended long ago is looked at now and then only."""
@@ -192,9 +195,9 @@ class _Peek:
         updated = self._read_end()
         run, facts = self._run, self._facts
         row = Row(self.id, self.path, self.kind, updated=updated, run=run, **facts)
-        row.algorithm = str(run.get("algorithm") or "")
-        row.model = str(run.get("model_name") or "")
-        row.reason = str(run.get("reason") or "")
+        row.algorithm = str(run.get("algorithm") or "")[:MAX_FACT]
+        row.model = str(run.get("model_name") or "")[:MAX_FACT]
+        row.reason = str(run.get("reason") or "")[: 10 * MAX_FACT]
         row.started = _timestamp(run.get("started"))
         total = _mapping(run.get("knobs")).get("TOTAL_STEPS")
         row.total = int(total) if re.fullmatch(r"[0-9]{1,12}", str(total)) else self._parser.total_steps
@@ -213,7 +216,7 @@ class _Peek:
             stamp = (found.st_mtime_ns, found.st_size)
             if stamp != self._run_stamp:
                 self._run_stamp = stamp
-                self._run = _mapping(json.loads(read_regular(self._run_file, 1 << 20)))
+                self._run = plain_tree(_mapping(json.loads(read_regular(self._run_file, 1 << 20))))
         except (OSError, ValueError, RecursionError):
             self._run, self._run_stamp = {}, None
         return self._run_stamp != before

@@ -13,7 +13,9 @@ from typing import Any
 
 import orjson
 
+from monitor.choices import MAX_WANTED
 from monitor.files import read_regular
+from monitor.plain import plain_tree
 
 SOURCES = ("rollouts", "validation")
 MAX_BYTES = 64 << 20  # of one step's file; the rest is left out, and the page says so
@@ -85,9 +87,17 @@ def _read(path: Path, step: int, size: int, changed: int) -> tuple[list[Sample],
 
 def _sample(line: bytes, number: int, step: int) -> Sample | None:
     try:
-        return _sample_of(orjson.loads(line), number, step)
-    except (orjson.JSONDecodeError, RecursionError, OverflowError):
+        return _sample_of(_loads(line), number, step)
+    except (ValueError, RecursionError, OverflowError):
         return None
+
+
+def _loads(line: bytes) -> object:
+    """Reads JSON; Python's own reader takes the NaN and the halves of letters that Python's writer makes."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return plain_tree(json.loads(line)) if line.endswith((b"}", b"}\r")) else None
 
 
 def _sample_of(row: object, number: int, step: int) -> Sample | None:
@@ -115,7 +125,7 @@ def choose(samples: Sequence[Sample], text: str, order: str) -> list[Sample]:
         text: Words that prompt or answer must hold, in any case; "" for all.
         order: "high" or "low" score first, or "file".
     """
-    words = text.lower().split()
+    words = text[:MAX_WANTED].lower().split()
     kept = [one for one in samples if all(word in f"{one.prompt}\n{one.answer}".lower() for word in words)]
     if order == "file":
         return kept

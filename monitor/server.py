@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import secrets
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,36 +15,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor.exports import MAX_DRAWN, csv_lines, png
+from monitor.exports import csv_lines, png
 from monitor.guard import Guard
 from monitor.news import token
 from monitor.page import build_page
+from monitor.password import Password
 from monitor.store import Monitor
 from monitor.system import Sampler
-from monitor.tabs import ASSETS
+from monitor.tabs import ASSETS, MAX_PANELS
 from monitor.words import LANGUAGES, Words
-
-
-class Password:
-    """Asks every request for a name and a password (HTTP Basic), whatever it is for.
-
-    Args:
-        app: What is behind it.
-        pair: "user:password".
-    """
-
-    def __init__(self, app: ASGIApp, pair: str):
-        self.app = app
-        self._expected = b"Basic " + base64.b64encode(pair.encode())
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets a request through, or answers 401."""
-        given = dict(scope.get("headers") or []).get(b"authorization", b"")
-        if scope["type"] == "lifespan" or secrets.compare_digest(given, self._expected):
-            await self.app(scope, receive, send)
-            return
-        headers = {"WWW-Authenticate": 'Basic realm="Training monitor", charset="UTF-8"'}
-        await Response("password needed", 401, headers)(scope, receive, send)
 
 
 class ReadAhead:
@@ -170,13 +147,15 @@ def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
         metrics = monitor.metrics(run, 60.0)
         if metrics is None:
             raise HTTPException(404, "no such run")
+        if unknown := next((name for name in metric if not len(metrics.columns.series(name)[0])), None):
+            raise HTTPException(404, f"the run has no metric {unknown[:200]!r}")
         return StreamingResponse(csv_lines(metrics, metric), media_type="text/csv", headers=_attachment(run, "csv"))
 
     @app.get("/png")
     def picture(run: str, metric: Annotated[list[str], Query()] = (), language: str = "en") -> Response:
+        if len(metric) > MAX_PANELS:
+            raise HTTPException(413, f"{len(metric)} metrics in one picture; at most {MAX_PANELS}")
         metrics = monitor.metrics(run, 60.0)
-        if len(metric) > MAX_DRAWN:
-            raise HTTPException(413, f"{len(metric)} metrics in one picture; at most {MAX_DRAWN}")
         drawn = png(metrics, run, metric, Words("zh" if language == "zh" else "en")) if metrics else None
         if drawn is None:
             raise HTTPException(404, "no such run, or it has no metrics")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from monitor.plain import plain
+
 EVERY = 2.0  # seconds between two looks
 KEEP = 3600.0  # seconds
 
@@ -142,6 +144,6 @@ def _gpu(index: int, handle) -> Gpu:
 
 def _program(pid: int) -> str:
     try:
-        return psutil.Process(pid).name()
+        return plain(psutil.Process(pid).name())
     except psutil.Error:
         return "?"

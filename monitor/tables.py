@@ -8,6 +8,7 @@ from html import escape
 
 from common.metric_names import BY_NAME
 from common.progress_line import format_duration
+from monitor.choices import MAX_WANTED
 from monitor.runs import Row
 from monitor.words import Words
 
@@ -98,7 +99,7 @@ def sort_rows(rows: Iterable[Row], column: str, descending: bool) -> list[Row]:
 
 def filter_rows(rows: Iterable[Row], text: str, state: str) -> list[Row]:
     """The rows that hold every word of a text and have a state ("" for any)."""
-    wanted = text.lower().split()
+    wanted = text[:MAX_WANTED].lower().split()
     return [
         row
         for row in rows
@@ -124,6 +125,11 @@ def runs_table(rows: Sequence[Row], chosen: str | None, column: str, descending:
     return "".join([*lines, "</tbody></table></div>"])
 
 
+def _whole(text: str) -> str:
+    """A text that a narrow column may cut, and that is whole on hovering."""
+    return f'<span title="{escape(text)}">{escape(text)}</span>' if text else "–"
+
+
 def _cells(row: Row, words: Words) -> list[str]:
     step = number(row.step, "d")
     if row.total and row.step is not None and row.step <= row.total:
@@ -134,9 +140,9 @@ def _cells(row: Row, words: Words) -> list[str]:
         shown = format(row.value, BY_NAME[row.metric].number)
         value = f'<span title="{escape(words.metric(row.metric))}">{escape(shown)}</span>'
     return [
-        f'<span title="{escape(row.id)}">{escape(row.id)}</span>',
-        escape(row.algorithm) or "–",
-        escape(row.model) or "–",
+        _whole(row.id),
+        _whole(row.algorithm),
+        _whole(row.model),
         state_pill(row, words),
         step,
         value,

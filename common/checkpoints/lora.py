@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.run_dir import read_run
+from common.run_dir import open_as_umask, read_run
 
 if TYPE_CHECKING:
     import torch
@@ -108,3 +108,4 @@ def save_adapter(adapter: dict[str, torch.Tensor], folder: Path, rank: int, alph
     ).save_pretrained(folder)
     named = {name.replace(".default", ""): tensor.contiguous() for name, tensor in adapter.items()}
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    open_as_umask(folder, "*.safetensors", like="adapter_config.json")

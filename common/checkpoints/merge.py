@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
-from common.run_dir import read_run, write_atomically
+from common.run_dir import open_as_umask, read_run, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -226,8 +226,9 @@ def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path
     model.save_pretrained(target, state_dict=state)
     written = json.loads((target / "config.json").read_text(encoding="utf-8")) | {"dtype": dtype}
     write_atomically(target / "config.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    open_as_umask(target, "*.safetensors", like="config.json")
     for file in _settings(config_folder):
-        shutil.copy2(file, target / file.name)
+        shutil.copyfile(file, target / file.name)
 
 
 def _settings(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.demo_model import DEMO_MODEL_DIR
+from common.run_dir import open_as_umask
 
 if TYPE_CHECKING:
     import torch
@@ -228,8 +229,7 @@ def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, out: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(beside)
     tokenizer.save_pretrained(beside)
-    for file in beside.iterdir():
-        file.chmod(0o644)
+    open_as_umask(beside, "*", like="config.json")
     shutil.rmtree(out, ignore_errors=True)
     beside.rename(out)
 

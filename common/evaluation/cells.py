@@ -1,4 +1,4 @@
-"""Texts that a spreadsheet can hold and that do nothing there."""
+"""Texts that a workbook can hold. They are written as texts, so none of them is computed there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 
 LONGEST = 32_767  # UTF-16 units that Excel holds in a cell
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CUT = "; JSONL holds them all]"
-_NUMBER = re.compile(r"[-+]?[\d.,]+%?")
 
 
 def cell_text(text: str) -> tuple[str, bool]:
@@ -41,23 +39,6 @@ def _picture(found: re.Match[str]) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == 0x7F else "\ufffd"
-
-
-def csv_text(text: str) -> str:
-    """A text that no spreadsheet takes for a formula when it opens the CSV file; numbers stay as they are.
-
-    A text that begins with such a mark itself gets one more, so that ``from_csv_text`` gives each text back.
-
-    Source: https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    if text.lstrip("'").startswith(_FORMULA) and not _NUMBER.fullmatch(text):
-        return "'" + text
-    return text
-
-
-def from_csv_text(text: str) -> str:
-    """The text that ``csv_text`` was given; one that it did not write stays as it is."""
-    return text[1:] if text.startswith("'") and csv_text(text[1:]) == text else text
 
 
 def width(text: str) -> int:

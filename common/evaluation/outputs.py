@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from common.csv_text import csv_cell
 from common.data.files import replaced_when_complete
-from common.evaluation.cells import csv_text
 from common.evaluation.report import Report, plain_text
 from common.evaluation.settings import EvaluationError
 
@@ -93,16 +92,19 @@ def write_jsonl(report: Report, path: Path) -> None:
 def write_csv(report: Report, path: Path) -> None:
     """UTF-8 with a byte order mark, so that Excel shows Chinese; no cell can be taken for a formula."""
     with path.open("w", encoding="utf-8-sig", errors="replace", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([csv_text(column.name) for column in report.columns()])
+        stream.write(_csv_line(column.name for column in report.columns()))
         for row in report.rows():
-            writer.writerow(["" if value is None else _csv_value(value) for value in row])
+            stream.write(_csv_line(row))
 
 
-def _csv_value(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    return csv_text(plain_text(value).replace("\0", "\u2400"))
+def _csv_line(values: Iterable[Any]) -> str:
+    return ",".join(map(_csv_cell, values)) + "\r\n"
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None or isinstance(value, int | float) and not isinstance(value, bool):
+        return csv_cell(value)
+    return csv_cell(plain_text(value).replace("\0", "\u2400"))
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:

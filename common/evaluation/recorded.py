@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.csv_text import from_csv_text
 from common.data.files import DataError, kind_of
 from common.data.readers import place_word, read_records
-from common.evaluation.cells import from_csv_text, was_cut
+from common.evaluation.cells import was_cut
 from common.evaluation.engine import Answer, Deliver
 from common.evaluation.partial import Key
 from common.evaluation.questions import Question
@@ -31,7 +32,7 @@ def deliver_recorded(path: Path, questions: Sequence[Question], wanted: Iterable
         EvaluationError: If the file cannot be read or belongs to other questions.
     """
     missing = set(wanted)
-    is_csv = kind_of(path)[0] in (".csv", ".tsv")  # there a text that looks like a formula has a ' before it
+    is_csv = kind_of(path)[0] in (".csv", ".tsv")  # what looks like a formula has a ' before it there
     row = -1
     try:
         for record in read_records(path):

@@ -41,6 +41,7 @@ from common.run_dir import (
 )
 from common.runner.follow import MetricsTail, Tail
 from common.runner.keeper import STOP
+from common.runner.ray_folder import ray_folder
 from common.runner.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,7 @@ class Attempt:
         self.forked = self.resume_from is not None and not (self.run_dir / RUN_FILE).is_file()
         self.number = len(metrics_files(self.run_dir)) + 1 + self.forked  # the first is what the other run has measured
         self.metrics = metrics_path(self.run_dir, self.number)
-        self.environment = {**environment, **self._trainer_environment()}
+        self.environment = {**environment, **self._trainer_environment(), "RAY_TMPDIR": ray_folder(environment)}
         self.stop_signal: int | None = None
 
     def _trainer_environment(self) -> dict[str, str]:
@@ -133,8 +134,7 @@ class Attempt:
         run_data.place(self.run_dir, self.environment)
         if self.resume_from:
             self._take_up(checkpoint_at(self.resume_from))
-        write_atomically(self.run_dir / "command.sh", self.script())
-        (self.run_dir / "command.sh").chmod(0o755)
+        write_atomically(self.run_dir / "command.sh", self.script(), executable=True)
         with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
             log.write(f"# attempt {self.number}, {now()}: {shlex.join(self.command)}\n")
         # The file of this attempt must be there even when it fails early: the next attempt counts the files.

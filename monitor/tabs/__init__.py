@@ -13,6 +13,7 @@ from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.words import Words
 
+MAX_PANELS = 60  # charts of a tab, and of a picture
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 # How every handler runs: at once, without Gradio's queue, its spinner and a place in its list of interfaces.
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from common.metric_names import BY_NAME
 from monitor.checkpoints import Saved, saved_in
 from monitor.columns import Columns
+from monitor.plain import plain
 from monitor.tables import moment, note, number, table
 from monitor.tabs import Page, Tab, copyable
 from monitor.words import Words
@@ -48,9 +49,10 @@ def _table(saved: list[Saved], columns: Columns, w: Words) -> str:
 def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
     path = one.path.relative_to(ROOT) if one.path.is_relative_to(ROOT) else one.path
     step = w("exported_model") if one.step is None else str(one.step)
-    command = f"./test.sh --model_path {shlex.quote(str(path))}"
+    command = f"./test.sh --model_path {shlex.quote(plain(str(path)))}"
     if one.problems:
-        state = f'<span class="state failed" title="{escape("; ".join(one.problems))}">{escape(w("not_whole"))}</span>'
+        why = escape(plain("; ".join(one.problems)))
+        state = f'<span class="state failed" title="{why}">{escape(w("not_whole"))}</span>'
     else:
         label = w("resumes_here") if one.latest else w("whole")
         state = f'<span class="state running_well">{escape(label)}</span>'
@@ -60,7 +62,7 @@ def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
         _size(one.size),
         moment(one.written),
         state,
-        _copy(str(one.path), w("copy_path")) + _copy(command, w("copy")) + f"<code>{escape(command)}</code>",
+        _copy(plain(str(one.path)), w("copy_path")) + _copy(command, w("copy")) + f"<code>{escape(command)}</code>",
     ]
 
 

@@ -12,7 +12,7 @@ from monitor.columns import Columns
 from monitor.compare import config_of, differences, knobs_of, reached
 from monitor.figures import PALETTE, Look, compare_panel
 from monitor.tables import facts, note, number, table
-from monitor.tabs import QUIET, Page, Tab, charts, view
+from monitor.tabs import MAX_PANELS, QUIET, Page, Tab, charts, view
 
 MAX_COMPARED = len(PALETTE)
 DEFAULT = (
@@ -52,7 +52,7 @@ def build(page: Page) -> Tab:
         if not runs:
             return "", [], note(w("choose_runs")), "", gr.skip(), gr.skip()
         look = Look(smoothing, axis == "time", False, False, *step_range(steps))
-        drawn = [compare_panel(runs, name, look, w) for name in (names or _shown(runs))]
+        drawn = [compare_panel(runs, name, look, w) for name in (names or _shown(runs))[:MAX_PANELS]]
         key = "/".join(f"{run}:{len(columns.names())}" for run, columns in runs.items())
         choices = gr.skip() if key == known else gr.Dropdown(_choices(runs, page))
         shown = [one for one in drawn if one]

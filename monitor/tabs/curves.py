@@ -12,10 +12,9 @@ from monitor.columns import Columns
 from monitor.figures import Look, metric_panel
 from monitor.metrics_collector import RunMetrics
 from monitor.tables import facts, note, problem, state_pill
-from monitor.tabs import QUIET, Page, Tab, charts, view
+from monitor.tabs import MAX_PANELS, QUIET, Page, Tab, charts, view
 from monitor.words import Words
 
-MAX_PANELS = 60
 FIRST_WAIT = 2.0  # seconds that opening a long run may take before it is shown as far as it is read
 
 
@@ -68,7 +67,7 @@ def _status(page: Page, run: str, metrics: RunMetrics, chosen: list[str], look: 
         progress = metrics.progress()
         return head + note(w("loading", int(100 * progress)) if progress < 1 else w("no_metrics"))
     total = f"/{row.total}" if row and row.total else ""
-    query = urlencode([("run", run), *(("metric", name) for name in chosen), ("language", w.language)])
+    query = urlencode([("run", run), *(("metric", name) for name in chosen[:MAX_PANELS]), ("language", w.language)])
     parts = [state_pill(row, w)] if row else []
     parts += [w("curves_status", f"<b>{columns.last_step}{total}</b>", len(columns.names()))]
     parts += [f'<a href="../csv?{escape(query)}" download>{w("download_csv")}</a>']

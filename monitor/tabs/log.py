@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from monitor.log_tail import WARNING, errors, is_error, search, tail
+from monitor.plain import plain
 from monitor.tables import note, problem
 from monitor.tabs import QUIET, Page, Tab, tailing, view
 from monitor.words import Words
@@ -31,7 +32,7 @@ def build(page: Page) -> Tab:
                 return _found(path, text.strip(), w)
             return _errors(path, page.monitor.row(run).state in ("failed", "died"), w), _lines(tail(path))
         except OSError as error:
-            return problem(f"{path.name}: {error.strerror}"), ""
+            return problem(plain(f"{path.name}: {error.strerror}")), ""
 
     inputs, outputs = [page.run, text], [head, lines]
     text.input(fill, inputs, outputs, **QUIET, trigger_mode="always_last")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from monitor.plain import plain
 from monitor.tables import RUN_COLUMNS, filter_rows, note, problem, runs_table, sort_rows
 from monitor.tabs import QUIET, Page, Tab, clickable
 
@@ -45,7 +46,7 @@ def build(page: Page) -> Tab:
 def _table(page: Page, run: str | None, text: str, state: str, order: tuple[str, bool]) -> str:
     w, rows = page.words, list(page.monitor.rows().values())
     wrong = page.monitor.problem
-    head = problem(w(wrong, page.monitor.root)) if wrong else ""
+    head = problem(w(wrong, plain(str(page.monitor.root)))) if wrong else ""
     if not rows:
         return head or note(w("no_runs"))
     shown = sort_rows(filter_rows(rows, text or "", state or ""), *order)

@@ -37,7 +37,7 @@ def build(page: Page) -> Tab:
         steps = steps_of(folder) if folder else []
         if not steps:
             return note(w("no_samples")), "", gr.Dropdown([newest]), ""
-        shown = int(step) if str(step).isdecimal() and int(step) in steps else steps[-1]
+        shown = next((one for one in steps if str(one) == str(step)), steps[-1])
         if picked and step == NEWEST and picked[0] in steps:
             shown = picked[0]  # a sample that is being read stays when a new step comes
         number = picked[1] if picked else None

@@ -1,6 +1,7 @@
 """Checkpoints: merged to the very same logits, torn ones noticed, the newest complete one chosen."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -99,6 +100,21 @@ def test_the_adapter_is_kept_beside_and_gives_the_same_on_the_base(path):
     merge(Checkpoint(path, 7), path.parent / "model", dtype="float32")
     again = PeftModel.from_pretrained(base, path.parent / "model" / "lora_adapter").eval()
     assert torch.allclose(logits(again), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_who_may_read_the_model_is_what_the_umask_says(path, umask):
+    write_checkpoint(with_adapter(small_model()), path, 1, lora_alpha=24)
+    for file in path.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o640)
+    before = os.umask(umask)
+    try:
+        merge(Checkpoint(path, 7), path.parent / "model", dtype="float32", prove=False)
+    finally:
+        os.umask(before)
+    files = [file for file in (path.parent / "model").rglob("*") if file.is_file()]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask}
+    assert {file.suffix for file in files} >= {".safetensors", ".json"}
 
 
 def test_an_adapter_without_alpha_takes_it_from_the_run_or_stops(path):

@@ -8,7 +8,8 @@ import openpyxl
 import pytest
 from openpyxl.utils.escape import unescape
 
-from common.evaluation.cells import LONGEST, cell_text, csv_text, units
+from common.csv_text import csv_text
+from common.evaluation.cells import LONGEST, cell_text, units
 from common.evaluation.engine import Answer
 from common.evaluation.outputs import check_output, write_report
 from common.evaluation.questions import Question
@@ -89,6 +90,7 @@ def test_nothing_in_a_cell_is_a_formula_or_breaks_the_file(tmp_path):
 
 
 ANSWERS = ["-1/2", "=1+1", "'-1/2", "''=x", "'quoted'", "-5", "+7", "@a", "a\nb", ' "x", y ', "\tx", "", "x/2", "'"]
+ANSWERS += ["a;=5+5", "\uff1d1", "| a | b |"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "xlsx"])

@@ -197,8 +197,8 @@ def test_the_password(logs):
     good = {"Authorization": "Basic " + base64.b64encode(b"ann:s3cret:x").decode()}
     for path in paths:
         assert httpx.get(running.url + path).status_code == 401
-        assert httpx.get(running.url + path, auth=("ann", "wrong")).status_code == 401
         assert httpx.get(running.url + path, headers=good, follow_redirects=True).status_code == 200
+    assert httpx.get(f"{running.url}/news?tab=runs", auth=("ann", "wrong")).status_code == 401
     running.server.should_exit = True
 
 
@@ -252,6 +252,7 @@ def test_the_command_that_the_readme_gives(tmp_path):
             str(tmp_path / "not-there-yet"),
         ],
         cwd=ROOT / "monitor",
+        env={**os.environ, "MONITOR_AUTH": "ann:s3cret"},
         stdout=subprocess.PIPE,
         stderr=(tmp_path / "imports").open("w"),
         text=True,
@@ -261,12 +262,15 @@ def test_the_command_that_the_readme_gives(tmp_path):
         end = time.monotonic() + 30
         while time.monotonic() < end:
             try:
-                assert httpx.get(f"http://127.0.0.1:{port}/en/").status_code == 200
+                assert httpx.get(f"http://127.0.0.1:{port}/en/", auth=("ann", "s3cret")).status_code == 200
                 break
             except httpx.ConnectError:
                 time.sleep(0.2)
         else:
             pytest.fail("no answer")
+        sent = [{"X-Forwarded-For": f"10.0.0.{number}"} for number in range(8)]  # who asks is not what he says
+        tried = [httpx.get(f"http://127.0.0.1:{port}/", auth=("ann", "x"), headers=one).status_code for one in sent]
+        assert tried[0] == 401 and tried[-1] == 429
     finally:
         started.terminate()
         started.communicate(timeout=20)

@@ -92,3 +92,18 @@ def test_a_model_is_called_as_a_person_would():
     names = {"/models/Qwen3-4B": "Qwen3-4B", "Qwen/Qwen3-4B": "Qwen3-4B", "outputs/my-run/model": "my-run"}
     assert {path: run_dir.short_model_name(path) for path in names} == names
     assert run_dir.short_model_name(str(DEMO_MODEL_DIR)) == "demo"
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "program"), [(0o077, 0o600, 0o700), (0o022, 0o644, 0o755), (0o002, 0o664, 0o775)]
+)
+def test_files_are_as_open_as_the_umask_says(tmp_path, umask, file, program):
+    before = os.umask(umask)
+    try:
+        run_dir.update_run(tmp_path, state="running")
+        run_dir.write_atomically(tmp_path / "command.sh", "#!/bin/sh\n", executable=True)
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("run.json", "command.sh")]
+    assert modes == [file, program]
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "command.sh"}
