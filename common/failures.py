@@ -47,7 +47,8 @@ _STOPPED = re.compile(r"^KeyboardInterrupt|SignalException|TaskCancelledError|go
 _SYMPTOM = re.compile(
     r"no materializable trajectories|Received an empty list as keys|Engine core initialization failed|CancelledError|"
     r"Event loop is closed|ConnectionResetError|BrokenPipeError|EOFError|ConnectionRefusedError|ConnectionError|"
-    r"DistBackendError|NCCL|TCPStore|Connection closed by peer|device-side assert triggered|DataLoader worker .{0,400} exited"
+    r"DistBackendError|NCCL|TCPStore|Connection closed by peer|device-side assert triggered|"
+    r"DataLoader worker .{0,400} exited"
 )
 
 

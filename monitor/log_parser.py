@@ -76,7 +76,8 @@ _LEADING = re.compile(rb"\s{0,8}(" + _NUMBER + rb")(?=[\s,;\]]|$)", re.IGNORECAS
 _NAME = re.compile(rb"[\w@/.+=-]+")
 _COUNT = rb"\d{1,3}(?:,\d{3}){1,4}(?![\d,])|\d{1,15}"  # 1,000 or 1000
 _HEAD = re.compile(
-    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s{0,8}[:=\[]?\s{0,8}(" + _COUNT + rb")(?:\s{0,8}/\s{0,8}(" + _COUNT + rb"))?\]?",
+    rb"(?<![\w/])(?<![A-Za-z] )(step|epoch)\s{0,8}[:=\[]?\s{0,8}"
+    rb"(" + _COUNT + rb")(?:\s{0,8}/\s{0,8}(" + _COUNT + rb"))?\]?",
     re.IGNORECASE,
 )
 _WORDS = rb"(?<![A-Za-z_/@])[A-Za-z_][\w/@.%+-]{0,199}(?: [A-Za-z_][\w/@.-]{0,64})?"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from common.evaluation.backends import Backend
 from common.evaluation.engine import Answer, Ask, Deliver, Meter
@@ -38,8 +40,13 @@ class ServerEngine:
             raise EvaluationError(f"--server {backend.server}: must begin with http:// or https://")
         url = url if url.endswith("/v1") else url + "/v1"
         key = os.environ.get("OPENAI_API_KEY", "none")
+        _say_where_the_key_goes(url, key)
         self.loop = asyncio.new_event_loop()
-        self.client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT_S)
+        # A redirect would carry the prompts to a machine that nobody named.
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False)
+        self.client = openai.AsyncOpenAI(
+            base_url=url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT_S, http_client=http
+        )
         self.model = backend.server_model
         self.version = self.model = self._model(url)
         self.failed_in_a_row = 0
@@ -150,3 +157,13 @@ class ServerEngine:
         """Close its connections."""
         self.loop.run_until_complete(self.client.close())
         self.loop.close()
+
+
+def _say_where_the_key_goes(url: str, key: str) -> None:
+    """The key of one service is easily sent to another, and over http:// everybody on the way reads it."""
+    if key == "none":
+        return
+    host = urlsplit(url).hostname or ""
+    print(f"OPENAI_API_KEY is sent to {host}", file=sys.stderr)
+    if url.startswith("http://") and host not in ("localhost", "127.0.0.1", "::1"):
+        print(f"warning: over http:// the key to {host} can be read on the way; use https://", file=sys.stderr)
