@@ -91,7 +91,7 @@ def test_an_answer_that_looks_like_verls_words_is_not_taken_for_them(terminal):
     terminal.log_lines([f"{ray}Total training steps: 4"])
     assert terminal.total_steps == 4
     terminal.log_lines(["(WorkerDict pid=4596) Total steps: 50, num_warmup_steps: 0"])
-    assert terminal.total_steps == 50
+    assert terminal.total_steps == 4  # the first is the trainer's: it says so before the model says anything
 
 
 def test_control_characters_of_a_log_do_not_reach_the_terminal():
