@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from common.demo_model import DEMO_MODEL_DIR
+from common.files import write_atomically
 
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
@@ -32,29 +32,6 @@ def short_model_name(path: str) -> str:
     if folder == DEMO_MODEL_DIR:
         return "demo"
     return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
-
-
-def write_atomically(path: Path, text: str, executable: bool = False) -> None:
-    """Write a text file beside and rename it, so that a reader sees the old or the new one, never half.
-
-    Who may read it is what the umask says, as for any file of the user.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o777 if executable else 0o666)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def open_as_umask(folder: Path, pattern: str, like: str) -> None:
-    """Give files the mode of another of their folder that was made by the umask; safetensors makes its files 0600."""
-    mode = (folder / like).stat().st_mode & 0o777
-    for path in folder.glob(pattern):
-        path.chmod(mode)
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.checkpoints.layout import checkpoint_at
 from common.checkpoints.merge import SOURCE_FILE, auto_class, full_state, replace_folder, save_model
-from common.run_dir import write_atomically
+from common.files import write_atomically
 
 if TYPE_CHECKING:
     import torch

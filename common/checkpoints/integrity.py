@@ -28,7 +28,7 @@ def mark_complete(folder: Path, **facts: Any) -> None:
         folder: A ``global_step_N`` folder.
         facts: What else is worth knowing later, e.g. ``attempt=2``.
     """
-    from common.run_dir import write_atomically
+    from common.files import write_atomically
 
     files = {
         str(file.relative_to(folder)): file.stat().st_size

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.run_dir import open_as_umask, read_run
+from common.files import open_as_umask
+from common.run_dir import read_run
 
 if TYPE_CHECKING:
     import torch

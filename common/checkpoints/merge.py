@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
-from common.run_dir import open_as_umask, read_run, write_atomically
+from common.files import open_as_umask, write_atomically
+from common.run_dir import read_run
 
 if TYPE_CHECKING:
     import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -45,16 +46,15 @@ def excel_rows(path: Path, packed: bool, header: bool, sheet: str | int | None, 
         chosen = _sheet(path, book, sheet)
         if sheet is None:
             _name_others(path, book, chosen, header, say)
-        has_formulas, merged = _marks(path, chosen)
+        try:
+            has_formulas, merged = _marks(path, chosen)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DataError(f"{path}: sheet {chosen.title}: is damaged ({error}); {SAVE_AGAIN}") from error
         rows = _values(chosen)
         if has_formulas:
             formulas = _open(path, data_only=False)
             rows = _without_result(chosen, formulas[chosen.title])
         yield from _Table(path, header, merged, say).records(_bounded(path, chosen, rows))
-    except DataError:
-        raise
-    except Exception as error:  # as in _open: of the XML, the zip, numbers and dates in cells
-        raise DataError(f"{path}: damaged within ({type(error).__name__}: {error}); save it again in Excel") from error
     finally:
         book.close()
         if formulas:

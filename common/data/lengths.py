@@ -56,8 +56,8 @@ def load_tokenizer(model: str) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from common.data.template_trial import FIX, DangerousTemplate, check_template
     from common.demo_model import DEMO_MODEL_DIR
-    from common.preflight.template_trial import FIX, DangerousTemplate, check_template
 
     path = str(DEMO_MODEL_DIR) if model == "demo" else str(Path(model).expanduser())
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.demo_model import DEMO_MODEL_DIR
-from common.run_dir import open_as_umask
+from common.files import open_as_umask
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from common.evaluation.engine import Answer, Ask, Engine
 from common.evaluation.model_path import OUTPUTS, ModelSource, find_model
 from common.evaluation.run_model import Candidate, get_ready
 from common.evaluation.settings import EvaluationError, Settings
-from common.run_dir import write_atomically
+from common.files import write_atomically
 
 HELP = """/system TEXT      set the system prompt (alone: show it; /system - removes it)
 /reset            forget the conversation

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from common.data.conversation import Renderer
+from common.data.template_environment import environment
+from common.data.template_trial import check_template
 from common.data.turns import RenderError
 from common.preflight.model import ModelInfo
-from common.preflight.template_trial import check_template
 
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
-class Generation(Extension):
-    """``{% generation %}`` of transformers' templates, which only marks what lies in it."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """What stands between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class FolderTokenizer:
@@ -58,15 +44,6 @@ class FolderTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
         return [len(one.ids) for one in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-
-
-def environment() -> ImmutableSandboxedEnvironment:
-    """Where templates are compiled, with what transformers 5.9 gives them."""
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    made.filters["tojson"] = _tojson
-    made.globals["raise_exception"] = _raise_template_error
-    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return made
 
 
 def renderer_of(model: ModelInfo, tokenizer: FolderTokenizer, thinking: bool | None = None) -> Renderer:
@@ -105,14 +82,6 @@ def token_lengths(
     tokenizer = FolderTokenizer(Path(model.path))
     renderer = renderer_of(model, tokenizer)
     return tokenizer.count([renderer.text(messages, tools, answer_next) for messages, tools in conversations])
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _raise_template_error(message: str) -> None:
-    raise TemplateError(message)
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:

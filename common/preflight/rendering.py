@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.data import template_trial
 from common.data.conversation import SIDES, Rendered, Renderer, as_messages, pair_tokens, thinking_of
+from common.data.template_trial import DangerousTemplate
 from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError, has_thought
-from common.preflight import data, template_trial
+from common.preflight import data
 from common.preflight.chat_template import FolderTokenizer, renderer_of
 from common.preflight.findings import Problem
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.model import ModelInfo
-from common.preflight.template_trial import DangerousTemplate
 
 LOOKED_AT = 300  # rows of a file whose turns are looked for one by one, and the first of each further kind
 FIX = {

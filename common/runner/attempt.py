@@ -25,6 +25,7 @@ from common import run_data
 from common.checkpoints.integrity import read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
+from common.files import write_atomically
 from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
@@ -37,7 +38,6 @@ from common.run_dir import (
     read_run,
     short_model_name,
     update_run,
-    write_atomically,
 )
 from common.runner.follow import MetricsTail, Tail
 from common.runner.keeper import STOP

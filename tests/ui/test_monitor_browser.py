@@ -70,13 +70,6 @@ def logs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(logs):
-    server = Server(build_app(logs))
-    yield server.url
-    server.server.should_exit = True
-
-
-@pytest.fixture(scope="module")
 def looked_at(url):
     """Address and run of which every tab is opened."""
     if "RUN_DIR" not in os.environ:

@@ -19,10 +19,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from monitor.server import build_app
 from tests.ui.test_monitor_browser import open_tab
 from tests.unit.test_monitor_data import dump, row
-from tests.unit.test_monitor_page import TABS, Server
+from tests.unit.test_monitor_page import TABS
 from tests.unit.test_monitor_runs import make_run, step
 
 pytestmark = pytest.mark.ui
@@ -95,13 +94,6 @@ def logs(tmp_path_factory):
     (deep / ".hydra").mkdir()
     (deep / ".hydra" / "config.yaml").write_text("a: " + "[" * 200_000 + "]" * 200_000)
     return root
-
-
-@pytest.fixture(scope="module")
-def url(logs):
-    server = Server(build_app(logs))
-    yield server.url
-    server.server.should_exit = True
 
 
 @pytest.fixture(scope="module")

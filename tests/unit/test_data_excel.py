@@ -200,7 +200,7 @@ def test_a_wrong_size_in_the_file_loses_nothing(sheets):
 def test_a_sheet_that_is_damaged_within_is_named(sheets, pattern, by):
     path = sheets(a=[HEAD, [1, 2]])
     edit(path, pattern, by)
-    with pytest.raises(DataError, match="damaged within .*; save it again in Excel"):
+    with pytest.raises(DataError, match=r"sheet a: cannot be read behind row \d .*; open the file in Excel"):
         read(path)
 
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from common.data import template_trial
 from common.data.files import DataError
 from common.data.readers import read_records
-from common.preflight import template_trial
-from common.preflight.template_trial import DangerousTemplate, check_template
+from common.data.template_trial import DangerousTemplate, check_template
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """

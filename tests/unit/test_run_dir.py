@@ -8,6 +8,7 @@ import pytest
 
 from common import run_dir
 from common.demo_model import DEMO_MODEL_DIR
+from common.files import write_atomically
 
 
 def record(step, **data):
@@ -101,7 +102,7 @@ def test_files_are_as_open_as_the_umask_says(tmp_path, umask, file, program):
     before = os.umask(umask)
     try:
         run_dir.update_run(tmp_path, state="running")
-        run_dir.write_atomically(tmp_path / "command.sh", "#!/bin/sh\n", executable=True)
+        write_atomically(tmp_path / "command.sh", "#!/bin/sh\n", executable=True)
     finally:
         os.umask(before)
     modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("run.json", "command.sh")]

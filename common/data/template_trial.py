@@ -36,7 +36,7 @@ def check_template(source: str, **tokens: str) -> None:
 
 @cache
 def _problem(source: str, tokens: tuple[tuple[str, str], ...]) -> str:
-    worker = Worker("common.preflight.template_child")
+    worker = Worker("common.data.template_child")
     try:
         return worker.ask((source, dict(tokens)), LIMIT_S)
     except TimeoutError:

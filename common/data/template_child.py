@@ -1,4 +1,4 @@
-"""The process that tries a chat template for ``common.preflight.template_trial``."""
+"""The process that tries a chat template for ``common.data.template_trial``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jinja2 import TemplateError
 
-from common.preflight.chat_template import environment
+from common.data.template_environment import environment
 from common.rewards.worker import address_space, serve
 
 ROOM = 256 * 2**20  # bytes of address space, beside what the imports take
