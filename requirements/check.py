@@ -2,13 +2,16 @@
 
     python requirements/check.py table requirements/cpu.txt   # fails when a package is missing or has another version
     python requirements/check.py imports                      # fails when a package does not import
+    python requirements/check.py build                        # "CPU build" or "CUDA 13.0", of the torch that is there
     python requirements/check.py record .venv/packages.txt    # writes what is installed as a list for the table
-    python requirements/check.py answers https://...          # fails when that package index does not answer
+    python requirements/check.py locked requirements/cpu.txt  # fails when the locks have another version than the list
+    TORCH_INDEX=https://... python requirements/check.py answers  # fails when that package index does not answer
 
 Only the standard library is imported at the top, because the environment may be empty.
 """
 
 import argparse
+import base64
 import importlib
 import os
 import re
@@ -20,10 +23,12 @@ import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 SHOWN = ("torch", "verl", "ray", "transformers", "vllm", "sglang")
 NO_FLASH_ATTN = "optional; without it the scripts use sdpa_varlen, torch's own copy of its kernel"
-PIN = re.compile(r'([\w.-]+)(?:\[\w+\])?==([^\s+;#]+)(?:; python_version (<|>=) "3\.(\d+)")?')
+PIN = re.compile(r"([\w.-]+)(?:\[\w+\])?==([^\s+;#]+)")
+LIMIT = re.compile(r'python_version (<|>=) "3\.(\d+)"')
 # What the scripts, the monitor and the evaluation load. Their bytecode is made here, so the first run does not wait.
 IMPORTS = (
     "torch transformers ray verl verl.trainer.main_ppo verl.trainer.sft_trainer transfer_queue tensordict peft "
@@ -44,9 +49,35 @@ def pins(path: Path) -> Iterator[tuple[str, str]]:
         if line.startswith("-r "):
             yield from pins(path.parent / line.split()[1])
         elif match := PIN.match(line):
-            name, version, operator, minor = match.groups()
-            if operator is None or (sys.version_info.minor < int(minor)) == (operator == "<"):
-                yield name, version
+            limits = LIMIT.findall(line.partition("#")[0])
+            if all((sys.version_info.minor < int(minor)) == (operator == "<") for operator, minor in limits):
+                yield match[1], match[2]
+
+
+def normal(name: str) -> str:
+    """A package name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def locked(lists: list[Path]) -> int:
+    """Print what the lists pin and the locks next to them do not have, or have in another version.
+
+    Args:
+        lists: Requirement files, each in the folder of the locks.
+
+    Returns:
+        The number of such packages.
+    """
+    wrong = 0
+    for path in lists:
+        stack = {"lock.txt", f"lock-{path.name}"}
+        locks = {normal(name): pin for lock in stack for name, pin in pins(path.parent / lock)}
+        for name, version in pins(path):
+            has = locks.get(normal(name), "nothing")
+            if has != version:
+                print(f"{path} pins {name}=={version}, {path.parent}/lock*.txt has {has}", file=sys.stderr)
+                wrong += 1
+    return wrong
 
 
 def found_version(name: str) -> str:
@@ -119,12 +150,19 @@ def machine(disk_gb: int) -> None:
 
 
 def answers(index: str) -> bool:
-    """Say whether a package index offers torch within 3 s; a slow name server counts as no."""
+    """Say whether a package index offers torch within 3 s; a slow name server counts as no.
+
+    Args:
+        index: URL, perhaps with ``user:password@``, which urllib does not take from a URL.
+    """
     timer = threading.Timer(3, os._exit, [1])
     timer.daemon = True
     timer.start()
+    login, _, host = urlsplit(index).netloc.rpartition("@")
+    url = urlsplit(index)._replace(netloc=host).geturl().rstrip("/") + "/torch/"
+    headers = {"Authorization": "Basic " + base64.b64encode(unquote(login).encode()).decode()} if login else {}
     try:
-        urllib.request.urlopen(index.rstrip("/") + "/torch/", timeout=3)
+        urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=3)
     except (OSError, ValueError):
         return False
     return True
@@ -160,13 +198,18 @@ def imports(gpu_expected: bool) -> int:
 def main() -> int:
     """Parse the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("table", "imports", "record", "answers"))
-    parser.add_argument("values", nargs="*", help="table: requirement files; record: a file; answers: a package index")
+    parser.add_argument("what", choices=("table", "locked", "build", "imports", "record", "answers"))
+    parser.add_argument("values", nargs="*", help="table, locked: requirement files; record: a file")
     parser.add_argument("--machine", type=int, metavar="GB", help="table: also login, memory, disk (GB wanted)")
     parser.add_argument("--gpu", action="store_true", help="imports: fail when torch finds no GPU")
     arguments = parser.parse_args()
     if arguments.what == "answers":
-        return int(not answers(arguments.values[0]))
+        return int(not answers(os.environ["TORCH_INDEX"]))  # not an argument: a password in it would show in ps
+    if arguments.what == "build":
+        print(torch_build())
+        return 0
+    if arguments.what == "locked":
+        return int(locked([Path(value) for value in arguments.values]) > 0)
     if arguments.what == "imports":
         return imports(arguments.gpu)
     if arguments.what == "record":

@@ -1,31 +1,50 @@
-"""Pin again what the hand-written requirement files bring with them.
+"""Pin again, with hashes, all that the hand-written requirement files bring with them.
 
 Run it after moving a version in requirements.txt or in this folder:
 
     pip install uv && .venv/bin/python requirements/lock.py
 
-It writes constraints.txt, constraints-vllm.txt and lock-sglang.txt. Only metadata is downloaded; about 2 minutes.
+It writes the lock files of LOCKS. Only metadata is downloaded; about 2 minutes. The hashes are those of PyPI's files, for
+every platform, so any mirror of PyPI works. The CPU builds of torch are files of PyTorch's own index: their hashes are
+in torch-cpu.sha256, which is read from that index when torch's version has moved.
 """
 
 import re
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).resolve().parent
 PYTHONS = ("3.10", "3.11", "3.12")
-HAND_WRITTEN = ("../requirements.txt", "cpu.txt", "vllm.txt", "sglang.txt", "dev.txt")
+HAND_WRITTEN = ("../requirements.txt", "build.txt", "cpu.txt", "vllm.txt", "sglang.txt", "dev.txt")
+LOCKS = {
+    "lock.txt": "What every stack has: requirements.txt and what it brings with it, but for torch.",
+    "lock-build.txt": "build.txt: installed first.",
+    "lock-cpu.txt": "torch of the CPU stack: the files of PyPI and the CPU builds of PyTorch's own index.",
+    "lock-cpu-cuda.txt": "What that torch needs when it came from PyPI and is a CUDA build.",
+    "lock-vllm.txt": "What vllm.txt brings with it beside lock.txt.",
+    "lock-sglang.txt": "What sglang.txt brings with it beside lock.txt.",
+    "lock-dev.txt": "What dev.txt brings with it beside lock.txt.",
+    "lock-modelscope.txt": "ModelScope's client, for those who add it.",
+}
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
+TORCH_CPU_FILE = re.compile(r"\b(torch-[\d.]+(?:%2B|\+)cpu-cp3(?:10|11|12)-[\w.-]*linux[\w.]*\.whl)#sha256=(\w{64})")
 # Each torch pins its own CUDA libraries, so they have no place in what the stacks share.
 TORCH_AND_CUDA = re.compile(r"torch(vision|audio|codec)?$|triton$|cuda-|nvidia-(?!ml-py$)")
 UV_SETTINGS = """[tool.uv]
-environments = ["python_version < '3.13' and platform_machine == 'x86_64' and sys_platform == 'linux'"]
+environments = [
+  "python_version < '3.13' and implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'",
+]
 [tool.uv.pip]
 universal = true
 python-version = "3.10"
+generate-hashes = true
 annotation-style = "line"
 no-header = true
 """
@@ -33,7 +52,16 @@ no-header = true
 SGLANG_OVERRIDES = "transformers==5.9.0\nflash-attn-4 ; python_version < '3'\n"
 HEADER = '# {}\n# Made by requirements/lock.py, do not edit. "via" names what needs the package.\n'
 
-Lock = dict[str, list[str]]  # package name -> its lines
+
+class Pin(NamedTuple):
+    """One version of one package."""
+
+    version: str  # ==1.2
+    hashes: tuple[str, ...]  # sha256:... of every file of that version
+    reason: str  # via ...
+
+
+Lock = dict[str, dict[str, Pin]]  # package -> Python -> pin
 
 
 def resolve(work: Path, *arguments: str) -> Lock:
@@ -42,84 +70,132 @@ def resolve(work: Path, *arguments: str) -> Lock:
     Args:
         work: Folder of the input files.
         arguments: File names and options for `uv pip compile`.
-
-    Returns:
-        The lines of a requirement file by package; several per package only where Python versions differ.
     """
     command = ["uv", "--quiet", "pip", "compile", *arguments]
     done = subprocess.run(command, cwd=work, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"lock.py: `{' '.join(command)}` failed, see above")
-    versions: dict[str, dict[str, str]] = {}  # package -> Python -> version
-    reasons: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        text, _, reason = line.partition("#")
-        requirement = Requirement(text)
-        name = canonicalize_name(requirement.name)
-        needed_by = [who for who in reason.strip().removeprefix("via ").split(", ") if not who.startswith("-c ")]
-        reasons[name] = "via " + ", ".join(needed_by)
+    return read_pins(done.stdout)
+
+
+def read_pins(text: str) -> Lock:
+    """Read what uv wrote: a requirement, its hashes and its reason, each on lines of their own."""
+    lock: Lock = {}
+    for block in re.split(r"\n(?=\w)", text.strip()):
+        requirement = Requirement(block.splitlines()[0].rstrip(" \\"))
+        needed_by = re.search(r"# via (.*)", block)[1].split(", ")
+        reason = "via " + ", ".join(who for who in needed_by if not who.startswith("-c "))
+        pin = Pin(str(requirement.specifier), tuple(re.findall(r"--hash=(\S+)", block)), reason)
         for python in PYTHONS:
             environment = {"python_version": python, "python_full_version": python + ".9"}
             if requirement.marker is None or requirement.marker.evaluate(environment):
-                versions.setdefault(name, {})[python] = str(requirement.specifier)
-    return {name: format_lines(name, versions[name], reasons[name]) for name in sorted(versions)}
+                lock.setdefault(canonicalize_name(requirement.name), {})[python] = pin
+    return dict(sorted(lock.items()))
 
 
-def format_lines(name: str, by_python: dict[str, str], reason: str) -> list[str]:
-    """Write one line per version, with a marker where not every Python takes the same one."""
-    lines = []
-    for version in dict.fromkeys(by_python.values()):
-        pythons = [p for p in PYTHONS if by_python.get(p) == version]
+def format_pins(name: str, by_python: dict[str, Pin]) -> str:
+    """Write a package: one requirement per version, with a marker where not every Python takes the same one."""
+    text = ""
+    for pin in dict.fromkeys(by_python.values()):
+        pythons = [python for python in PYTHONS if by_python.get(python) == pin]
         limits = []
         if pythons[0] != PYTHONS[0]:
             limits.append(f'python_version >= "{pythons[0]}"')
         if pythons[-1] != PYTHONS[-1]:
             limits.append(f'python_version < "{PYTHONS[PYTHONS.index(pythons[-1]) + 1]}"')
         marker = f"; {' and '.join(limits)}" if limits else ""
-        lines.append(f"{name}{version}{marker}  # {reason}")
-    return lines
+        hashes = "".join(f" \\\n    --hash={value}" for value in pin.hashes)
+        text += f"# {pin.reason}\n{name}{pin.version}{marker}{hashes}\n"
+    return text
 
 
-def brought_in(lock: Lock) -> Lock:
-    """Leave out what a hand-written file pins, so that each version stands in one place."""
-    return {name: lines for name, lines in lock.items() if not re.search(r"-r [\w.]+txt", lines[0])}
+def without(lock: Lock, base: Lock) -> Lock:
+    """Leave out what another lock pins for the same Python, so that each version stands in one place."""
+    rest: Lock = {}
+    for name, by_python in lock.items():
+        for python, pin in by_python.items():
+            other = base.get(name, {}).get(python)
+            if other is None:
+                rest.setdefault(name, {})[python] = pin
+            elif other.version != pin.version:
+                sys.exit(f"lock.py: {name} is {other.version} in one list and {pin.version} in another; pin it by hand")
+    return rest
 
 
-def write(path: Path, title: str, lock: Lock) -> None:
-    """Write a lock under its header."""
-    path.write_text(HEADER.format(title) + "".join(f"{line}\n" for lines in lock.values() for line in lines))
+def named(lock: Lock, torch_and_cuda: bool) -> Lock:
+    """The part of a lock that is torch and its CUDA libraries, or the part that is not."""
+    return {name: pins for name, pins in lock.items() if bool(TORCH_AND_CUDA.match(name)) == torch_and_cuda}
+
+
+def constrain(path: Path, *locks: Lock) -> None:
+    """Write versions without hashes, as a constraint for the next resolution."""
+    lines = {}
+    for lock in locks:
+        for name, by_python in lock.items():
+            lines[name] = "".join(f'{name}{pin.version}; python_version == "{py}"\n' for py, pin in by_python.items())
+    path.write_text("".join(lines.values()))
+
+
+def torch_cpu_hashes(version: str) -> tuple[str, ...]:
+    """Hashes of torch's CPU builds, from torch-cpu.sha256 or, for a version that is not in it, from PyTorch's index.
+
+    Args:
+        version: As ``==2.13.0``.
+    """
+    path, start = HERE / "torch-cpu.sha256", f"torch-{version.removeprefix('==')}+cpu-"
+    if start not in path.read_text():
+        try:
+            page = urllib.request.urlopen(TORCH_CPU_INDEX, timeout=30).read().decode()
+        except OSError as error:
+            sys.exit(f"lock.py: {path.name} has no torch{version}, and {TORCH_CPU_INDEX} does not answer: {error}")
+        files = {name.replace("%2B", "+"): value for name, value in TORCH_CPU_FILE.findall(page)}
+        wanted = {name: value for name, value in sorted(files.items()) if name.startswith(start)}
+        if not wanted:
+            sys.exit(f"lock.py: {TORCH_CPU_INDEX} has no CPU build of torch{version}; pin another one in cpu.txt")
+        path.write_text("".join(f"{value}  {name}\n" for name, value in wanted.items()))
+    return tuple("sha256:" + line.split()[0] for line in path.read_text().splitlines())
+
+
+def prepare(work: Path) -> None:
+    """Write the input files of the resolutions, without the lines that include others."""
+    for name in HAND_WRITTEN:
+        lines = (HERE / name).read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(("-c ", "-r "))]
+        (work / Path(name).name).write_text("\n".join(kept) + "\n")
+    (work / "pyproject.toml").write_text(UV_SETTINGS)
+    (work / "overrides.txt").write_text(SGLANG_OVERRIDES)
+    (work / "verl-vllm").write_text("verl[vllm]==0.9.1\n")
+    (work / "verl-sglang").write_text("verl[sglang]==0.9.1\n")
+    (work / "modelscope").write_text("modelscope\n")
 
 
 def main() -> None:
-    """Resolve the three stacks and write what they bring with them."""
+    """Resolve all stacks and write their locks."""
+    locks: dict[str, Lock] = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        for name in HAND_WRITTEN:
-            lines = (HERE / name).read_text().splitlines()
-            kept = [line for line in lines if not line.startswith(("-c ", "-r "))]
-            (work / Path(name).name).write_text("\n".join(kept) + "\n")
-        (work / "pyproject.toml").write_text(UV_SETTINGS)
-        (work / "overrides.txt").write_text(SGLANG_OVERRIDES)
-        (work / "verl-vllm").write_text("verl[vllm]==0.9.1\n")
-        (work / "verl-sglang").write_text("verl[sglang]==0.9.1\n")
-        (work / "optional").write_text("modelscope\n")  # not installed, pinned for those who add it
-
+        prepare(work)
         # vLLM is the strictest, so its versions are the ones that all stacks share.
-        vllm = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "dev.txt", "optional")
-        write(work / "shared", "", {k: v for k, v in vllm.items() if not TORCH_AND_CUDA.match(k)})
-        cpu = resolve(work, "requirements.txt", "cpu.txt", "dev.txt", "optional", "-c", "shared")
-        cpu = {k: v for k, v in cpu.items() if not TORCH_AND_CUDA.match(k)}
-        write(work / "constraints", "", cpu)
-        sglang = resolve(
-            work, "verl-sglang", "requirements.txt", "sglang.txt", "-c", "constraints", "--overrides", "overrides.txt"
-        )
-
-    title = "Versions of what requirements.txt and requirements/dev.txt bring with them."
-    write(HERE / "constraints.txt", title, brought_in(cpu))
-    rest = {name: lines for name, lines in brought_in(vllm).items() if name not in cpu}
-    write(HERE / "constraints-vllm.txt", "Versions of what vLLM brings with it, beside constraints.txt.", rest)
-    title = "All that requirements/sglang.txt brings with it; complete, because pip gets --no-deps."
-    write(HERE / "lock-sglang.txt", title, brought_in(sglang))
+        everything = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "dev.txt", "build.txt", "modelscope")
+        constrain(work / "all", everything)
+        constrain(work / "shared", named(everything, False))
+        cpu = resolve(work, "requirements.txt", "cpu.txt", "-c", "shared")
+        base = locks["lock.txt"] = named(cpu, False)
+        torch = cpu["torch"]["3.11"]  # the same for every Python, as cpu.txt pins it
+        torch = torch._replace(hashes=torch.hashes + torch_cpu_hashes(torch.version))
+        locks["lock-cpu.txt"] = {"torch": dict.fromkeys(PYTHONS, torch)}
+        locks["lock-cpu-cuda.txt"] = without(named(cpu, True), locks["lock-cpu.txt"])
+        locks["lock-build.txt"] = resolve(work, "build.txt", "-c", "shared")
+        dev = resolve(work, "dev.txt", "-c", "shared")
+        modelscope = resolve(work, "modelscope", "-c", "shared")
+        constrain(work / "tested", base, dev, modelscope)
+        vllm = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "-c", "all")
+        given = ("verl-sglang", "requirements.txt", "sglang.txt", "-c", "tested", "--overrides", "overrides.txt")
+        stacks = {"dev": dev, "modelscope": modelscope, "vllm": vllm, "sglang": resolve(work, *given)}
+        locks |= {f"lock-{name}.txt": without(lock, base) for name, lock in stacks.items()}
+    for name, title in LOCKS.items():
+        text = "".join(format_pins(package, pins) for package, pins in locks[name].items())
+        (HERE / name).write_text(HEADER.format(title) + text)
 
 
 if __name__ == "__main__":

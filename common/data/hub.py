@@ -101,7 +101,7 @@ def _modelscope(name: str, kind: str, revision: str | None, target: Path | None,
         from modelscope import dataset_snapshot_download, snapshot_download
     except ImportError as error:
         raise DataError(
-            "--hub modelscope: the package is not installed; pip install modelscope -c requirements/constraints.txt"
+            "--hub modelscope: the package is not installed; pip install --no-deps -r requirements/lock-modelscope.txt"
         ) from error
     fetch = dataset_snapshot_download if kind == "dataset" else snapshot_download
     return Path(fetch(name, revision=revision, local_dir=str(target) if target else None, **patterns))
