@@ -4,9 +4,9 @@ Run it after moving a version in requirements.txt or in this folder:
 
     pip install uv && .venv/bin/python requirements/lock.py
 
-It writes the lock files of LOCKS. Only metadata is downloaded; about 2 minutes. The hashes are those of PyPI's files, for
-every platform, so any mirror of PyPI works. The CPU builds of torch are files of PyTorch's own index: their hashes are
-in torch-cpu.sha256, which is read from that index when torch's version has moved.
+It writes the lock files of LOCKS. Only metadata is downloaded; about 2 minutes. The hashes are those of PyPI's files,
+for every platform, so any mirror of PyPI works. The CPU builds of torch are files of PyTorch's own index: their hashes
+are in torch-cpu.sha256, which is read from that index when torch's version has moved.
 """
 
 import re
@@ -37,9 +37,10 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 TORCH_CPU_FILE = re.compile(r"\b(torch-[\d.]+(?:%2B|\+)cpu-cp3(?:10|11|12)-[\w.-]*linux[\w.]*\.whl)#sha256=(\w{64})")
 # Each torch pins its own CUDA libraries, so they have no place in what the stacks share.
 TORCH_AND_CUDA = re.compile(r"torch(vision|audio|codec)?$|triton$|cuda-|nvidia-(?!ml-py$)")
-UV_SETTINGS = """[tool.uv]
+UV_SETTINGS = '''[tool.uv]
 environments = [
-  "python_version < '3.13' and implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'",
+  """python_version < '3.13' and platform_machine == 'x86_64' and sys_platform == 'linux' \\
+  and platform_python_implementation == 'CPython'""",
 ]
 [tool.uv.pip]
 universal = true
@@ -47,7 +48,7 @@ python-version = "3.10"
 generate-hashes = true
 annotation-style = "line"
 no-header = true
-"""
+'''
 # sglang names a transformers that verl refuses, and a flash-attn-4 that collides with flash-attn 2.
 SGLANG_OVERRIDES = "transformers==5.9.0\nflash-attn-4 ; python_version < '3'\n"
 HEADER = '# {}\n# Made by requirements/lock.py, do not edit. "via" names what needs the package.\n'
