@@ -1,11 +1,14 @@
-"""Collect all wheels of a stack for machines without internet, and put them together again there. For setup_env.sh.
+"""Collect all packages of a stack for machines without internet, and put them together again there. For setup_env.sh.
 
-    python requirements/bundle.py make DIR --lists requirements/vllm.txt [--keep torch] [--part-size 60M]
+    python requirements/bundle.py make DIR --stack vllm --lists requirements/vllm.txt --locks requirements/lock*.txt
     python requirements/bundle.py join DIR FOLDER [--keep torch]
 
-A bundle is a folder with ``bundle.json`` (Python version, stack; name, size and SHA-256 of each wheel) and the wheels
-in ``part-01``, ``part-02``, ... With a part size no part is larger, and a wheel that is larger is cut into pieces
+A bundle is a folder with ``bundle.json`` (Python version, stack; name, size and SHA-256 of each file) and the files
+in ``part-01``, ``part-02``, ... With a part size no part is larger, and a file that is larger is cut into pieces
 (``name.whl.001``, ...), so that a bundle can travel by mail, USB stick or an upload form in any order.
+
+The checksums of ``bundle.json`` find what was damaged on the way. Against what was exchanged there are the locks of the
+kit that installs: pip takes only files whose hash is in them.
 
 Only the standard library is imported: the environment may be empty.
 """
@@ -25,10 +28,14 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
+from check import normal, pins
+
 INDEX = "bundle.json"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*")
 BLOCK = 2**22
+HERE = Path(__file__).resolve().parent
+HASHED = ("--require-hashes", "--no-deps", "--no-build-isolation")
 
 
 def main() -> int:
@@ -41,7 +48,7 @@ def main() -> int:
     make.add_argument("--stack", default="")
     make.add_argument("--keep", default="")
     make.add_argument("--part-size", type=part_size, default=0)
-    make.add_argument("--extra-index", default="")
+    make.add_argument("--locks", type=Path, nargs="+", required=True, help="beside those of torch and of pip")
     join = commands.add_parser("join")
     join.add_argument("folder", type=Path)
     join.add_argument("target", type=Path)
@@ -72,11 +79,6 @@ def part_size(text: str) -> int:
     return size
 
 
-def normal(name: str) -> str:
-    """A package name as the index compares it."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
 # ---- Collecting
 
 
@@ -89,17 +91,16 @@ def collect(arguments: argparse.Namespace, keep: set[str]) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         pip = [str(make_pip(work / "pip")), "-m", "pip", "--disable-pip-version-check"]
-        index = ["--extra-index-url", arguments.extra_index] if arguments.extra_index else []
-        packages = resolve(pip, index, arguments.lists, work / "report.json")
-        wanted = needed(packages, keep)
-        wheels = work / "wheels"
-        names = work / "names.txt"
-        names.write_text("".join(f"{name}=={packages[name]['metadata']['version']}\n" for name in sorted(wanted)))
-        print(f"collecting {len(wanted)} packages ...", flush=True)
-        run([*pip, "wheel", "--quiet", "--no-deps", *index, "--wheel-dir", str(wheels), "-r", str(names)])
+        names = collected(pip, arguments, keep, work)
+        files = work / "files"
+        print(f"collecting {len(names)} packages ...", flush=True)
+        for lock, environment in locks_of(arguments, pip, work):
+            some = work / lock.name
+            some.write_text(only(lock.read_text(), names))
+            run([*pip, "download", "--quiet", *HASHED, "--dest", str(files), "-r", str(some)], environment)
         made = work / "bundle"
         made.mkdir()
-        described = pack(sorted(wheels.glob("*.whl")), made, arguments.part_size)
+        described = pack(sorted(files.iterdir()), made, arguments.part_size)
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         head = {"python": version, "stack": arguments.stack, "kept": sorted(keep)}
         (made / INDEX).write_text(json.dumps({**head, **described}, indent=1) + "\n")
@@ -109,29 +110,58 @@ def collect(arguments: argparse.Namespace, keep: set[str]) -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     size = sum(wheel["size"] for wheel in described["wheels"]) / 1e6
-    print(
-        f"{folder}: {len(described['wheels'])} wheels, {size:,.0f} MB in {described['parts']} parts, Python {version}"
-    )
+    print(f"{folder}: {len(described['wheels'])} files, {size:,.0f} MB in {described['parts']} parts, Python {version}")
 
 
 def make_pip(folder: Path) -> Path:
-    """An environment of this Python with a pip that writes reports; return its interpreter."""
+    """An environment of this Python with the pinned pip and setuptools; return its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=False, capture_output=True)
+    run([str(python), "-m", "pip", "install", "--quiet", *HASHED[:2], "-r", str(HERE / "lock-build.txt")])
     return python
 
 
-def resolve(pip: list[str], index: list[str], lists: list[Path], report: Path) -> dict[str, dict]:
-    """Ask pip what the lists bring with them: package name -> its entry in pip's report."""
-    given = [part for path in lists for part in ("-r", str(path))]
-    run([*pip, "install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report), *index, *given])
-    entries = json.loads(report.read_text())["install"]
-    return {normal(entry["metadata"]["name"]): entry for entry in entries}
+def locks_of(arguments: argparse.Namespace, pip: list[str], work: Path) -> list[tuple[Path, dict[str, str]]]:
+    """The lock files of a stack, each with what pip's environment needs: only torch comes from TORCH_INDEX."""
+    index = os.environ.get("TORCH_INDEX", "")
+    locks = [(path, {}) for path in (HERE / "lock-build.txt", *arguments.locks)]
+    if arguments.stack != "cpu":
+        return locks
+    torch = (HERE / "lock-cpu.txt", {"PIP_INDEX_URL": index} if index else {})
+    entries = report(pip, torch, work)
+    if any(line.startswith(("nvidia-", "cuda-")) for line in entries["torch"]["metadata"].get("requires_dist") or ()):
+        locks.append((HERE / "lock-cpu-cuda.txt", {}))
+    return [torch, *locks]
 
 
-def needed(packages: dict[str, dict], keep: set[str]) -> set[str]:
-    """Every package that is reached from what was asked for without going through one that is kept.
+def report(pip: list[str], lock: tuple[Path, dict[str, str]], work: Path) -> dict[str, dict]:
+    """Ask pip what it would install of a lock: package name -> its entry in pip's report."""
+    target = work / "report.json"
+    given = ["install", "--quiet", "--dry-run", "--ignore-installed", *HASHED, "--report", str(target)]
+    run([*pip, *given, "-r", str(lock[0])], lock[1])
+    return {normal(entry["metadata"]["name"]): entry for entry in json.loads(target.read_text())["install"]}
+
+
+def collected(pip: list[str], arguments: argparse.Namespace, keep: set[str], work: Path) -> set[str]:
+    """The names of the packages that belong into a bundle."""
+    locks = locks_of(arguments, pip, work)
+    if not keep:
+        return {normal(name) for path, _ in locks for name, _ in pins(path)}
+    packages: dict[str, dict] = {}
+    for lock in locks:
+        packages |= report(pip, lock, work)
+    roots = {normal(name) for path in arguments.lists for name, _ in pins(path)}
+    return needed(packages, keep, roots) | {normal(name) for name, _ in pins(HERE / "lock-build.txt")}
+
+
+def only(lock: str, names: set[str]) -> str:
+    """The requirements of a lock file, with their hashes, that are of these packages."""
+    blocks = re.split(r"^(?=[\w#])", lock, flags=re.MULTILINE)
+    return "".join(block for block in blocks if (match := REQUIREMENT.match(block)) and normal(match[0]) in names)
+
+
+def needed(packages: dict[str, dict], keep: set[str], roots: set[str]) -> set[str]:
+    """Every package that is reached from the roots without going through one that is kept.
 
     Raises:
         BundleError: If nothing of that name is in the stack.
@@ -140,7 +170,7 @@ def needed(packages: dict[str, dict], keep: set[str]) -> set[str]:
     if unknown:
         raise BundleError(f"--keep {','.join(unknown)}: not in this stack; leave it out")
     wanted: set[str] = set()
-    waiting = [name for name, entry in packages.items() if entry["requested"]]
+    waiting = sorted(roots)
     while waiting:
         name = waiting.pop()
         if name in wanted or name in keep or name not in packages:
@@ -151,11 +181,13 @@ def needed(packages: dict[str, dict], keep: set[str]) -> set[str]:
     return wanted
 
 
-def run(command: list[str]) -> None:
-    """Run pip, and name what it said when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(command: list[str], environment: dict[str, str] | None = None) -> None:
+    """Run pip with some more environment, and name what it said, without passwords, when it fails."""
+    given = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=given)
     if done.returncode:
-        raise BundleError("pip failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
+        said = re.sub(r"://[^/\s]*@", "://***@", done.stdout)
+        raise BundleError("pip failed:\n" + "\n".join(said.splitlines()[-15:]))
 
 
 def pack(wheels: list[Path], target: Path, limit: int) -> dict:
@@ -199,7 +231,7 @@ def checksum(path: Path) -> str:
 
 
 def join_parts(folder: Path, target: Path, keep: set[str]) -> None:
-    """Write every wheel that is not kept into ``target``, whole and with its checksum looked at.
+    """Write every file that is not kept into ``target``, whole, and what the locks say of the packages it has.
 
     Raises:
         BundleError: If a part is missing, a file is damaged, or the bundle is for another Python.
@@ -211,11 +243,13 @@ def join_parts(folder: Path, target: Path, keep: set[str]) -> None:
     if index["python"] != version:
         raise BundleError(f"{folder}: made for Python {index['python']}, this is {version}; set PYTHON to such a one")
     found = {path.name: path for path in folder.glob("part-*/*")}
+    names: set[str] = set()
     target.mkdir(parents=True, exist_ok=True)
     for wheel in index["wheels"]:
         name = Path(wheel["name"]).name  # never out of the folder
-        if normal(name.partition("-")[0]) in keep:
+        if project(name) in keep:
             continue
+        names.add(project(name))
         pieces = (
             [found[name]]
             if name in found
@@ -229,6 +263,16 @@ def join_parts(folder: Path, target: Path, keep: set[str]) -> None:
         join_one(pieces, target / name)
         if (target / name).stat().st_size != wheel["size"] or checksum(target / name) != wheel["sha256"]:
             raise BundleError(f"{name}: damaged or a piece is missing; copy the parts of {folder} again")
+    kept = keep | set(index["kept"])
+    for lock in HERE.glob("lock*.txt"):  # whole where nothing is kept, so that pip misses what the bundle misses
+        text = lock.read_text()
+        (target / lock.name).write_text(only(text, names) if kept else text)
+
+
+def project(file: str) -> str:
+    """The package that a wheel or an archive of sources is of."""
+    stem = file.partition("-")[0] if file.endswith(".whl") else file.rpartition("-")[0]
+    return normal(stem)
 
 
 def join_one(pieces: list[Path], target: Path) -> None:

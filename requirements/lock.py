@@ -2,7 +2,8 @@
 
 Run it after moving a version in requirements.txt or in this folder:
 
-    pip install uv && .venv/bin/python requirements/lock.py
+    pip install uv && .venv/bin/python requirements/lock.py    # versions stay where they are, as far as they fit
+    rm requirements/lock*.txt                                 # before it: everything to its newest version
 
 It writes the lock files of LOCKS. Only metadata is downloaded; about 2 minutes. The hashes are those of PyPI's files,
 for every platform, so any mirror of PyPI works. The CPU builds of torch are files of PyTorch's own index: their hashes
@@ -72,11 +73,12 @@ def resolve(work: Path, *arguments: str) -> Lock:
         work: Folder of the input files.
         arguments: File names and options for `uv pip compile`.
     """
-    command = ["uv", "--quiet", "pip", "compile", *arguments]
-    done = subprocess.run(command, cwd=work, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
+    # uv keeps the versions that its output file has already, so that moving one version does not move all others.
+    (work / "pins.txt").write_text("".join(path.read_text() for path in sorted(HERE.glob("lock*.txt"))))
+    command = ["uv", "--quiet", "pip", "compile", *arguments, "--output-file", "pins.txt"]
+    if subprocess.run(command, cwd=work, stdout=subprocess.DEVNULL).returncode:
         sys.exit(f"lock.py: `{' '.join(command)}` failed, see above")
-    return read_pins(done.stdout)
+    return read_pins((work / "pins.txt").read_text())
 
 
 def read_pins(text: str) -> Lock:
@@ -183,7 +185,7 @@ def main() -> None:
         cpu = resolve(work, "requirements.txt", "cpu.txt", "-c", "shared")
         base = locks["lock.txt"] = named(cpu, False)
         torch = cpu["torch"]["3.11"]  # the same for every Python, as cpu.txt pins it
-        torch = torch._replace(hashes=torch.hashes + torch_cpu_hashes(torch.version))
+        torch = torch._replace(hashes=tuple(dict.fromkeys(torch.hashes + torch_cpu_hashes(torch.version))))
         locks["lock-cpu.txt"] = {"torch": dict.fromkeys(PYTHONS, torch)}
         locks["lock-cpu-cuda.txt"] = without(named(cpu, True), locks["lock-cpu.txt"])
         locks["lock-build.txt"] = resolve(work, "build.txt", "-c", "shared")
