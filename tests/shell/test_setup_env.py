@@ -1,6 +1,8 @@
 """setup_env.sh, with stand-ins for nvidia-smi, Python and the package index; nothing here uses the network."""
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ from requirements import check
 
 ROOT = Path(__file__).resolve().parents[2]
 HAND_WRITTEN = ("requirements.txt", *(f"requirements/{name}.txt" for name in ("cpu", "vllm", "sglang", "dev")))
+LOCKS = sorted(path.name for path in (ROOT / "requirements").glob("lock*.txt"))
 
 
 @pytest.fixture
@@ -36,6 +39,19 @@ def copy_kit(target: Path) -> Path:
     shutil.copy(ROOT / "requirements.txt", target)
     shutil.copytree(ROOT / "requirements", target / "requirements", ignore=shutil.ignore_patterns("__pycache__"))
     return target
+
+
+def lock_on(kit: Path, index: str) -> Path:
+    """Give the kit's locks the hashes of the empty packages in ``index``, and nothing to install before the rest."""
+    found = {}
+    for wheel in Path(index).glob("*.whl"):
+        name, version = wheel.name.split("-")[:2]
+        found[canonicalize_name(name), version] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    for lock in (kit / "requirements").glob("lock*.txt"):
+        pins = [(n, v) for n, v in check.pins(ROOT / "requirements" / lock.name) if (canonicalize_name(n), v) in found]
+        text = "".join(f"{n}=={v} --hash=sha256:{found[canonicalize_name(n), v]}\n" for n, v in pins)
+        lock.write_text("" if lock.name == "lock-build.txt" else text)
+    return kit
 
 
 def put_program(folder: Path, name: str, text: str) -> Path:
@@ -209,13 +225,13 @@ def test_python_is_3_11_without_gpu_and_3_12_with_one(kit, tmp_path):
 # ---- An environment from a package index of empty packages
 
 
-def make_wheel(folder: Path, name: str, version: str, modules: dict[str, str], needs: str = "") -> None:
+def make_wheel(folder: Path, name: str, version: str, modules: dict[str, str]) -> None:
     normal = re.sub(r"[-_.]+", "_", name).lower()
     info = f"{normal}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{normal}-{version}-py3-none-any.whl", "w") as wheel:
         for path, text in modules.items():
             wheel.writestr(path, text)
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
 
@@ -233,26 +249,25 @@ def index(tmp_path_factory) -> str:
     modules["torch/cuda.py"] = "def device_count(): return 0"
     modules["torch/version.py"] = "cuda = None"
     modules["torch/imported_later.py"] = ""
-    needs = ("", "Requires-Dist: anyio\n")
     lists = (ROOT / "requirements/cpu.txt", ROOT / "requirements/dev.txt")
     for name, version in {pin for path in lists for pin in check.pins(path)}:
-        make_wheel(folder, name, version, modules if name == "torch" else {}, needs[name == "gradio"])
-    make_wheel(folder, "anyio", dict(check.pins(ROOT / "requirements/constraints.txt"))["anyio"], {})
+        make_wheel(folder, name, version, modules if name == "torch" else {})
+    make_wheel(folder, "anyio", dict(check.pins(ROOT / "requirements/lock.txt"))["anyio"], {})
     return str(folder)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory, index) -> tuple[Path, subprocess.CompletedProcess]:
-    kit = copy_kit(tmp_path_factory.mktemp("installed") / "the kit")
+    kit = lock_on(copy_kit(tmp_path_factory.mktemp("installed") / "the kit"), index)
     return kit, run(kit, "--cpu", PIP_FIND_LINKS=index, PYTHON=sys.executable, PYTHONDONTWRITEBYTECODE="1")
 
 
 @pytest.fixture
-def ready(installed, tmp_path) -> Path:
+def ready(installed, index, tmp_path) -> Path:
     """A finished environment of its own; environments cannot be moved, but the lists beside them can be edited."""
     kit, done = installed
     assert done.returncode == 0, done.stderr
-    copy = copy_kit(tmp_path / "ready kit")
+    copy = lock_on(copy_kit(tmp_path / "ready kit"), index)
     shutil.copytree(kit / ".venv", copy / ".venv", symlinks=True)
     return copy
 
@@ -310,19 +325,141 @@ def test_check_names_what_is_missing_and_the_next_run_repairs_it(ready, index, p
     assert run(ready, "--check").returncode == 0
 
 
-def test_changed_list_is_installed(ready, index):
-    make_wheel(Path(index), "rich", "99.0", {})
+def test_list_that_was_edited_without_its_lock_is_refused_by_name(ready):
     text = (ready / "requirements.txt").read_text()
     (ready / "requirements.txt").write_text(re.sub(r"^rich==\S+", "rich==99.0", text, flags=re.M))
+    done = run(ready)
+    assert done.returncode == 1
+    assert "pins rich==99.0, requirements/lock*.txt has 15.0.0" in done.stderr
+    assert "run requirements/lock.py" in done.stderr
+
+
+def change_lock(kit: Path, pattern: str, text: str) -> None:
+    lock = kit / "requirements/lock.txt"
+    changed = re.sub(pattern, text, lock.read_text(), count=1, flags=re.M)
+    assert changed != lock.read_text()
+    lock.write_text(changed)
+
+
+def test_changed_lock_is_installed(ready, index):
+    make_wheel(Path(index), "anyio", "99.0", {})
+    digest = hashlib.sha256((Path(index) / "anyio-99.0-py3-none-any.whl").read_bytes()).hexdigest()
+    change_lock(ready, "^anyio.*", f"anyio==99.0 --hash=sha256:{digest}")
     done = run(ready, PIP_FIND_LINKS=index)
     assert done.returncode == 0, done.stderr
-    assert list((ready / ".venv").rglob("rich-99.0.dist-info"))
+    assert list((ready / ".venv").rglob("anyio-99.0.dist-info"))
 
 
-def test_changed_version_of_a_dependency_is_installed(ready):
-    with (ready / "requirements/constraints.txt").open("a") as constraints:
-        constraints.write("anyio==99.0\n")
-    assert "[2/4] downloading and installing" in run(ready).stdout
+# ---- Hashes and indexes
+
+
+def test_file_with_another_hash_is_refused_and_not_installed(ready, index):
+    site = next((ready / ".venv/lib").glob("python*/site-packages"))
+    shutil.rmtree(next(site.glob("anyio-*.dist-info")))
+    change_lock(ready, "^(anyio.*sha256:)[0-9a-f]{64}", r"\g<1>" + "0" * 64)
+    done = run(ready, PIP_FIND_LINKS=index)
+    assert done.returncode == 1
+    assert "requirements/lock*.txt pin" in done.stderr and "anyio" in done.stderr
+    assert not list(site.glob("anyio-*"))
+
+
+def test_package_without_a_hash_is_refused(ready, index):
+    site = next((ready / ".venv/lib").glob("python*/site-packages"))
+    shutil.rmtree(next(site.glob("anyio-*.dist-info")))
+    change_lock(ready, "^(anyio\\S*) --hash.*", r"\1")
+    done = run(ready, PIP_FIND_LINKS=index)
+    assert done.returncode == 1
+    assert "Hashes are required" in done.stderr
+    assert not list(site.glob("anyio-*"))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_pin_of_every_lock_has_hashes_for_each_python(name):
+    blocks = re.split(r"^(?=[\w#])", (ROOT / "requirements" / name).read_text(), flags=re.M)
+    pins = [block for block in blocks if re.match(r"\w", block)]
+    assert pins
+    for block in pins:
+        assert re.match(r"[\w.-]+==[\w.]+(; python_version .*)? \\\n", block), block
+        assert re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block), block
+
+
+@pytest.mark.parametrize("stack", ["cpu", "vllm", "sglang", "dev"])
+def test_locks_have_what_the_lists_pin(stack):
+    assert check.locked([ROOT / f"requirements/{stack}.txt"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "fix"), [("http://mirror.example/cpu", "https://mirror.example/cpu"), ("mirror/cpu", "https://")]
+)
+def test_torch_index_that_can_be_changed_on_the_way_is_refused(kit, url, fix):
+    done = run(kit, "--cpu", TORCH_INDEX_URL=url)
+    assert done.returncode == 2
+    assert f"TORCH_INDEX_URL={url}" in done.stderr and fix in done.stderr
+
+
+def test_password_of_an_index_is_in_no_message(kit):
+    for url in ("http://me:s3cret@mirror.example/cpu", "https://me:s3cret@127.0.0.1:9/cpu"):
+        done = run(kit, "--cpu", TORCH_INDEX_URL=url, no_proxy="127.0.0.1")
+        assert done.returncode != 0
+        assert "***@" in done.stderr
+        assert "s3cret" not in done.stdout + done.stderr
+
+
+def recording_pip(kit: Path) -> Path:
+    """Let the environment's Python write each pip command, and the index it was given, before it runs it."""
+    python = kit / ".venv/bin/python"
+    real = python.resolve()
+    python.unlink()
+    shell = f'''case "$*" in *"pip install"*) echo "${{PIP_INDEX_URL:-}} $*" >> "{kit}/pip" ;; esac
+exec -a "{python}" "{real}" "$@"'''
+    python.write_text(f"#!/usr/bin/env bash\n{shell}\n")
+    python.chmod(0o755)
+    return kit / "pip"
+
+
+def test_torch_index_serves_torch_only(ready, index):
+    (ready / ".venv/.setup_env").unlink()
+    commands = recording_pip(ready)
+    done = run(ready, "--cpu", PIP_FIND_LINKS=index, TORCH_INDEX_URL="file:///torch-index")
+    assert done.returncode == 0, done.stderr
+    given = [line for line in commands.read_text().splitlines() if line.startswith("file:///torch-index ")]
+    assert [re.findall(r"-r (\S+)", line) for line in given] == [["requirements/lock-cpu.txt"]]
+    assert all("--require-hashes" in line and "extra-index" not in line for line in commands.read_text().splitlines())
+
+
+# ---- Bundles
+
+
+@pytest.fixture
+def bundle(installed, index, tmp_path) -> tuple[Path, Path]:
+    kit = lock_on(copy_kit(tmp_path / "bundling"), index)
+    done = run(kit, "--cpu", "--bundle", str(tmp_path / "bundle"), PIP_FIND_LINKS=index, PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return kit, tmp_path / "bundle"
+
+
+def test_bundle_installs_without_an_index(bundle):
+    kit, folder = bundle
+    done = run(kit, "--from", str(folder), PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (kit / ".venv/.bundle").exists()
+    assert "nothing to install" in run(kit).stdout
+
+
+def test_exchanged_wheel_of_a_bundle_is_refused_though_its_own_list_agrees(bundle):
+    kit, folder = bundle
+    wheel = next(folder.glob("part-*/rich-*.whl"))
+    with zipfile.ZipFile(wheel, "a") as content:
+        content.writestr("rich_evil.py", "")
+    described = json.loads((folder / "bundle.json").read_text())
+    for entry in described["wheels"]:
+        if entry["name"] == wheel.name:
+            entry |= {"size": wheel.stat().st_size, "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+    (folder / "bundle.json").write_text(json.dumps(described, indent=1) + "\n")
+    done = run(kit, "--from", str(folder), PYTHON=sys.executable)
+    assert done.returncode == 1
+    assert "requirements/lock*.txt pin" in done.stderr
+    assert not list((kit / ".venv").rglob("rich_evil.py"))
 
 
 def test_interrupted_installation_is_made_anew(ready, index):
@@ -438,6 +575,6 @@ def test_cpu_list_is_within_the_limits_of_verl():
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_shared_constraints_leave_torch_and_cuda_to_the_stacks():
-    text = (ROOT / "requirements/constraints.txt").read_text()
+def test_shared_lock_leaves_torch_and_cuda_to_the_stacks():
+    text = (ROOT / "requirements/lock.txt").read_text()
     assert not re.search(r"^(torch|torchvision|torchaudio|triton|nvidia-(?!ml-py)|cuda-)[a-z0-9-]*==", text, re.M)
