@@ -275,9 +275,13 @@ rest=("${pip[@]}")
 if [[ "${installer}" == uv ]]; then rest=(uv pip install --python "${env_python}" "${options[@]}"); fi
 step "[2/4] downloading and installing" "${pip[@]}" -r "${folder}/lock-build.txt"
 if [[ "${stack}" == cpu ]]; then
-  # Not --index-url, which ps would show with its password. uv does not take hashes for a +cpu build, so pip it is.
-  step "[2/4] torch" env ${index:+"PIP_INDEX_URL=${index}"} "${pip[@]}" -r "${folder}/lock-cpu.txt"
-  if [[ "$("${env_python}" requirements/check.py build)" == CUDA* ]]; then locks+=(requirements/lock-cpu-cuda.txt); fi
+  torch=lock-cpu.txt
+  if [[ -z "${index}" ]] && ! said="$("${pip[@]}" --dry-run -r "${folder}/${torch}" 2>&1)" && [[ "${said}" != *HASHES* ]]; then
+    torch=lock-cpu-pypi.txt
+    log "no CPU build of torch to be had: the one of the package index"
+  fi
+  # Not --index-url, which ps would show with its password.
+  step "[2/4] torch" env ${index:+"PIP_INDEX_URL=${index}"} "${pip[@]}" -r "${folder}/${torch}"
 fi
 for lock in "${locks[@]}"; do rest+=(-r "${folder}/${lock##*/}"); done
 step "[2/4] all other packages" "${rest[@]}" --no-build-isolation

@@ -91,10 +91,11 @@ def collect(arguments: argparse.Namespace, keep: set[str]) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         pip = [str(make_pip(work / "pip")), "-m", "pip", "--disable-pip-version-check"]
-        names = collected(pip, arguments, keep, work)
+        locks = locks_of(arguments, pip, work)
+        names = collected(pip, locks, arguments.lists, keep, work)
         files = work / "files"
         print(f"collecting {len(names)} packages ...", flush=True)
-        for lock, environment in locks_of(arguments, pip, work):
+        for lock, environment in locks:
             some = work / lock.name
             some.write_text(only(lock.read_text(), names))
             run([*pip, "download", "--quiet", *HASHED, "--dest", str(files), "-r", str(some)], environment)
@@ -128,9 +129,13 @@ def locks_of(arguments: argparse.Namespace, pip: list[str], work: Path) -> list[
     if arguments.stack != "cpu":
         return locks
     torch = (HERE / "lock-cpu.txt", {"PIP_INDEX_URL": index} if index else {})
-    entries = report(pip, torch, work)
-    if any(line.startswith(("nvidia-", "cuda-")) for line in entries["torch"]["metadata"].get("requires_dist") or ()):
-        locks.append((HERE / "lock-cpu-cuda.txt", {}))
+    try:
+        report(pip, torch, work)
+    except BundleError as error:
+        if index or "HASHES" in str(error):
+            raise
+        torch = (HERE / "lock-cpu-pypi.txt", {})
+        print("no CPU build of torch to be had: the one of the package index, about 3 GB; or set TORCH_INDEX_URL")
     return [torch, *locks]
 
 
@@ -142,15 +147,16 @@ def report(pip: list[str], lock: tuple[Path, dict[str, str]], work: Path) -> dic
     return {normal(entry["metadata"]["name"]): entry for entry in json.loads(target.read_text())["install"]}
 
 
-def collected(pip: list[str], arguments: argparse.Namespace, keep: set[str], work: Path) -> set[str]:
+def collected(
+    pip: list[str], locks: list[tuple[Path, dict[str, str]]], lists: list[Path], keep: set[str], work: Path
+) -> set[str]:
     """The names of the packages that belong into a bundle."""
-    locks = locks_of(arguments, pip, work)
     if not keep:
         return {normal(name) for path, _ in locks for name, _ in pins(path)}
     packages: dict[str, dict] = {}
     for lock in locks:
         packages |= report(pip, lock, work)
-    roots = {normal(name) for path in arguments.lists for name, _ in pins(path)}
+    roots = {normal(name) for path in lists for name, _ in pins(path)}
     return needed(packages, keep, roots) | {normal(name) for name, _ in pins(HERE / "lock-build.txt")}
 
 

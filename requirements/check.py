@@ -2,7 +2,6 @@
 
     python requirements/check.py table requirements/cpu.txt   # fails when a package is missing or has another version
     python requirements/check.py imports                      # fails when a package does not import
-    python requirements/check.py build                        # "CPU build" or "CUDA 13.0", of the torch that is there
     python requirements/check.py record .venv/packages.txt    # writes what is installed as a list for the table
     python requirements/check.py locked requirements/cpu.txt  # fails when the locks have another version than the list
     TORCH_INDEX=https://... python requirements/check.py answers  # fails when that package index does not answer
@@ -198,16 +197,13 @@ def imports(gpu_expected: bool) -> int:
 def main() -> int:
     """Parse the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("table", "locked", "build", "imports", "record", "answers"))
+    parser.add_argument("what", choices=("table", "locked", "imports", "record", "answers"))
     parser.add_argument("values", nargs="*", help="table, locked: requirement files; record: a file")
     parser.add_argument("--machine", type=int, metavar="GB", help="table: also login, memory, disk (GB wanted)")
     parser.add_argument("--gpu", action="store_true", help="imports: fail when torch finds no GPU")
     arguments = parser.parse_args()
     if arguments.what == "answers":
         return int(not answers(os.environ["TORCH_INDEX"]))  # not an argument: a password in it would show in ps
-    if arguments.what == "build":
-        print(torch_build())
-        return 0
     if arguments.what == "locked":
         return int(locked([Path(value) for value in arguments.values]) > 0)
     if arguments.what == "imports":

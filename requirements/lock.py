@@ -27,8 +27,8 @@ HAND_WRITTEN = ("../requirements.txt", "build.txt", "cpu.txt", "vllm.txt", "sgla
 LOCKS = {
     "lock.txt": "What every stack has: requirements.txt and what it brings with it, but for torch.",
     "lock-build.txt": "build.txt: installed first.",
-    "lock-cpu.txt": "torch of the CPU stack: the files of PyPI and the CPU builds of PyTorch's own index.",
-    "lock-cpu-cuda.txt": "What that torch needs when it came from PyPI and is a CUDA build.",
+    "lock-cpu.txt": "torch of the CPU stack, the CPU builds of PyTorch's own index.",
+    "lock-cpu-pypi.txt": "The same torch where no CPU build is to be had: PyPI's, on Linux a CUDA build and what it needs.",
     "lock-vllm.txt": "What vllm.txt brings with it beside lock.txt.",
     "lock-sglang.txt": "What sglang.txt brings with it beside lock.txt.",
     "lock-dev.txt": "What dev.txt brings with it beside lock.txt.",
@@ -74,7 +74,8 @@ def resolve(work: Path, *arguments: str) -> Lock:
         arguments: File names and options for `uv pip compile`.
     """
     # uv keeps the versions that its output file has already, so that moving one version does not move all others.
-    (work / "pins.txt").write_text("".join(path.read_text() for path in sorted(HERE.glob("lock*.txt"))))
+    pinned = [path for path in sorted(HERE.glob("lock*.txt")) if path.name != "lock-cpu.txt"]  # not a version of PyPI
+    (work / "pins.txt").write_text("".join(path.read_text() for path in pinned))
     command = ["uv", "--quiet", "pip", "compile", *arguments, "--output-file", "pins.txt"]
     if subprocess.run(command, cwd=work, stdout=subprocess.DEVNULL).returncode:
         sys.exit(f"lock.py: `{' '.join(command)}` failed, see above")
@@ -106,6 +107,8 @@ def format_pins(name: str, by_python: dict[str, Pin]) -> str:
             limits.append(f'python_version >= "{pythons[0]}"')
         if pythons[-1] != PYTHONS[-1]:
             limits.append(f'python_version < "{PYTHONS[PYTHONS.index(pythons[-1]) + 1]}"')
+        if TORCH_AND_CUDA.match(name) and not name.startswith("torch"):
+            limits.append('sys_platform == "linux"')  # torch for macOS is one build, for the CPU
         marker = f"; {' and '.join(limits)}" if limits else ""
         hashes = "".join(f" \\\n    --hash={value}" for value in pin.hashes)
         text += f"# {pin.reason}\n{name}{pin.version}{marker}{hashes}\n"
@@ -185,9 +188,9 @@ def main() -> None:
         cpu = resolve(work, "requirements.txt", "cpu.txt", "-c", "shared")
         base = locks["lock.txt"] = named(cpu, False)
         torch = cpu["torch"]["3.11"]  # the same for every Python, as cpu.txt pins it
-        torch = torch._replace(hashes=tuple(dict.fromkeys(torch.hashes + torch_cpu_hashes(torch.version))))
-        locks["lock-cpu.txt"] = {"torch": dict.fromkeys(PYTHONS, torch)}
-        locks["lock-cpu-cuda.txt"] = without(named(cpu, True), locks["lock-cpu.txt"])
+        build = Pin(torch.version + "+cpu", torch_cpu_hashes(torch.version), torch.reason)
+        locks["lock-cpu.txt"] = {"torch": dict.fromkeys(PYTHONS, build)}
+        locks["lock-cpu-pypi.txt"] = named(cpu, True)
         locks["lock-build.txt"] = resolve(work, "build.txt", "-c", "shared")
         dev = resolve(work, "dev.txt", "-c", "shared")
         modelscope = resolve(work, "modelscope", "-c", "shared")
