@@ -227,13 +227,13 @@ show() {
   printf '\r\033[K'
 }
 step() {  # step <what it does> <command...>
-  local message="$1"
+  local message="$1" said="${log_file}.step"
   shift
   log "${message} ..."
-  if "$@" 2>&1 | redact | tee -a "${log_file}" | show; then return; fi
-  tail -n 15 "${log_file}" >&2
+  if "$@" 2>&1 | redact | tee -a "${log_file}" "${said}" | show; then rm -f "${said}"; return; fi
+  grep -v '^ *Expected ' "${said}" | tail -n 15 >&2
   if [[ -z "${make}${was_unfinished}" ]]; then rm -f "${unfinished}"; fi  # pip has put back what it had
-  if tail -n 40 "${log_file}" | grep -qiE "do not match the hashes|hash mismatch"; then
+  if grep -qiE "do not match the hashes|hash mismatch" "${said}"; then
     die "${message}: a file is not the one that requirements/lock*.txt pin, and was not installed. The index served" \
       "another file, or the lock was changed: try another index (pip config list), or git checkout requirements"
   fi
@@ -275,9 +275,9 @@ rest=("${pip[@]}")
 if [[ "${installer}" == uv ]]; then rest=(uv pip install --python "${env_python}" "${options[@]}"); fi
 step "[2/4] downloading and installing" "${pip[@]}" -r "${folder}/lock-build.txt"
 if [[ "${stack}" == cpu ]]; then
-  torch=lock-cpu.txt
+  torch="lock-cpu.txt"
   if [[ -z "${index}" ]] && ! said="$("${pip[@]}" --dry-run -r "${folder}/${torch}" 2>&1)" && [[ "${said}" != *HASHES* ]]; then
-    torch=lock-cpu-pypi.txt
+    torch="lock-cpu-pypi.txt"
     log "no CPU build of torch to be had: the one of the package index"
   fi
   # Not --index-url, which ps would show with its password.

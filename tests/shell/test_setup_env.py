@@ -356,7 +356,9 @@ def test_changed_lock_is_installed(ready, index):
 def test_file_with_another_hash_is_refused_and_not_installed(ready, index):
     site = next((ready / ".venv/lib").glob("python*/site-packages"))
     shutil.rmtree(next(site.glob("anyio-*.dist-info")))
-    change_lock(ready, "^(anyio.*sha256:)[0-9a-f]{64}", r"\g<1>" + "0" * 64)
+    change_lock(
+        ready, "^(anyio.*sha256:)[0-9a-f]{64}", r"\g<1>" + " --hash=sha256:".join(f"{n:064}" for n in range(60))
+    )
     done = run(ready, PIP_FIND_LINKS=index)
     assert done.returncode == 1
     assert "requirements/lock*.txt pin" in done.stderr and "anyio" in done.stderr
