@@ -229,6 +229,7 @@ show() {
 step() {  # step <what it does> <command...>
   local message="$1" said="${log_file}.step"
   shift
+  rm -f "${said}"
   log "${message} ..."
   if "$@" 2>&1 | redact | tee -a "${log_file}" "${said}" | show; then rm -f "${said}"; return; fi
   grep -v '^ *Expected ' "${said}" | tail -n 15 >&2
