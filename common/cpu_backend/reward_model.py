@@ -1,9 +1,4 @@
-"""verl's reward model (``reward.reward_model``) on the engine ``hf``: its server, and verl's question to it.
-
-verl asks the router of its reward model servers for ``/classify`` when the engine is vLLM, and refuses engines that it
-does not know (verl/experimental/reward_loop/reward_loop.py:278). The one method that does so is replaced for ``hf``,
-with the same request and the same reading of the reply.
-"""
+"""verl's reward model (``reward.reward_model``) on the engine ``hf``: its server in a Ray actor."""
 
 from __future__ import annotations
 
@@ -11,10 +6,8 @@ import os
 from typing import Any
 
 import ray
-from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 
 from common.cpu_backend.reward_server import RewardServer
-from common.verl_source import expect_source
 
 
 class HFRewardServer:
@@ -63,25 +56,3 @@ async def launch(replica: Any, scheduling: Any, env_vars: dict[str, str], device
         )
     )
     return server, await server.start.remote()
-
-
-def classify_on_hf() -> None:
-    """Let verl's reward workers ask ``/classify`` of the engine ``hf`` as they ask vLLM."""
-    original = RewardLoopWorker.compute_score_disrm
-    expect_source(
-        original, 'output = await self._post_request(payloads, "classify")', "reward model on ROLLOUT_ENGINE=hf"
-    )
-
-    async def compute_score_disrm(self: RewardLoopWorker, data: Any) -> dict[str, float]:
-        if self.config.reward.reward_model.rollout.name != "hf":
-            return await original(self, data)
-        text = await self._preprocess_reward_inputs(data)
-        model = self.config.reward.reward_model.model_path
-        payload = {"model": model, "input": text, "use_activation": False}
-        output = await self._post_request(payload, "classify")
-        return {"reward_score": output["data"][-1]["probs"][-1]}
-
-    RewardLoopWorker.compute_score_disrm = compute_score_disrm
-
-
-classify_on_hf()

@@ -44,7 +44,7 @@ def read_algorithm(knobs: Knobs) -> dict[str, list[str]]:
     path = find_file(knobs, "ALGORITHM_PATH")
     if path is None:
         return nothing
-    from common.algorithms.check import registered
+    from common.verl_ext.registered import registered
 
     try:
         found = registered(path)
@@ -74,7 +74,7 @@ def read_tools(knobs: Knobs, model: ModelInfo | None) -> list[dict[str, Any]] | 
     path = find_file(knobs, "TOOLS_PATH")
     if path is None:
         return None
-    from common.tools.check import descriptions
+    from common.verl_ext.tool_descriptions import descriptions
 
     try:
         tools = descriptions(path)

@@ -15,7 +15,6 @@ REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
-CPU_MODULES = ("process_group", "platform", "engine", "rollout")
 
 
 def hydra_quote(text: str) -> str:
@@ -89,31 +88,30 @@ def agent_loop(knobs: Knobs) -> str:
     return "remax_agent" if greedy else "single_turn_agent"
 
 
+def verl_parts(knobs: Knobs) -> list[str]:
+    """The parts of `common.verl_ext.load` that the run needs."""
+    on_cpu, hf = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE") == "hf"
+    wanted = {
+        "cpu": on_cpu,
+        "hf": hf and not on_cpu,
+        "hf_reward": hf and knobs.values.get("REWARD") == "model",
+        "varlen": knobs["ATTENTION"] == "sdpa_varlen",
+        "tools": bool(knobs.values.get("TOOLS_PATH")),
+        "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
+        "user": bool(knobs.values.get("ALGORITHM_PATH")),
+    }
+    return [part for part, needed in wanted.items() if needed]
+
+
 def process_environment(knobs: Knobs) -> dict[str, str]:
     """Environment variables that load the kit's extensions of verl in each of its processes."""
-    modules = ["common.verl_patches"]
-    if knobs.algorithm not in SUPERVISED:
-        modules.insert(0, "common.transfer_queue_guard")
-    if knobs["ATTENTION"] == "sdpa_varlen":
-        modules.append("common.varlen_attention")
     environment = {}
     if knobs["DEVICE"] == "cpu":
-        modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
         environment["VERL_PLATFORM"] = "cpu"
         # Threads that wait by spinning stall each other when another program wants a core too.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
         # Ray would hide "all GPUs" from actors that ask for none, and warn about it.
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
-        modules = ["common.cpu_backend.rollout"] + modules
-    if knobs.values.get("TOOLS_PATH"):
-        modules += ["common.tools.loop", "common.tools.metrics"]
-    if knobs.values.get("ADV_ESTIMATOR") == "remax":
-        modules.append("common.algorithms.remax")
-    if knobs.values.get("ALGORITHM_PATH"):
-        modules.append("common.algorithms.user")
-    if knobs.values.get("REWARD") == "model" and knobs["ROLLOUT_ENGINE"] == "hf":
-        modules = ["common.cpu_backend.reward_model"] + modules
     if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
         environment["REWARD_WORKERS"] = "1"  # its limits on calls a minute hold within a process
     if knobs["DEVICE"] == "cuda" and knobs.algorithm not in SUPERVISED:
@@ -122,7 +120,8 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         # An API's single reward worker, set above, stays.
         environment = counts.environment | engine_environment(knobs) | environment
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
-    return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}
+    environment["VERL_USE_EXTERNAL_MODULES"] = "common.verl_ext.plugin"
+    return {**environment, "VERL_EXT": ",".join(verl_parts(knobs))}
 
 
 def engine_environment(knobs: Knobs) -> dict[str, str]:

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import common.varlen_attention as varlen
-from common.verl_patches import chunked_log_probs
+from common.verl_ext.log_probs import chunked_log_probs
 from tests.gpu.conftest import DEVICE, REHEARSAL, report
 
 LENGTHS = (3, 129, 17, 64) if REHEARSAL else (1500, 3, 800, 129, 1, 2048, 64)

@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 TALK = """
 import os, pickle, sys, time
 if GUARDED:
-    import common.transfer_queue_guard
+    from common.verl_ext import queue_guard
+    queue_guard.start()
 import msgspec, zmq
 from transfer_queue.utils import serial_utils, zmq_utils
 from transfer_queue.utils.zmq_utils import ZMQMessage, ZMQRequestType, create_zmq_socket, get_node_ip_address

@@ -1,4 +1,4 @@
-"""The process in which tools run: ``python -m common.tools.process PIPE FILE``.
+"""The process in which tools run: ``python -m common.verl_ext.tool_process PIPE FILE``.
 
 A tool that hangs cannot be stopped in a thread, and one that computes holds the interpreter's lock; a process can be
 killed (``common.rewards.worker``). verl itself takes ten seconds and half a gigabyte to import, for one decorator; so a

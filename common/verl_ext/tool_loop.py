@@ -43,7 +43,7 @@ class ToolPool:
         self.threads = ThreadPoolExecutor(processes, thread_name_prefix="tool")
         self.free: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(processes):
-            self.free.put(Worker("common.tools.process", (path,)))
+            self.free.put(Worker("common.verl_ext.tool_process", (path,)))
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Return what a tool returns.

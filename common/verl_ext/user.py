@@ -1,7 +1,7 @@
 """Load the file of ``ALGORITHM_PATH`` in this process, so that what it registers with verl is known here.
 
-verl imports this module in each of its processes (``VERL_USE_EXTERNAL_MODULES``): advantages are computed in the
-trainer's, losses in those of the actor.
+`common.verl_ext.load` imports this module in each process of verl: advantages are computed in the trainer's, losses in
+those of the actor.
 """
 
 from __future__ import annotations

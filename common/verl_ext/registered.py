@@ -1,4 +1,4 @@
-"""``python -m common.algorithms.check FILE``: what a file registers with verl, as JSON, in a process of its own."""
+"""``python -m common.verl_ext.registered FILE``: what a file registers with verl, as JSON, in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def registered(path: Path) -> dict[str, list[str]]:
     Raises:
         ValueError: If the file cannot be imported, with its error.
     """
-    return answer_of("common.algorithms.check", path)
+    return answer_of("common.verl_ext.registered", path)
 
 
 def answer_of(module: str, path: Path) -> Any:
@@ -38,7 +38,7 @@ def answer_of(module: str, path: Path) -> Any:
         ValueError: If it fails or takes longer than ``LIMIT_S``, with the last line of its error.
     """
     command = [sys.executable, "-m", module, str(path)]
-    loaders = ("VERL_USE_EXTERNAL_MODULES", "ALGORITHM_PATH")  # would register before anybody looks
+    loaders = ("VERL_USE_EXTERNAL_MODULES", "VERL_EXT", "ALGORITHM_PATH")  # would register before anybody looks
     environment = {name: value for name, value in os.environ.items() if name not in loaders}
     try:
         done = subprocess.run(
@@ -56,7 +56,7 @@ def main() -> int:
     """Print the names that the file registers."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
-    from common.algorithms.user import load
+    from common.verl_ext.user import load
 
     before = set(ADV_ESTIMATOR_REGISTRY), dict(POLICY_LOSS_REGISTRY)
     load(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""``python -m common.tools.check FILE``: the tools of a file as JSON, in a process of its own."""
+"""``python -m common.verl_ext.tool_descriptions FILE``: the tools of a file as JSON, in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.algorithms.check import answer_of
+from common.verl_ext.registered import answer_of
 
 
 def descriptions(path: Path) -> list[dict[str, Any]]:
@@ -16,7 +16,7 @@ def descriptions(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If the file cannot be imported, or a function lacks what a description needs.
     """
-    return answer_of("common.tools.check", path)
+    return answer_of("common.verl_ext.tool_descriptions", path)
 
 
 def main() -> int:

@@ -1,21 +1,26 @@
-"""ReMax's baseline (Li et al., arXiv 2310.10505): the reward of the greedy answer.
+"""ReMax's baseline (Li et al., arXiv 2310.10505) is the reward of the greedy answer, which verl's trainer lacks.
 
-verl 0.9.1 has the estimator, but its v1 trainer writes no greedy answer and hands it no ``reward_baselines``
-(trainer/ppo/v1/utils.py:167 passes on to ray_trainer.py:257, which looks for them in vain). Here the last answer of
-each group is greedy. Its reward is the baseline of the others; it gets the advantage 0, so it is not trained on.
+Target: `compute_advantage_for_multi_trajectories`, verl/trainer/ppo/v1/utils.py:148.
+
+verl has the estimator, but its v1 trainer writes no greedy answer and hands it no ``reward_baselines``. Here the last
+answer of each group is greedy. Its reward is the baseline of the others; it gets the advantage 0, so it is not trained
+on.
+
+Upstream: https://github.com/verl-project/verl/issues/3089 (closed; the fix is in the older trainer).
+
+Until: verl's v1 trainer writes a greedy answer for ``adv_estimator=remax``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
-from verl.trainer.ppo.v1 import trainer_base
 
-from common.tools.loop import KitToolAgentLoop
-from common.verl_source import expect_source
+from common.verl_ext.tool_loop import KitToolAgentLoop
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1}
 
@@ -85,10 +90,8 @@ def baselines(rewards: torch.Tensor, uids: list[str], greedy: torch.Tensor) -> t
     return torch.stack([values[uid] for uid in uids])
 
 
-def give_baselines() -> None:
-    """Have verl's trainer compute ReMax's advantages with the greedy answers' rewards."""
-    original = trainer_base.compute_advantage_for_multi_trajectories
-    expect_source(original, "if adv_estimator != core_algos.AdvantageEstimator.GRPO:", "ReMax's baseline")
+def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The original, given the greedy answers' rewards where the estimator is ReMax."""
 
     def with_baselines(
         data: Any, batch_keys: list[str], adv_estimator: str, num_repeat: int = 1, **options: Any
@@ -102,7 +105,4 @@ def give_baselines() -> None:
         data.batch["advantages"][greedy] = 0.0
         return data
 
-    trainer_base.compute_advantage_for_multi_trajectories = with_baselines
-
-
-give_baselines()
+    return with_baselines

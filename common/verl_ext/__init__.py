@@ -1,0 +1,246 @@
+"""The one door between the kit and verl: all that is loaded into verl's processes, or relies on its inner parts.
+
+verl imports `plugin` in each of its processes (``VERL_USE_EXTERNAL_MODULES``), which calls `load`. Where verl has an
+extension point the kit registers there (`PLUGINS`). Where it has none, one of its functions is replaced; the table
+`REPLACEMENTS` lists them all, each with a file of this folder that says why and when it can go, and nothing else in
+the kit replaces a function of a library. ``python -m common.verl_ext`` shows the table next to the installed verl.
+
+=====================  ===============================================================================
+module                 what it holds
+=====================  ===============================================================================
+a file per row         what takes the place of a function; see the table
+``plugin``             what verl imports
+``private``            methods of verl that the kit overrides or calls though they are no interface
+``source``             finds a definition in the installed files, and stops when it has changed
+``version``            verl's version, from requirements.txt
+``queue_guard``        keys for TransferQueue's sockets, and when the two rows are put in
+``remax``              also the agent loops that write ReMax's greedy answer
+``user``               ``ALGORITHM_PATH`` loaded in each process of a run
+``registered``         what such a file registers, detected before the start
+``tool_loop``          verl's tool agent loop, with limits on what a tool may do (``TOOLS_PATH``)
+``tool_process``       the process in which tools run
+``tool_descriptions``  the tools of a file, detected before the start
+=====================  ===============================================================================
+
+What to do when verl's version changes: docs/upgrading-verl.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.verl_ext.source import Source, expect, find
+
+FOLDER = Path(__file__).resolve().parent
+CARRIED = ("verl", "transfer_queue")  # libraries whose modules hold names that they have imported from each other
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A function or class of a library that the kit replaces.
+
+    Args:
+        target: ``package.module:name`` or ``package.module:Class.method``.
+        expected: Text of its source that the replacement was written against.
+        module: File of this folder; its ``replacement(original)`` returns what takes the place.
+        part: The part of a run that needs it, see `load`.
+        read: The definition that holds the text, where it is not the target itself.
+        seeded: Whether ``replacement`` takes the run's seed too.
+    """
+
+    target: str
+    expected: str
+    module: str
+    part: str
+    read: str = ""
+    seeded: bool = False
+
+    @property
+    def source(self) -> Source:
+        """The definition as installed.
+
+        Raises:
+            SourceChanged: If it is not there.
+        """
+        return find(self.read or self.target)
+
+    @property
+    def doc(self) -> str:
+        """The docstring of its file: why, where, upstream, until when."""
+        text = (FOLDER / f"{self.module}.py").read_text(encoding="utf-8")
+        return ast.get_docstring(ast.parse(text)) or ""
+
+    @property
+    def why(self) -> str:
+        """First line of the docstring."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def until(self) -> str:
+        """The paragraph of the docstring that says when it can go."""
+        found = [part for part in self.doc.split("\n\n") if part.startswith("Until: ")]
+        return " ".join(found[0].removeprefix("Until: ").split()) if found else ""
+
+
+TRAINER = "verl.trainer.ppo.v1.trainer_base:PPOTrainer"
+HANDLER = "verl.utils.checkpoint.checkpoint_handler:CheckpointHandler"
+BACKEND = 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"'
+REPLACEMENTS = (
+    Replacement("verl.utils.distributed:initialize_global_process_group", BACKEND, "process_group", "cpu"),
+    Replacement("verl.utils.distributed:initialize_global_process_group_ray", BACKEND, "process_group_ray", "cpu"),
+    Replacement(
+        "verl.utils.torch_functional:logprobs_from_logits_v2",
+        "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])",
+        "log_probs",
+        "all",
+    ),
+    Replacement(
+        "verl.trainer.ppo.reward:_call_with_kwargs", "return raw_fn(*args, **merged_kwargs)", "reward_call", "rl"
+    ),
+    Replacement(
+        "verl.trainer.ppo.reward:_call_with_kwargs_async",
+        "return await raw_fn(*args, **merged_kwargs)",
+        "reward_call_async",
+        "rl",
+    ),
+    Replacement(
+        "verl.utils.model:load_valuehead_model", 'attn_implementation="flash_attention_2"', "critic_attention", "ppo"
+    ),
+    Replacement(
+        f"{HANDLER}._load_dataloader_state",
+        "self.train_dataloader.load_state_dict(dataloader_state_dict)",
+        "epoch_end",
+        "supervised",
+    ),
+    Replacement(
+        f"{HANDLER}.save_checkpoint", "max_ckpt_to_keep = self.max_ckpt_to_keep", "complete_marker", "supervised"
+    ),
+    Replacement(
+        "torch.utils.data:DistributedSampler",
+        "self.train_dataset, shuffle=True, num_replicas=dp_size, rank=dp_rank, drop_last=True",
+        "seeded_sampler",
+        "supervised",
+        read="verl.trainer.sft_trainer:SFTTrainer._build_dataloader",
+        seeded=True,
+    ),
+    Replacement(
+        "verl.experimental.reward_loop.reward_loop:RewardLoopWorker.compute_score_disrm",
+        'output = await self._post_request(payloads, "classify")',
+        "hf_reward",
+        "hf_reward",
+    ),
+    Replacement(
+        "verl.trainer.ppo.v1.utils:compute_advantage_for_multi_trajectories",
+        "if adv_estimator != core_algos.AdvantageEstimator.GRPO:",
+        "remax",
+        "remax",
+    ),
+    Replacement(f"{TRAINER}._compute_metrics", '"training/num_turns/mean": num_turns.mean()', "tool_metrics", "tools"),
+    Replacement(
+        f"{TRAINER}.step", "batch = self.step(metrics, self.timing_raw)", "trainer_step", "trainer", f"{TRAINER}.fit"
+    ),
+    Replacement(
+        f"{TRAINER}._validate",
+        "val_metrics: dict = self._validate()",
+        "trainer_validate",
+        "trainer",
+        f"{TRAINER}.fit",
+    ),
+    Replacement(
+        f"{TRAINER}._compute_metrics",
+        'max_response_length = batch.batch["responses"].shape[-1]',
+        "share_cut",
+        "trainer",
+        "verl.trainer.ppo.metric_utils:compute_data_metrics",
+    ),
+    Replacement(
+        "transfer_queue.utils.zmq_utils:create_zmq_socket",
+        "socket = ctx.socket(socket_type)",
+        "queue_socket",
+        "queue",
+    ),
+    Replacement(
+        "transfer_queue.utils.zmq_utils:get_node_ip_address",
+        "ray.util.get_node_ip_address()",
+        "queue_address",
+        "queue_on_one_machine",
+    ),
+)
+
+# Modules that fill an extension point of verl, by the part of a run that needs them; imported in this order.
+PLUGINS = {
+    "cpu": ("common.cpu_backend.engine", "common.cpu_backend.rollout"),
+    "hf": ("common.cpu_backend.rollout",),
+    "varlen": ("common.varlen_attention",),
+    "tools": ("common.verl_ext.tool_loop",),
+    "remax": ("common.verl_ext.remax",),
+    "user": ("common.verl_ext.user",),
+}
+PARTS_OF = {
+    "sft": ("supervised",),
+    "dpo": ("supervised",),
+    "grpo": ("rl",),
+    "gspo": ("rl",),
+    "ppo": ("rl", "ppo"),
+}
+_done: set[Replacement] = set()
+
+
+def load(algorithm: str, seed: int, parts: Collection[str] = ()) -> None:
+    """Make this process ready for a run, while verl is imported.
+
+    Args:
+        algorithm: ``sft``, ``dpo``, ``grpo``, ``gspo`` or ``ppo``.
+        seed: Of the run.
+        parts: Other parts of the run: ``cpu`` (the device), ``hf`` (the rollout engine, on a GPU), ``hf_reward`` (its
+            reward model), ``varlen`` (attention), ``tools``, ``remax``, ``user`` (``ALGORITHM_PATH``).
+    """
+    if "rl" in PARTS_OF.get(algorithm, ()):
+        from common.verl_ext import queue_guard
+
+        queue_guard.start()
+    if "cpu" in parts:  # before all else: modules of verl ask for the device while they are imported
+        importlib.import_module("common.cpu_backend.platform")
+    apply(algorithm, seed, parts)
+    for part, modules in PLUGINS.items():
+        for module in modules if part in parts else ():
+            importlib.import_module(module)
+
+
+def apply(algorithm: str, seed: int, parts: Collection[str] = ()) -> None:
+    """Replace what a run needs replaced; arguments as of `load`."""
+    replace({"all", *PARTS_OF.get(algorithm, ()), *parts}, seed)
+
+
+def replace(parts: Collection[str], seed: int = 0) -> None:
+    """Replace the targets of these parts, each once in a process.
+
+    Raises:
+        SourceChanged: If a target is not the code that its replacement was written against.
+    """
+    for row in REPLACEMENTS:
+        if row.part in parts and row not in _done:
+            expect(row.read or row.target, row.expected, why=f"common/verl_ext/{row.module}.py")
+            _put(row, {"seed": seed} if row.seeded else {})
+            _done.add(row)
+
+
+def _put(row: Replacement, options: dict[str, Any]) -> None:
+    """Put a replacement in its place, and in each module that has imported the original by name."""
+    module_name, _, qualified = row.target.partition(":")
+    owner: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+    *classes, name = qualified.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    original = getattr(owner, name)
+    new = importlib.import_module(f"{__name__}.{row.module}").replacement(original, **options)
+    setattr(owner, name, new)
+    for key, module in list(sys.modules.items()) if not classes else ():
+        if key.partition(".")[0] in CARRIED and getattr(module, "__dict__", {}).get(name) is original:
+            setattr(module, name, new)
