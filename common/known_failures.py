@@ -1,6 +1,6 @@
 """The failures that users of verl meet, with their meaning and the knob to change; read by `common.failures`.
 
-The wording of the patterns was taken from verl 0.9.1, its libraries, and logs of runs made to fail.
+The wording of the patterns was taken from the sources of verl, its libraries, and logs of runs made to fail.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ KNOWN_FAILURES: tuple[Known, ...] = (
           anywhere=True),
 )
 
-# Last words of verl keys that changed or are easily mistyped, and their names in 0.9.1.
+# Last words of verl keys that changed or are easily mistyped, and their names now.
 RENAMED_KEYS = {
     "partial_pretrain": "model.path", "max_turns": "max_assistant_turns", "contents": "save_contents",
     "micro_batch_size": "micro_batch_size_per_gpu", "warmup_steps_ratio": "lr_warmup_steps_ratio",

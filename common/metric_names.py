@@ -1,14 +1,14 @@
 """The one table from what trainers print to the names users know, with healthy limits and advice.
 
 `friendly` renames one step of metrics; `check_health` reads the last steps and says what is going wrong and which
-knob to change. Pure Python: the terminal, the plots and the monitor all import it. Three facts about verl 0.9.1:
+knob to change. Pure Python: the terminal, the plots and the monitor all import it. Three facts about verl:
 
 * It logs no spread of the reward. Runs of the kit log it (``common.step_figures``). For other logs `friendly` fills
   `reward_std_bound` from `critic/score/{mean,max,min}`: sqrt((max - mean) * (mean - min)) is the standard deviation of
   rewards with two values (0/1), and an upper bound of it for all others (Bhatia-Davis).
 * `response_length/clip_ratio` counts answers as long as the longest *of the batch*, cut or not
   (verl/trainer/ppo/v1/trainer_base.py pads to that length). It only means "cut" when the longest hit the limit. Runs of
-  the kit log 0 otherwise (``common.callbacks``); the rule here is for other logs.
+  the kit log 0 otherwise (``common.verl_ext.share_cut``); the rule here is for other logs.
 * Its `file` logger writes NaN and infinity as null, so `friendly` reads None as nan.
 """
 

@@ -58,9 +58,8 @@ class _OnCpu:
     def _merged_lora_per_tensor_param(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Base and adapter as whole weights, in float32 as the rollout server holds them.
 
-        verl's own rounds them to bfloat16 (fsdp/transformer_impl.py:1083), which is what its GPU engines generate with
-        but moves float32 weights by up to a thousandth. They are copied while the adapter is merged in: afterwards the
-        storage holds the base again.
+        verl's own rounds them to bfloat16, which is what its GPU engines generate with but moves float32 weights by up
+        to a thousandth. They are copied while the adapter is merged in: afterwards the storage holds the base again.
         """
         with merged_lora_context(self.module, backup_adapters=True):
             weights = convert_weight_keys(normalize_peft_param_name(self.module.state_dict()), self.module)

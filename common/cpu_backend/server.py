@@ -171,7 +171,7 @@ class HFServer:
         return params.ignore_eos or self.config.ignore_eos
 
     def _max_tokens(self, prompt_length: int, params: SamplingParams) -> int:
-        """Room for the answer, by the same rule as verl's vLLM server (vllm_async_server.py:593-617)."""
+        """Room for the answer, by the same rule as verl's vLLM server (`vLLMHttpServer.generate`)."""
         config = self.config
         context = config.max_model_len or config.prompt_length + config.response_length
         room = context - prompt_length

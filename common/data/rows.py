@@ -1,4 +1,4 @@
-"""Rows as verl's trainers read them (verl 0.9.1: utils/dataset/rl_dataset.py and multiturn_sft_dataset.py)."""
+"""Rows as verl's trainers read them (its utils/dataset/rl_dataset.py and multiturn_sft_dataset.py)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A parquet column has one shape for all its rows. So tool descriptions and the arguments of tool calls are stored as
 JSON, and a message without tool calls comes back with null ones, where chat templates only ask whether the key is
-there. verl 0.9.1 hands both to the template as they are; these two classes put them right first.
+there. verl hands both to the template as they are; these two classes put them right first.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
 from common.preflight.run_name import OUTPUTS, choose_run
 from common.preflight.verl_check import VerlCheck
+from common.verl_ext.version import installed
 
 
 def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everything: bool = True) -> Path | None:
@@ -143,7 +144,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     except TimeoutError as error:
         knobs.warn("", f"{error}; is this host busy?", "the run starts without it")
     else:
-        knobs.facts.append(("verl", "0.9.1", "its own validation has " + ("failed" if knobs.errors else "passed")))
+        knobs.facts.append(("verl", installed(), "its own validation has " + ("failed" if knobs.errors else "passed")))
 
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:

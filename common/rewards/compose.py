@@ -128,7 +128,7 @@ def by_data_source(
 ) -> dict[str, float]:
     """Scores each row with the reward of its data set, so that one run can mix them.
 
-    Source: the names of verl 0.9.1's own `default_compute_score` (verl/utils/reward_score/__init__.py).
+    Source: the names of verl's own `default_compute_score` (verl/utils/reward_score/__init__.py).
 
     Args:
         data_source: Column `data_source` of the row; decides which reward is used.

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.verl_ext.source import Source, expect, find
+from common.verl_ext.source import Source, SourceChanged, expect, find
 
 FOLDER = Path(__file__).resolve().parent
 CARRIED = ("verl", "transfer_queue")  # libraries whose modules hold names that they have imported from each other
@@ -229,6 +229,21 @@ def replace(parts: Collection[str], seed: int = 0) -> None:
             expect(row.read or row.target, row.expected, why=f"common/verl_ext/{row.module}.py")
             _put(row, {"seed": seed} if row.seeded else {})
             _done.add(row)
+
+
+def problems() -> list[str]:
+    """What the kit replaces or builds on that the installed verl does not have as it was read; empty when all fits."""
+    from common.verl_ext.private import PRIVATE
+
+    rows = [(row.read or row.target, (row.expected,), f"common/verl_ext/{row.module}.py") for row in REPLACEMENTS]
+    rows += [(row.target, row.expected, f"{row.by}: {row.why}") for row in PRIVATE]
+    found = []
+    for target, texts, why in rows:
+        try:
+            expect(target, *texts, why=why)
+        except SourceChanged as error:
+            found.append(str(error))
+    return found
 
 
 def _put(row: Replacement, options: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.verl_ext.source import SourceChanged, expect
+from common.verl_ext.source import expect
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,3 @@ def check(by: str) -> None:
     for row in PRIVATE:
         if row.by == by:
             expect(row.target, *row.expected, why=f"{by}: {row.why}")
-
-
-def problems() -> list[str]:
-    """What does not fit, for the preflight; empty when all does."""
-    found = []
-    for by in sorted({row.by for row in PRIVATE}):
-        try:
-            check(by)
-        except SourceChanged as error:
-            found.append(str(error))
-    return found

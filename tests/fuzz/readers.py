@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 from common.data.files import DataError
+from common.verl_ext.version import pinned
 from ppo.api.verdict import BadReplyError
 from tests.fuzz import formats
 from tests.fuzz.mutations import DEPTHS, changed_line, changed_tree, mutated
@@ -164,7 +165,7 @@ _RUN = {
     "id": "1a2b3c4d", "state": "running", "host": "elsewhere", "pid": 12, "pid_started": 1.7e9,
     "algorithm": "grpo", "attempt": 1,
     "model": "demo", "model_name": "demo", "reason": "", "started": "2026-01-01T10:00:00+00:00", "git_commit": "0" * 40,
-    "knobs": {"TOTAL_STEPS": "100", "MODEL_PATH": "demo", "LR": "1e-6"}, "versions": {"verl": "0.9.1"},
+    "knobs": {"TOTAL_STEPS": "100", "MODEL_PATH": "demo", "LR": "1e-6"}, "versions": {"verl": pinned()},
     "data": {"train": []},
 }  # fmt: skip
 

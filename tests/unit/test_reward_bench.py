@@ -314,7 +314,7 @@ def test_responses_by_index(bench, tmp_path):
 
 
 def test_responses_of_a_verl_dump(bench, tmp_path):
-    """The fields that verl 0.9.1 writes to rollouts/<step>.jsonl (trainer/ppo/v1/trainer_base.py)."""
+    """The fields that verl writes to rollouts/<step>.jsonl (trainer/ppo/v1/trainer_base.py)."""
     path = tmp_path / "1.jsonl"
     prompt = "user\nWhat is 11 + 11?\nassistant\n"
     lines = [

@@ -196,7 +196,7 @@ def test_an_inner_part_that_changed_stops_the_class_that_needs_it(monkeypatch):
     monkeypatch.setattr(private, "PRIVATE", (replace(PRIVATE[1], expected=("another source",)),))
     with pytest.raises(SourceChanged, match="another source"):
         check("dpo/trainer.py")
-    assert len(private.problems()) == 1
+    assert len(verl_ext.problems()) == 1
 
 
 def run(code: str, **environment: str) -> str:
@@ -277,15 +277,9 @@ def test_verls_version_is_said_in_five_files_at_most():
             text = file.read_text(encoding="utf-8", errors="replace")
             if version.search(text) and "verl" in text:
                 naming.add(name)
-    naming -= {name for name in naming if name.startswith("requirements/") and not says_verl(ROOT / name, version)}
     allowed = {"requirements.txt", "README.md", "README_zh.md", "CHANGELOG.md", "docs/upgrading-verl.md"}
     assert "requirements.txt" in naming and naming <= allowed
     assert installed() == pinned()
-
-
-def says_verl(file: Path, version: re.Pattern[str]) -> bool:
-    """Whether a requirement file means verl by it, and not another package of the same version."""
-    return any("verl" in line and version.search(line) for line in file.read_text().splitlines())
 
 
 def test_lines_of_verl_are_named_in_the_door_only():
