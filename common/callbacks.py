@@ -27,6 +27,7 @@ from common.rewards import errors
 from common.run_dir import STOP_FILE, read_metrics
 from common.step_figures import answers_of, reward_figures, spread_figures
 from common.validations import Validations
+from common.verl_ext import private
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class RunCallback(CheckpointCallback):
         self.started = False
         self.saved_step = 0
         self.known_errors = errors.size(self.run_dir)  # those of earlier attempts count no more
+        private.check("common/callbacks.py")
         verl_ext.replace({"trainer"})
 
     # ---- what the trainer tells ----------------------------------------------------------------------------

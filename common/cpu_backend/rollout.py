@@ -18,6 +18,8 @@ from verl.plugin.platform import get_platform
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
+from common.verl_ext import private
+
 ENGINE = "hf"
 
 
@@ -162,5 +164,6 @@ def buckets(
     yield bucket, True
 
 
+private.check("common/cpu_backend/rollout.py")
 _ROLLOUT_REGISTRY[(ENGINE, "async")] = f"{__name__}.{ServerAdapter.__name__}"
 RolloutReplicaRegistry.register(ENGINE, lambda: HFReplica)

@@ -17,6 +17,9 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from common.data.conversation import Renderer, RenderError, thinking_of
 from common.data.rows import loaded
+from common.verl_ext import private
+
+private.check("common/data/verl_datasets.py")
 
 
 class SFTDataset(MultiTurnSFTDataset):

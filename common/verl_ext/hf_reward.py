@@ -16,9 +16,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from common.verl_ext import private
+
 
 def replacement(original: Callable[..., Awaitable[dict[str, float]]]) -> Callable[..., Awaitable[dict[str, float]]]:
     """The question for ``hf``, the original for all other engines."""
+    private.check("common/verl_ext/hf_reward.py")
 
     async def compute_score_disrm(self: Any, data: Any) -> dict[str, float]:
         if self.config.reward.reward_model.rollout.name != "hf":

@@ -1,8 +1,8 @@
 """Methods of verl that the kit overrides or calls though verl does not promise them; the rows that `check` compares.
 
 A method that verl renames or no longer calls would leave an override without effect, and nobody would notice: wrong
-tokens, or a setting that does nothing. So each is looked up in the installed files before a run (the preflight) and by
-the class that needs it.
+tokens, or a setting that does nothing. So each is looked up in the installed files before a run (the preflight) and
+where it is used.
 """
 
 from __future__ import annotations

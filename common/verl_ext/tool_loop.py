@@ -1,7 +1,7 @@
 """verl's tool agent loop with limits: tools run in processes of their own and may take only so long.
 
-verl calls a function tool in a thread without a limit (`ToolAgentLoop._call_tool`), so one that
-hangs would stop the whole run. What a tool raises goes to the model as text, as verl does it.
+verl calls a function tool in a thread without a limit (`ToolAgentLoop._call_tool`), so one that hangs
+would stop the whole run. What a tool raises goes to the model as text, as verl does it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from verl.tools.function_tool import FunctionTool
 from verl.tools.schemas import ToolResponse
 
 from common.rewards.worker import Worker, WorkerDied
+from common.verl_ext import private
+
+private.check("common/verl_ext/tool_loop.py")
 
 PROCESSES = 2  # of each agent worker; each answers one call at a time
 # How the texts begin that verl sends to the model in place of an answer.

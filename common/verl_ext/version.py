@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PINS = Path(__file__).resolve().parents[2] / "requirements.txt"
@@ -23,6 +22,8 @@ def pinned(package: str = "verl") -> str:
 
 def installed(package: str = "verl") -> str:
     """The version that is installed, ``none`` where there is none."""
+    from importlib.metadata import PackageNotFoundError, version  # each Ray worker imports this module
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -124,7 +124,7 @@ def test_log_probabilities_in_chunks(vocabulary):
     logits = 3 * torch.randn(tokens, vocabulary, generator=generator, device=DEVICE).bfloat16()
     labels = torch.randint(0, vocabulary, (tokens,), generator=generator, device=DEVICE)
 
-    def verls_loop(given, labels):  # verl/utils/torch_functional.py:199, which the kit replaces
+    def verls_loop(given, labels):  # its logprobs_from_logits_v2, which the kit replaces
         rows = [torch.log_softmax(row, -1).gather(-1, label[None])[0] for row, label in zip(given, labels, strict=True)]
         return torch.stack(rows)
 

@@ -48,7 +48,8 @@ def test_each_row_says_what_where_why_and_until_when(row):
 def test_each_inner_part_is_as_it_was_read_and_still_used(row):
     expect(row.target, *row.expected, why=row.why)
     name = row.target.rpartition(".")[2].rpartition(":")[2]
-    assert name in (ROOT / row.by).read_text() or row.expected
+    text = (ROOT / row.by).read_text()
+    assert f'private.check("{row.by}")' in text and (row.expected or name in text)
 
 
 def test_a_file_per_row_and_a_row_per_file():
@@ -190,6 +191,9 @@ def test_a_target_that_is_gone_stops(target):
 def test_an_inner_part_that_changed_stops_the_class_that_needs_it(monkeypatch):
     from dataclasses import replace
 
+    from omegaconf import OmegaConf
+
+    from common.preflight.verl_check import validate
     from common.verl_ext import private
 
     check("dpo/trainer.py")
@@ -197,6 +201,8 @@ def test_an_inner_part_that_changed_stops_the_class_that_needs_it(monkeypatch):
     with pytest.raises(SourceChanged, match="another source"):
         check("dpo/trainer.py")
     assert len(verl_ext.problems()) == 1
+    said = validate(OmegaConf.create({"engine": {}, "optim": {}, "checkpoint": {}}), {})
+    assert any("another source" in error for error in said)  # the preflight says so before the start
 
 
 def run(code: str, **environment: str) -> str:
