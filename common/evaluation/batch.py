@@ -15,12 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.data.forms import Columns
-from common.evaluation.backends import Backend
+from common.evaluation.engines.backends import Backend
 from common.evaluation.model_path import OUTPUTS, ModelSource, find_model
-from common.evaluation.outputs import check_output, write_report
 from common.evaluation.partial import Partial
 from common.evaluation.questions import Question, file_digest, problems, read_questions
-from common.evaluation.report import Report
+from common.evaluation.report.outputs import check_output, write_report
+from common.evaluation.report.report import Report
 from common.evaluation.rewards import Rewards, choose
 from common.evaluation.run_model import Candidate, Job, get_ready, run_model
 from common.evaluation.scorer import Scorer

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from common.data.messages import Message
-from common.evaluation.backends import Backend, make_engine
-from common.evaluation.engine import Answer, Ask, Engine
+from common.evaluation.engines.backends import Backend, make_engine
+from common.evaluation.engines.engine import Answer, Ask, Engine
 from common.evaluation.model_path import OUTPUTS, ModelSource, find_model
 from common.evaluation.run_model import Candidate, get_ready
 from common.evaluation.settings import EvaluationError, Settings

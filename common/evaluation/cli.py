@@ -166,7 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _backend(arguments: argparse.Namespace) -> Any:
-    from common.evaluation.backends import Backend
+    from common.evaluation.engines.backends import Backend
 
     kind = "vllm" if arguments.use_vllm else "sglang" if arguments.use_sglang else "transformers"
     return Backend(

@@ -95,7 +95,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
     if knobs.algorithm not in SUPERVISED:
         modules.insert(0, "common.transfer_queue_guard")
     if knobs["ATTENTION"] == "sdpa_varlen":
-        modules.append("common.varlen_attention")
+        modules.append("common.hf_engine.varlen_attention")
     environment = {}
     if knobs["DEVICE"] == "cpu":
         modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
@@ -105,7 +105,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         # Ray would hide "all GPUs" from actors that ask for none, and warn about it.
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
-        modules = ["common.cpu_backend.rollout"] + modules
+        modules = ["common.hf_engine.rollout"] + modules
     if knobs.values.get("TOOLS_PATH"):
         modules += ["common.tools.loop", "common.tools.metrics"]
     if knobs.values.get("ADV_ESTIMATOR") == "remax":
@@ -113,7 +113,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
     if knobs.values.get("ALGORITHM_PATH"):
         modules.append("common.algorithms.user")
     if knobs.values.get("REWARD") == "model" and knobs["ROLLOUT_ENGINE"] == "hf":
-        modules = ["common.cpu_backend.reward_model"] + modules
+        modules = ["common.hf_engine.reward_model"] + modules
     if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
         environment["REWARD_WORKERS"] = "1"  # its limits on calls a minute hold within a process
     if knobs["DEVICE"] == "cuda" and knobs.algorithm not in SUPERVISED:

@@ -40,8 +40,8 @@ from common.run_dir import (
     update_run,
 )
 from common.runner.follow import MetricsTail, Tail
-from common.runner.keeper import STOP
 from common.runner.ray_folder import ray_folder
+from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +182,7 @@ class Attempt:
         """
         with (self.run_dir / LOG_FILE).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "common.runner.keeper", str(self.run_dir), "--", *command],
+                [sys.executable, "-m", "common.runner.supervisor", str(self.run_dir), "--", *command],
                 env={**self.environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.PIPE,
                 stdout=log,

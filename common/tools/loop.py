@@ -18,7 +18,7 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, ToolAgentLoo
 from verl.tools.function_tool import FunctionTool
 from verl.tools.schemas import ToolResponse
 
-from common.rewards.worker import Worker, WorkerDied
+from common.worker import Worker, WorkerDied
 
 PROCESSES = 2  # of each agent worker; each answers one call at a time
 # How the texts begin that verl sends to the model in place of an answer.

@@ -13,7 +13,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from common.checkpoints.layout import checkpoints_of
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
 from tests.api_server import FAILURES
 from tests.conftest import ROOT

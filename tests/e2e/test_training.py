@@ -13,7 +13,7 @@ import pytest
 
 from common.checkpoints.layout import checkpoints_of
 from common.evaluation.cli import main as evaluate
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.run_dir import latest_checkpoint, read_metrics, read_run
 from tests.conftest import ROOT
 from tests.e2e import ports
