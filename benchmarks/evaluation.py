@@ -61,8 +61,9 @@ def kit_engine(kind: str):
     """The engine of test.sh."""
     from transformers import AutoTokenizer
 
-    from common.evaluation.engines.backends import Backend, make_engine
+    from common.evaluation.engines.backends import make_engine
     from common.evaluation.model_path import find_model
+    from common.evaluation.settings import Backend
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
     return make_engine(Backend(kind, "cpu"), find_model("demo"), tokenizer, Settings(temperature=0.0), ())

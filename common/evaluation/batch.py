@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.data.forms import Columns
-from common.evaluation.engines.backends import Backend
+from common.data.names import Columns
 from common.evaluation.model_path import OUTPUTS, ModelSource, find_model
 from common.evaluation.partial import Partial
 from common.evaluation.questions import Question, file_digest, problems, read_questions
@@ -24,7 +23,7 @@ from common.evaluation.report.report import Report
 from common.evaluation.rewards import Rewards, choose
 from common.evaluation.run_model import Candidate, Job, get_ready, run_model
 from common.evaluation.scorer import Scorer
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 from common.run_dir import read_run
 
 GROUPS_SHOWN = 12  # at the terminal; the file has them all

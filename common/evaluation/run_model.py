@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from common.evaluation.engines.backends import Backend, context_length, make_engine
+from common.evaluation.engines.backends import context_length, make_engine
 from common.evaluation.engines.engine import Answer, Ask, Engine
 from common.evaluation.engines.recorded import deliver_recorded
 from common.evaluation.engines.templates import Prompter
@@ -20,7 +20,7 @@ from common.evaluation.questions import Question
 from common.evaluation.report.results import ModelResults
 from common.evaluation.rewards import Rewards
 from common.evaluation.scorer import Scorer
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 
 
 @dataclass

@@ -22,7 +22,7 @@ import psutil
 from rich.markup import escape
 
 from common import run_data
-from common.checkpoints.integrity import read_marker
+from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
 from common.files import write_atomically
@@ -30,7 +30,6 @@ from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
     STOP_FILE,
-    latest_checkpoint,
     metrics_files,
     metrics_path,
     read_early_stop,

@@ -11,10 +11,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.evaluation.engines.backends import Backend
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter
 from common.evaluation.model_path import ModelSource
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 
 PART = 512  # asks that a process takes at once; small enough that all end at about the same time
 POLL_S = 0.2

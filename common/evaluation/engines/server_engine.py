@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from common.evaluation.engines.backends import Backend
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 
 RETRIES = 5  # of a request; the openai package waits longer each time, and as long as the server says
 TIMEOUT_S = 600.0  # of a request

@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.evaluation.engines.backends import Backend
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter
 from common.evaluation.engines.vllm_engine import tensor_parallel_size
 from common.evaluation.model_path import ModelSource
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 
 AT_ONCE = 1024  # requests that SGLang holds; it batches them itself
 

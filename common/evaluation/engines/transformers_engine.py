@@ -17,7 +17,7 @@ from common.hf_engine.sampling import SamplingParams
 if TYPE_CHECKING:
     import torch
 
-    from common.evaluation.engines.backends import Backend
+    from common.evaluation.settings import Backend
 
 MAX_ROWS = 256  # answers at once; more gain nothing on a CPU
 # A batch ends before a prompt of less than this share of its longest, once it has so many rows: padding costs more than

@@ -10,10 +10,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.evaluation.engines.backends import Backend
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter
 from common.evaluation.model_path import ModelSource
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
 
