@@ -29,7 +29,7 @@ from common.data.readers.records import read_records
 peak = lambda who: resource.getrusage(who).ru_maxrss // 1024
 before = peak(resource.RUSAGE_SELF)
 print(sum(1 for _ in islice(read_records(Path(sys.argv[1])), 1)))
-from common.data import parquet_reader
+from common.data.readers import parquet_reader
 for worker in parquet_reader._idle:
     worker.stop()
 print(max(peak(resource.RUSAGE_SELF) - before, peak(resource.RUSAGE_CHILDREN)))

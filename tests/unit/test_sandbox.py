@@ -267,7 +267,8 @@ with tempfile.TemporaryFile("w+") as file:
 
 DRIVER = """
 import json, os, sys, time
-from common.rewards import sandbox, sandbox_probe
+from common.rewards.sandbox import run as sandbox
+from common.rewards.sandbox import probe as sandbox_probe
 from common.rewards.code import code
 order = json.load(sys.stdin)
 plan = [name for name in sandbox.plan() if name not in order["without"]]
