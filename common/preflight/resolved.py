@@ -138,7 +138,7 @@ def cpu_rollout(knobs: Knobs) -> str:
 
 
 def omp_binding(knobs: Knobs) -> dict[str, str]:
-    """Which cores each of vLLM's workers uses, where several share a model; vLLM's own choice needs a NUMA node each."""
+    """Cores of each of vLLM's workers, where several share a model; its own choice needs a NUMA node for each."""
     size = knobs.number("TENSOR_PARALLEL_SIZE")
     if size < 2:
         return {}
