@@ -15,7 +15,12 @@ REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
-CPU_MODULES = ("process_group", "platform", "engine", "rollout")
+CPU_MODULES = ("process_group", "platform", "engine")
+VLLM_ON_CPU = {  # cache of 1 GiB; no Inductor, which compiles longer than a small model runs; nothing sent home
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 
 
 def hydra_quote(text: str) -> str:
@@ -98,10 +103,12 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         modules.append("common.hf_engine.varlen_attention")
     environment = {}
     if knobs["DEVICE"] == "cpu":
-        modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
+        modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + [f"common.{cpu_rollout(knobs)}"] + modules
         environment["VERL_PLATFORM"] = "cpu"
         # Threads that wait by spinning stall each other when another program wants a core too.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        if knobs.values.get("ROLLOUT_ENGINE") == "vllm":
+            environment |= VLLM_ON_CPU | omp_binding(knobs)
         # Ray would hide "all GPUs" from actors that ask for none, and warn about it.
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
@@ -123,6 +130,21 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         environment = counts.environment | engine_environment(knobs) | environment
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}
+
+
+def cpu_rollout(knobs: Knobs) -> str:
+    """The module that lets the rollout engine run without a GPU."""
+    return "cpu_backend.vllm_worker" if knobs.values.get("ROLLOUT_ENGINE") == "vllm" else "hf_engine.rollout"
+
+
+def omp_binding(knobs: Knobs) -> dict[str, str]:
+    """Cores of each of vLLM's workers, where several share a model; its own choice needs a NUMA node for each."""
+    size = knobs.number("TENSOR_PARALLEL_SIZE")
+    if size < 2:
+        return {}
+    cores = max(1, (knobs.cores or 1) // size)
+    first = [min(number * cores, max(0, (knobs.cores or 1) - cores)) for number in range(size)]
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(f"{at}-{at + cores - 1}" for at in first)}
 
 
 def engine_environment(knobs: Knobs) -> dict[str, str]:
