@@ -22,11 +22,11 @@ from common.checkpoints.integrity import mark_complete
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.checkpoints.prune import remove, to_remove
 from common.files import write_atomically
-from common.metric_names import BY_NAME, friendly
+from common.metrics.names import BY_NAME, friendly
+from common.metrics.validations import Validations
 from common.rewards import errors
 from common.run_dir import STOP_FILE, read_metrics
 from common.step_figures import answers_of, reward_figures, spread_figures
-from common.validations import Validations
 from common.verl_ext import private
 
 logger = logging.getLogger(__name__)

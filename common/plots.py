@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.metric_names import BY_NAME, METRICS, Metric, friendly
+from common.metrics.names import BY_NAME, METRICS, Metric, friendly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -38,7 +38,7 @@ __all__ = [
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    from common.rewards.bench_report import add_options, run
+    from common.rewards.bench.report import add_options, run
 
     parser = argparse.ArgumentParser(prog="python -m common.reward_functions", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)

@@ -135,14 +135,6 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return join_attempts([read_records(path) for path in metrics_files(run_dir)])
 
 
-def latest_checkpoint(run_dir: Path) -> tuple[int, Path] | None:
-    """Return step and folder of the newest complete checkpoint, or None; one that is half-written does not count."""
-    from common.checkpoints.integrity import newest_complete
-
-    checkpoint = newest_complete(Path(run_dir)).checkpoint
-    return (checkpoint.step, checkpoint.path) if checkpoint else None
-
-
 def read_early_stop(run_dir: Path) -> dict[str, Any] | None:
     """Step and reason when the trainer ended itself before its last step, or None."""
     path = Path(run_dir) / STOP_FILE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomically
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.run_dir import LOG_FILE, metrics_files, metrics_path, read_metrics
 from common.runner.follow import MetricsTail
 

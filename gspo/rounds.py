@@ -22,8 +22,8 @@ from rich.markup import escape
 
 from common import run_data
 from common.files import write_atomically
+from common.metrics.progress_line import format_duration
 from common.preflight.knobs import read_block
-from common.progress_line import format_duration
 from common.run_dir import read_run, update_run
 from common.runner import processes
 from common.runner.attempt import ROOT, describe_run, listen, now

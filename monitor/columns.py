@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from common.metric_names import BY_NAME, METRICS
+from common.metrics.names import BY_NAME, METRICS
 from monitor.log_parser import Record
 from monitor.plain import plain
 
@@ -157,7 +157,7 @@ class Columns:
         return steps, total / count
 
     def _spread(self) -> Series:
-        """The bound of the reward's spread from its mean, maximum and minimum, as common/metric_names.py explains."""
+        """The bound of the reward's spread from its mean, maximum and minimum, as common/metrics/names.py explains."""
         columns = [self.series(name) for name in ("reward_mean", "reward_max", "reward_min")]
         steps = columns[0][0]
         if all(np.array_equal(own, steps) for own, _ in columns):

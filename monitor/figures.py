@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BY_NAME
 from monitor.columns import Columns, Series
+from monitor.i18n import Words
 from monitor.series import hours, smooth, thin, value_range, within
-from monitor.words import Words
 
 # A validation is drawn into the panel of what it validates.
 BESIDE = {

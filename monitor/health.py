@@ -1,6 +1,6 @@
 """What is going wrong in a run, since when, why, and which knob to turn.
 
-These are the rules of common/metric_names.py over all steps of a run, and a few that need more than one metric.
+These are the rules of common/metrics/names.py over all steps of a run, and a few that need more than one metric.
 
 `check_health` judges the last steps of a history. Here numpy finds the stretches in which a limit may be broken, and
 `check_health` is asked at their ends only, so that a run of 100,000 steps is judged in a fraction of a second.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from common.metric_names import BY_NAME, METRICS, PATIENCE, Metric, check_health
+from common.metrics.names import BY_NAME, METRICS, PATIENCE, Metric, check_health
 from monitor.columns import Columns
 from monitor.samples import read_step, share_of_flat_groups, steps_of
 

@@ -7,11 +7,11 @@ from html import escape
 
 import gradio as gr
 
+from monitor.i18n import Words
 from monitor.plain import plain
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, QUIET, Page, Tab, checkpoints, compare, curves, health, log, runs, samples, system
-from monitor.words import Words
 
 TABS = {
     "runs": runs,

@@ -70,7 +70,7 @@ class RunIndex:
     Attributes:
         rows: Run id (its path below the folder) to its row, newest first.
         version: Grows when a row changed.
-        problem: Why the folder cannot be shown (whole), "" when it can; a key of monitor/words.py.
+        problem: Why the folder cannot be shown (whole), "" when it can; a key of monitor/i18n.py.
     """
 
     def __init__(self, root: Path):

@@ -15,15 +15,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from monitor.change_token import token
 from monitor.exports import csv_lines, png
 from monitor.guard import Guard
-from monitor.news import token
+from monitor.i18n import LANGUAGES, Words
 from monitor.page import build_page
 from monitor.password import Password
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, MAX_PANELS
-from monitor.words import LANGUAGES, Words
 
 
 class ReadAhead:

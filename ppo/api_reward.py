@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ppo.api.client import ApiClient, Scored
-from ppo.api.exchange import prompt_text
-from ppo.api.settings import Settings, read_settings
+from common.rewards.api.client import ApiClient, Scored
+from common.rewards.api.exchange import prompt_text
+from common.rewards.api.settings import Settings, read_settings
 
 TRIAL_SECONDS, TRIAL_ATTEMPTS = 50.0, 3  # less than the minute that the preflight gives a call
 
@@ -135,7 +135,7 @@ def for_trial(settings: Settings) -> Settings:
 
 def main() -> int:
     """Command line entry."""
-    from ppo.api import probe
+    from common.rewards.api import probe
 
     parser = argparse.ArgumentParser(prog="python -m ppo.api_reward", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)

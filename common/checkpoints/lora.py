@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.checkpoints.model_class import auto_class, read_config
 from common.files import open_as_umask
 from common.run_dir import read_run
 
@@ -86,8 +87,6 @@ def fold_with_peft(
     """Whole weights of a PEFT model, the adapter merged by PEFT itself; needs memory for the model once more."""
     import torch
     from peft import LoraConfig, get_peft_model
-
-    from common.checkpoints.merge import auto_class, read_config
 
     model = auto_class(config_folder).from_config(read_config(config_folder), dtype=torch.float32)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")

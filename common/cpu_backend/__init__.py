@@ -7,7 +7,7 @@ module                                      what it adds to verl
 ==========================================  ==============================================================
 ``common.cpu_backend.platform``             the device ``cpu`` (``PlatformRegistry``), chosen by ``VERL_PLATFORM=cpu``
 ``common.cpu_backend.engine``               FSDP2 training on it (``EngineRegistry``)
-``common.cpu_backend.rollout``              ``ROLLOUT_ENGINE=hf``, generation on transformers, CPU or CUDA
+``common.hf_engine.rollout``                ``ROLLOUT_ENGINE=hf``, generation on transformers, CPU or CUDA
 ==========================================  ==============================================================
 
 ``common.cpu_backend.sampler`` is named in the configuration (``trainer.v1.sampler.custom_sampler``).

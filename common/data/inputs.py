@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.data.convert import Source
-from common.data.files import DataError, data_files
-from common.data.forms import Columns
 from common.data.hub import download_data, is_hub_id, split_files
-from common.data.names import parse_map
+from common.data.names import Columns, parse_map
+from common.data.readers.files import DataError, data_files
 
 
 def sources_of(arguments: argparse.Namespace, inputs: Sequence[str]) -> list[Source]:

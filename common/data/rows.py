@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.answers import accepted, marked_answer
-from common.data.depth import parsed
 from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
+from common.data.readers.depth import parsed
 
 ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
 RL = ("grpo", "ppo", "gspo")

@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_chat(arguments.model_path, settings, backend)
     from rich.console import Console
 
-    from common.data.forms import Columns
+    from common.data.names import Columns
     from common.evaluation.batch import BatchOptions, run_batch
 
     if arguments.limit is not None and arguments.limit < 1:
@@ -166,7 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _backend(arguments: argparse.Namespace) -> Any:
-    from common.evaluation.backends import Backend
+    from common.evaluation.settings import Backend
 
     kind = "vllm" if arguments.use_vllm else "sglang" if arguments.use_sglang else "transformers"
     return Backend(

@@ -14,8 +14,8 @@ from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
 from common.demo_model import DEMO_MODEL_DIR
 from common.evaluation.settings import EvaluationError
-from common.rewards.worker import ROOT
 from common.run_dir import read_run
+from common.worker import ROOT
 
 OUTPUTS = ROOT / "outputs"
 RECORDED = (".jsonl", ".json", ".csv", ".xlsx", ".parquet")

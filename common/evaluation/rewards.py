@@ -15,7 +15,7 @@ from common.answers.letters import only_letters
 from common.answers.number import read_number
 from common.evaluation.questions import Question
 from common.evaluation.settings import EvaluationError
-from common.rewards.bench import FACE, find_target
+from common.rewards.bench.trial import FACE, find_target
 from common.rewards.choice import truth_letters
 from common.rewards.code_tests import is_tests
 from common.rewards.compose import REWARDS, route

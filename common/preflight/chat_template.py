@@ -11,8 +11,8 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from common.data.conversation import Renderer
-from common.data.template_environment import environment
-from common.data.template_trial import check_template
+from common.data.templates.environment import environment
+from common.data.templates.trial import check_template
 from common.data.turns import RenderError
 from common.preflight.model import ModelInfo
 

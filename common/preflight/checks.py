@@ -190,8 +190,11 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             "slow with models above some hundred million parameters",
         )
     engine = knobs.values.get("ROLLOUT_ENGINE")
-    if on_cpu and engine in ("vllm", "sglang"):
-        knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf", value=engine)
+    if on_cpu and engine == "sglang":
+        knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf, or vllm", value=engine)
+    elif on_cpu and engine == "vllm" and not has_package("vllm"):
+        fix = "set ROLLOUT_ENGINE=hf, or install it: VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
+        knobs.error("ROLLOUT_ENGINE", "is not installed here", fix, value=engine)
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.error("ATTENTION", "needs a GPU", "set ATTENTION=sdpa_varlen, or sdpa", value="flash_attention_2")
     elif knobs["ATTENTION"] == "flash_attention_2" and not (machine.planned or has_package("flash_attn")):

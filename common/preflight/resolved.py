@@ -15,6 +15,11 @@ REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
+VLLM_ON_CPU = {  # cache of 1 GiB; no Inductor, which compiles longer than a small model runs; nothing sent home
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 
 
 def hydra_quote(text: str) -> str:
@@ -90,11 +95,12 @@ def agent_loop(knobs: Knobs) -> str:
 
 def verl_parts(knobs: Knobs) -> list[str]:
     """The parts of `common.verl_ext.load` that the run needs."""
-    on_cpu, hf = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE") == "hf"
+    on_cpu, engine = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE")
     wanted = {
         "cpu": on_cpu,
-        "hf": hf and not on_cpu,
-        "hf_reward": hf and knobs.values.get("REWARD") == "model",
+        "hf": engine == "hf",
+        "vllm_cpu": on_cpu and engine == "vllm",
+        "hf_reward": engine == "hf" and knobs.values.get("REWARD") == "model",
         "varlen": knobs["ATTENTION"] == "sdpa_varlen",
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
@@ -110,6 +116,8 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         environment["VERL_PLATFORM"] = "cpu"
         # Threads that wait by spinning stall each other when another program wants a core too.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        if knobs.values.get("ROLLOUT_ENGINE") == "vllm":
+            environment |= VLLM_ON_CPU | omp_binding(knobs)
         # Ray would hide "all GPUs" from actors that ask for none, and warn about it.
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
@@ -122,6 +130,16 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     environment["VERL_USE_EXTERNAL_MODULES"] = "common.verl_ext.plugin"
     return {**environment, "VERL_EXT": ",".join(verl_parts(knobs))}
+
+
+def omp_binding(knobs: Knobs) -> dict[str, str]:
+    """Cores of each of vLLM's workers, where several share a model; its own choice needs a NUMA node for each."""
+    size = knobs.number("TENSOR_PARALLEL_SIZE")
+    if size < 2:
+        return {}
+    cores = max(1, (knobs.cores or 1) // size)
+    first = [min(number * cores, max(0, (knobs.cores or 1) - cores)) for number in range(size)]
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(f"{at}-{at + cores - 1}" for at in first)}
 
 
 def engine_environment(knobs: Knobs) -> dict[str, str]:

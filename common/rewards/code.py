@@ -14,9 +14,9 @@ from typing import Any
 
 from common.answers import behind_thought
 from common.answers.final import tagged
-from common.rewards import sandbox
 from common.rewards.code_tests import Case, read_cases
 from common.rewards.result import refuse
+from common.rewards.sandbox import run as sandbox
 
 FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 

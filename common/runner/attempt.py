@@ -22,7 +22,7 @@ import psutil
 from rich.markup import escape
 
 from common import run_data
-from common.checkpoints.integrity import read_marker
+from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
 from common.files import write_atomically
@@ -30,7 +30,6 @@ from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
     STOP_FILE,
-    latest_checkpoint,
     metrics_files,
     metrics_path,
     read_early_stop,
@@ -40,8 +39,8 @@ from common.run_dir import (
     update_run,
 )
 from common.runner.follow import MetricsTail, Tail
-from common.runner.keeper import STOP
 from common.runner.ray_folder import ray_folder
+from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +60,10 @@ COMMAND_VARIABLES = (
     "VERL_USE_EXTERNAL_MODULES",
     "VERL_EXT",
     "OMP_WAIT_POLICY",
+    "VLLM_CPU_KVCACHE_SPACE",
+    "VLLM_CPU_OMP_THREADS_BIND",
+    "VLLM_NO_USAGE_STATS",
+    "TORCHDYNAMO_DISABLE",
     "REWARD_WORKERS",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
     "ALGORITHM_PATH",
@@ -183,7 +186,7 @@ class Attempt:
         """
         with (self.run_dir / LOG_FILE).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "common.runner.keeper", str(self.run_dir), "--", *command],
+                [sys.executable, "-m", "common.runner.supervisor", str(self.run_dir), "--", *command],
                 env={**self.environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.PIPE,
                 stdout=log,

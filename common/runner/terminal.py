@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.markup import escape
 
-from common.failures import diagnose
-from common.metric_names import check_health, friendly
-from common.progress_line import format_duration, step_line
-from common.run_dir import LOG_FILE, latest_checkpoint, read_run
+from common.checkpoints.integrity import latest_checkpoint
+from common.metrics.names import check_health, friendly
+from common.metrics.progress_line import format_duration, step_line
+from common.run_dir import LOG_FILE, read_run
 from common.runner.console import QuietConsole, without_controls
+from common.runner.failures import diagnose
 from common.runner.follow import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Replacement:
         part: The part of a run that needs it, see `load`.
         read: The definition that holds the text, where it is not the target itself.
         seeded: Whether ``replacement`` takes the run's seed too.
+        only_with: Modules of which one must have been imported by the process; empty: any process.
     """
 
     target: str
@@ -60,6 +62,12 @@ class Replacement:
     part: str
     read: str = ""
     seeded: bool = False
+    only_with: tuple[str, ...] = ()
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the library is there at all; the rollout engines are not everywhere."""
+        return importlib.util.find_spec(self.target.partition(".")[0]) is not None
 
     @property
     def source(self) -> Source:
@@ -171,13 +179,21 @@ REPLACEMENTS = (
         "queue_address",
         "queue_on_one_machine",
     ),
+    Replacement(
+        "vllm._custom_ops:_supports_onednn",
+        "ops._supports_onednn",
+        "vllm_onednn",
+        "vllm_cpu",
+        read="vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm",
+        only_with=("vllm.v1.worker", "vllm.v1.executor"),
+    ),
 )
 
 # Modules that fill an extension point of verl, by the part of a run that needs them; imported in this order.
 PLUGINS = {
-    "cpu": ("common.cpu_backend.engine", "common.cpu_backend.rollout"),
-    "hf": ("common.cpu_backend.rollout",),
-    "varlen": ("common.varlen_attention",),
+    "cpu": ("common.cpu_backend.engine",),
+    "hf": ("common.hf_engine.rollout",),
+    "varlen": ("common.hf_engine.varlen_attention",),
     "tools": ("common.verl_ext.tool_loop",),
     "remax": ("common.verl_ext.remax",),
     "user": ("common.verl_ext.user",),
@@ -198,8 +214,9 @@ def load(algorithm: str, seed: int, parts: Collection[str] = ()) -> None:
     Args:
         algorithm: ``sft``, ``dpo``, ``grpo``, ``gspo`` or ``ppo``.
         seed: Of the run.
-        parts: Other parts of the run: ``cpu`` (the device), ``hf`` (the rollout engine, on a GPU), ``hf_reward`` (its
-            reward model), ``varlen`` (attention), ``tools``, ``remax``, ``user`` (``ALGORITHM_PATH``).
+        parts: Other parts of the run: ``cpu`` (the device), ``hf`` (the rollout engine), ``hf_reward`` (its reward
+            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` (attention), ``tools``, ``remax``, ``user``
+            (``ALGORITHM_PATH``).
     """
     if "rl" in PARTS_OF.get(algorithm, ()):
         from common.verl_ext import queue_guard
@@ -225,17 +242,28 @@ def replace(parts: Collection[str], seed: int = 0) -> None:
         SourceChanged: If a target is not the code that its replacement was written against.
     """
     for row in REPLACEMENTS:
-        if row.part in parts and row not in _done:
+        if row.part in parts and row not in _done and _is_place(row):
             expect(row.read or row.target, row.expected, why=f"common/verl_ext/{row.module}.py")
             _put(row, {"seed": seed} if row.seeded else {})
             _done.add(row)
 
 
+def _is_place(row: Replacement) -> bool:
+    return not row.only_with or any(name in sys.modules for name in row.only_with)
+
+
 def problems() -> list[str]:
-    """What the kit replaces or builds on that the installed verl does not have as it was read; empty when all fits."""
+    """What the kit replaces or builds on that the installed verl does not have as it was read; empty when all fits.
+
+    Rows for some processes only (``only_with``) are left to those: on most machines nothing needs them.
+    """
     from common.verl_ext.private import PRIVATE
 
-    rows = [(row.read or row.target, (row.expected,), f"common/verl_ext/{row.module}.py") for row in REPLACEMENTS]
+    rows = [
+        (row.read or row.target, (row.expected,), f"common/verl_ext/{row.module}.py")
+        for row in REPLACEMENTS
+        if row.is_installed
+    ]
     rows += [(row.target, row.expected, f"{row.by}: {row.why}") for row in PRIVATE]
     found = []
     for target, texts, why in rows:

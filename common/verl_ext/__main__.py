@@ -17,6 +17,7 @@ def main() -> int:
     wrong = [
         _show(row.target, row.read or row.target, (row.expected,), [row.module, row.why, f"until: {row.until}"])
         for row in REPLACEMENTS
+        if row.is_installed
     ]
     print(f"{len(PRIVATE)} inner parts that are overridden or called\n")
     wrong += [_show(row.target, row.target, row.expected, [row.by, row.why]) for row in PRIVATE]

@@ -4,7 +4,7 @@ Target: `RewardLoopWorker.compute_score_disrm`, verl/experimental/reward_loop/re
 
 verl asks the router of its reward model servers for ``/classify`` when the engine is vLLM, and refuses engines that it
 does not know. For ``hf`` the request and the reading of the reply are the same; the server is
-``common/cpu_backend/reward_server.py``.
+``common/hf_engine/reward_server.py``.
 
 Upstream: no issue known.
 

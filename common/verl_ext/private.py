@@ -61,7 +61,7 @@ PRIVATE = (
     Private(
         "verl.workers.rollout.base:_ROLLOUT_REGISTRY",
         ('("vllm", "async")',),
-        "common/cpu_backend/rollout.py",
+        "common/hf_engine/rollout.py",
         "gets an entry: verl has no call to register a rollout adapter",
     ),
     Private(

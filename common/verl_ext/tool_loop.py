@@ -18,8 +18,8 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, ToolAgentLoo
 from verl.tools.function_tool import FunctionTool
 from verl.tools.schemas import ToolResponse
 
-from common.rewards.worker import Worker, WorkerDied
 from common.verl_ext import private
+from common.worker import Worker, WorkerDied
 
 private.check("common/verl_ext/tool_loop.py")
 

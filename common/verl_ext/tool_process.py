@@ -1,7 +1,7 @@
 """The process in which tools run: ``python -m common.verl_ext.tool_process PIPE FILE``.
 
 A tool that hangs cannot be stopped in a thread, and one that computes holds the interpreter's lock; a process can be
-killed (``common.rewards.worker``). verl itself takes ten seconds and half a gigabyte to import, for one decorator; so a
+killed (``common.worker``). verl itself takes ten seconds and half a gigabyte to import, for one decorator; so a
 file that imports nothing else of verl gets a decorator of the same name here.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from common.rewards.worker import serve
+from common.worker import serve
 
 MAX_CHARACTERS = 100_000  # of a text that goes back; verl cuts it to MAX_TOOL_RESPONSE_LENGTH after that
 DECORATOR_MODULE = "verl.tools.function_tool"

@@ -6,13 +6,13 @@ import shlex
 from html import escape
 from pathlib import Path
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BY_NAME
 from monitor.checkpoints import Saved, saved_in
 from monitor.columns import Columns
+from monitor.i18n import Words
 from monitor.plain import plain
 from monitor.tables import moment, note, number, table
 from monitor.tabs import Page, Tab, copyable
-from monitor.words import Words
 
 ROOT = Path(__file__).resolve().parents[2]
 _VALUES = ("val_score", "val_accuracy", "val_loss", "reward_mean", "loss")  # the first that a run has

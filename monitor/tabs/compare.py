@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BY_NAME
 from monitor.choices import metric_choices, step_range
 from monitor.columns import Columns
 from monitor.compare import config_of, differences, knobs_of, reached

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import gradio as gr
 
+from monitor.i18n import Words
 from monitor.log_tail import WARNING, errors, is_error, search, tail
 from monitor.plain import plain
 from monitor.tables import note, problem
 from monitor.tabs import QUIET, Page, Tab, tailing, view
-from monitor.words import Words
 
 
 def build(page: Page) -> Tab:

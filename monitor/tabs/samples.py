@@ -7,10 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 
+from monitor.i18n import Words
 from monitor.samples import SOURCES, Sample, choose, follow, group_of, question, read_step, steps_of
 from monitor.tables import facts, note, number, problem, table
 from monitor.tabs import QUIET, Page, Tab, clickable, view
-from monitor.words import Words
 
 PER_PAGE = 25
 MAX_TEXT = 6_000  # characters of one prompt or answer on the page

@@ -5,10 +5,10 @@ from __future__ import annotations
 from html import escape
 
 from monitor.figures import plain_panel
+from monitor.i18n import Words
 from monitor.system import Gpu, Moment, Sampler
 from monitor.tables import note, number, table
 from monitor.tabs import Page, Tab, charts, view
-from monitor.words import Words
 
 GIB = 1 << 30
 MAX_POINTS = 360  # of one line

@@ -11,10 +11,11 @@ import time
 
 import pytest
 
+from common.checkpoints.integrity import latest_checkpoint
 from common.checkpoints.layout import checkpoints_of
 from common.evaluation.cli import main as evaluate
-from common.metric_names import friendly
-from common.run_dir import latest_checkpoint, read_metrics, read_run
+from common.metrics.names import friendly
+from common.run_dir import read_metrics, read_run
 from common.verl_ext.version import pinned
 from tests.conftest import ROOT
 from tests.e2e import ports

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import common.varlen_attention as varlen
+import common.hf_engine.varlen_attention as varlen
 from common.verl_ext.log_probs import chunked_log_probs
 from tests.gpu.conftest import DEVICE, REHEARSAL, report
 

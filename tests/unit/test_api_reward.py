@@ -13,9 +13,9 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ppo.api.client import ApiClient, ApiRewardError
-from ppo.api.exchange import BadReplyError, build_request, fill, prompt_text, read_scores
-from ppo.api.settings import make_settings, read_settings
+from common.rewards.api.client import ApiClient, ApiRewardError
+from common.rewards.api.exchange import BadReplyError, build_request, fill, prompt_text, read_scores
+from common.rewards.api.settings import make_settings, read_settings
 from ppo.api_reward import DEFAULT_CONFIG, _clients, compute_score, for_trial
 from tests.api_server import FAILURES, KEY, Judge
 from tests.conftest import ROOT
@@ -327,7 +327,7 @@ def test_several_criteria_are_scaled_and_weighted():
     one = settings(criteria=criteria)
     scores, usage = read_scores(one, chat('It says "R=1", no: R=5 K=1'))
     assert scores == {"right": 0.5, "kind": 1.0} and usage.tokens_in == 0
-    from ppo.api.exchange import total
+    from common.rewards.api.exchange import total
 
     assert total(scores, one.criteria) == pytest.approx((3 * 0.5 + 1) / 4)
 

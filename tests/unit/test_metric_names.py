@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from common.metric_names import BY_NAME, METRICS, check_health, friendly
+from common.metrics.names import BY_NAME, METRICS, check_health, friendly
 
 # Step 1 of a real GRPO run of verl on a CPU, shortened.
 GRPO_STEP_1 = {

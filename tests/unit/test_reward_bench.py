@@ -8,7 +8,7 @@ import pytest
 
 from common.preflight.reward import check_reward, reward_kwargs
 from common.reward_functions import main
-from common.rewards.bench import FACE
+from common.rewards.bench.trial import FACE
 
 ROWS = [
     {
@@ -412,4 +412,4 @@ def _is_bench(pid: str) -> bool:
         return False
     with open(f"/proc/{pid}/stat") as stream:
         parent = int(stream.read().rpartition(")")[2].split()[1])
-    return b"common.rewards.bench_child" in words and parent == os.getpid()
+    return b"common.rewards.bench.child" in words and parent == os.getpid()

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from common.rewards import sandbox, sandbox_probe
 from common.rewards.code import code
+from common.rewards.sandbox import probe as sandbox_probe
+from common.rewards.sandbox import run as sandbox
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -266,7 +267,8 @@ with tempfile.TemporaryFile("w+") as file:
 
 DRIVER = """
 import json, os, sys, time
-from common.rewards import sandbox, sandbox_probe
+from common.rewards.sandbox import run as sandbox
+from common.rewards.sandbox import probe as sandbox_probe
 from common.rewards.code import code
 order = json.load(sys.stdin)
 plan = [name for name in sandbox.plan() if name not in order["without"]]
@@ -285,7 +287,7 @@ json.dump(results, sys.stdout)
 @functools.lru_cache(maxsize=1)
 def python_for_all():
     """A Python that any user can run; the one of the tests may stand in a closed home folder."""
-    check = "import sys; assert sys.version_info >= (3, 10); import common.rewards.sandbox"
+    check = "import sys; assert sys.version_info >= (3, 10); import common.rewards.sandbox.run"
     for python in (sys._base_executable, "/usr/bin/python3"):
         try:
             done = subprocess.run([python, "-c", check], user=NOBODY, group=NOBODY, cwd=ROOT, capture_output=True)

@@ -181,7 +181,7 @@ def test_calls_and_failures_are_counted():
 
 
 def test_a_run_without_calls_warns_after_20_steps():
-    from common.metric_names import check_health, friendly
+    from common.metrics.names import check_health, friendly
 
     history = [friendly({"tools/calls/mean": 0.0, "critic/score/mean": 0.5}) for _ in range(20)]
     assert not [w for w in check_health(history[:19]) if w.name == "tool_calls"]
