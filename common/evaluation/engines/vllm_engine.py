@@ -6,13 +6,13 @@ each answer is kept the moment it is complete.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter
 from common.evaluation.model_path import ModelSource
 from common.evaluation.settings import Backend, EvaluationError, Settings
+from common.small_files import read_json_object
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
 
@@ -48,7 +48,7 @@ class VllmEngine:
         if source.adapter is not None:
             from vllm.lora.request import LoRARequest
 
-            rank = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+            rank = read_json_object(source.adapter / "adapter_config.json")["r"]
             options |= {"enable_lora": True, "max_lora_rank": lora_rank_limit(rank)}
             self.lora = LoRARequest("adapter", 1, str(source.adapter))
         try:
