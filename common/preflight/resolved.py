@@ -52,7 +52,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
             values[name] = hydra_quote(values[name])
     for name in OPTIONAL_TEXT_KNOBS:
         if name in values:
-            values[name] = hydra_quote(values[name] or "null")
+            values[name] = hydra_quote(values[name]) if values[name] else "null"
     if "LORA_TARGETS" in values and values["LORA_TARGETS"] != "all-linear":
         values["LORA_TARGETS"] = hydra_list([part.strip() for part in values["LORA_TARGETS"].split(",")])
     if "TOOLS_PATH" in values:
