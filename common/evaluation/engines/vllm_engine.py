@@ -31,12 +31,13 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, backend: Backend, source: ModelSource, tokenizer: Any, settings: Settings, stop: Sequence[str]):
+        options = on_cpu(backend)
         import vllm
 
         self.version = vllm.__version__
         self.settings, self.stop, self.meter = settings, list(stop), Meter()
         self.lora: Any = None
-        options: dict[str, Any] = {
+        options = {
             "model": source.path,
             "dtype": backend.dtype,
             "trust_remote_code": backend.trust_remote_code,
@@ -44,7 +45,7 @@ class VllmEngine:
             "tensor_parallel_size": tensor_parallel_size(source, backend),
             "seed": settings.seed,
             "max_model_len": -1,  # the whole context, or as much of it as one sequence finds room for
-        }
+        } | options
         if source.adapter is not None:
             from vllm.lora.request import LoRARequest
 
@@ -145,6 +146,23 @@ def memory_hint(error: str) -> str:
 def _answer(ask: Ask, output: Any) -> Answer:
     finish = "length" if output.finish_reason == "length" else "stop"
     return Answer(ask.row, ask.sample, output.text, len(output.token_ids), len(ask.prompt_ids), finish)
+
+
+def on_cpu(backend: Backend) -> dict[str, Any]:
+    """What vLLM's CPU build needs: options, and variables that it reads when it is imported; nothing with a GPU.
+
+    Its share of memory would be one of the host's, most of which others hold, so the cache gets a size instead.
+    """
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return {}
+    room = psutil.virtual_memory().available // 2**30 // 4
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, min(room, 8))))  # GiB
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than a small model answers
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    return {"enforce_eager": True, "dtype": "float32" if backend.dtype == "auto" else backend.dtype}
 
 
 def tensor_parallel_size(source: ModelSource, backend: Backend) -> int:
