@@ -17,6 +17,7 @@ from typing import Any
 
 from common.checkpoints.layout import Checkpoint, checkpoints_of, shard_files, world_size
 from common.files import write_atomically
+from common.small_files import read_json
 
 MARKER = "complete.json"
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -41,7 +42,7 @@ def mark_complete(folder: Path, **facts: Any) -> None:
 def read_marker(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """What the marker holds, or None without one."""
     try:
-        return json.loads((checkpoint.path / MARKER).read_text(encoding="utf-8"))
+        return read_json(checkpoint.path / MARKER)
     except (FileNotFoundError, ValueError):
         return None
 

@@ -13,6 +13,7 @@ from common.checkpoints.layout import Checkpoint, checkpoint_at
 from common.checkpoints.model_class import auto_class, read_config
 from common.files import open_as_umask, write_atomically
 from common.run_dir import read_run
+from common.small_files import read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ def _merged_once(checkpoint: Checkpoint, target: Path, say: Callable[[str], None
 def is_current(checkpoint: Checkpoint, target: Path) -> bool:
     """Whether a folder is the merged model of this very checkpoint."""
     try:
-        source = json.loads((target / SOURCE_FILE).read_text(encoding="utf-8"))
+        source = read_json_object(target / SOURCE_FILE)
     except (OSError, ValueError):
         return False
     return source.get("step") == checkpoint.step and source.get("written_at") == _written_at(checkpoint)

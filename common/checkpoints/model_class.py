@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from common.small_files import read_json_object
 
 
 def auto_class(folder: Path) -> Any:
     """The transformers class that loads a model of this config: with a language-model, value or vision head."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForTokenClassification
 
-    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures", [""])[0]
+    architecture = read_json_object(folder / "config.json").get("architectures", [""])[0]
     if "ForTokenClassification" in architecture:
         return AutoModelForTokenClassification
     return AutoModelForImageTextToText if "ForConditionalGeneration" in architecture else AutoModelForCausalLM

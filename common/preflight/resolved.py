@@ -15,6 +15,7 @@ REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
+OTHER_TYPE = re.compile(r"null|true|false|[+-]?(nan|inf|[0-9_.]+(e[+-]?[0-9_]+)?)", re.IGNORECASE)
 VLLM_ON_CPU = {  # cache of 1 GiB; no Inductor, which compiles longer than a small model runs; nothing sent home
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "TORCHDYNAMO_DISABLE": "1",
@@ -23,10 +24,18 @@ VLLM_ON_CPU = {  # cache of 1 GiB; no Inductor, which compiles longer than a sma
 
 
 def hydra_quote(text: str) -> str:
-    """A string as a value in a Hydra override: quoted where its grammar asks for it."""
-    if PLAIN.fullmatch(text):
+    """A string as a value in a Hydra override that arrives as this very string.
+
+    It is quoted where Hydra's grammar asks for it or would make a number, a boolean or null of it. `${` is escaped for
+    OmegaConf, which would otherwise put in what the braces name, a secret of the environment among it. Backslashes
+    count only before a quote, before `${` and at the end.
+    """
+    if PLAIN.fullmatch(text) and not OTHER_TYPE.fullmatch(text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
+    text = re.sub(r"\\+\Z", lambda found: found[0] * 2, text)
+    return f"'{text}'"
 
 
 def hydra_list(texts: list[str]) -> str:
@@ -42,7 +51,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
             values[name] = hydra_quote(values[name])
     for name in OPTIONAL_TEXT_KNOBS:
         if name in values:
-            values[name] = hydra_quote(values[name] or "null")
+            values[name] = hydra_quote(values[name]) if values[name] else "null"
     if "LORA_TARGETS" in values and values["LORA_TARGETS"] != "all-linear":
         values["LORA_TARGETS"] = hydra_list([part.strip() for part in values["LORA_TARGETS"].split(",")])
     if "TOOLS_PATH" in values:

@@ -100,8 +100,6 @@ def test_an_adapter_on_two_workers_of_one_replica(train, run_dir):
 def test_variants_of_grpo(train, run_dir, variant):
     finish(train, "grpo", run_dir, VARIANT=variant, TOTAL_STEPS=2, **SMALL)
     assert agrees(run_dir) >= 0.999 and len(curve(run_dir, "reward_mean")) == 2
-    if variant == "remax":  # the greedy answer of each prompt is its baseline
-        assert "remax/baseline/mean" in str(read_metrics(run_dir)[1]["data"].keys())
 
 
 def test_gspo_with_a_round_of_self_play(train, run_dir):
@@ -122,7 +120,7 @@ def test_tools_are_called(train, run_dir, clean_environment):
     finish(train, "grpo", run_dir, MODEL_PATH=taught / "model", ROLLOUT_ENGINE="vllm", **knobs, **files)
     calls = curve(run_dir, "tool_calls")
     assert min(calls.values()) > 0.2 and agrees(run_dir) >= 0.999
-    assert any("tool_response" in sample["output"] for sample in rollouts(run_dir, 1))
+    assert max(record["data"].get("num_turns/max", 0) for record in read_metrics(run_dir)) > 2  # answered after a call
 
 
 def test_ppo_with_a_served_reward_model(train, run_dir):
@@ -138,6 +136,7 @@ def test_ppo_with_a_judge_in_words(train, run_dir, tmp_path):
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True, timeout=300)
     criteria = {"form": {"pattern": r"Score:\s*(\d+)", "range": [0, 10]}}
     settings = {"kind": "judge", "model": "judge", "prompt": "{answer}", "criteria": criteria}
+    settings["url"] = "http://127.0.0.1:9/v1/chat/completions"  # the run puts its own server's in the place of it
     (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings))
     knobs = {"REWARD": "model", "REWARD_MODEL_PATH": judge, "REWARD_FUNC_PATH": "ppo/api_reward.py"}
     knobs |= {"REWARD_MODEL_GPUS": 1, "API_REWARD_CONFIG": tmp_path / "judge.yaml", "MINI_BATCH_SIZE": 8}

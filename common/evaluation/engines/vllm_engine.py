@@ -6,13 +6,14 @@ each answer is kept the moment it is complete.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter
 from common.evaluation.model_path import ModelSource
 from common.evaluation.settings import Backend, EvaluationError, Settings
+from common.small_files import read_json_object
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
 
@@ -31,12 +32,13 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, backend: Backend, source: ModelSource, tokenizer: Any, settings: Settings, stop: Sequence[str]):
+        options = on_cpu(backend)
         import vllm
 
         self.version = vllm.__version__
         self.settings, self.stop, self.meter = settings, list(stop), Meter()
         self.lora: Any = None
-        options: dict[str, Any] = {
+        options = {
             "model": source.path,
             "dtype": backend.dtype,
             "trust_remote_code": backend.trust_remote_code,
@@ -44,11 +46,11 @@ class VllmEngine:
             "tensor_parallel_size": tensor_parallel_size(source, backend),
             "seed": settings.seed,
             "max_model_len": -1,  # the whole context, or as much of it as one sequence finds room for
-        }
+        } | options
         if source.adapter is not None:
             from vllm.lora.request import LoRARequest
 
-            rank = json.loads((source.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+            rank = read_json_object(source.adapter / "adapter_config.json")["r"]
             options |= {"enable_lora": True, "max_lora_rank": lora_rank_limit(rank)}
             self.lora = LoRARequest("adapter", 1, str(source.adapter))
         try:
@@ -145,6 +147,23 @@ def memory_hint(error: str) -> str:
 def _answer(ask: Ask, output: Any) -> Answer:
     finish = "length" if output.finish_reason == "length" else "stop"
     return Answer(ask.row, ask.sample, output.text, len(output.token_ids), len(ask.prompt_ids), finish)
+
+
+def on_cpu(backend: Backend) -> dict[str, Any]:
+    """What vLLM's CPU build needs: options, and variables that it reads when it is imported; nothing with a GPU.
+
+    Its share of memory would be one of the host's, most of which others hold, so the cache gets a size instead.
+    """
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return {}
+    room = psutil.virtual_memory().available // 2**30 // 4
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, min(room, 8))))  # GiB
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than a small model answers
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    return {"enforce_eager": True, "dtype": "float32" if backend.dtype == "auto" else backend.dtype}
 
 
 def tensor_parallel_size(source: ModelSource, backend: Backend) -> int:

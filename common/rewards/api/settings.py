@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 import regex
 
+from common.small_files import read_yaml
+
 KINDS = ("judge", "service")
 ON_FAILURE = ("stop", "default")
 STRUCTURED = ("auto", "on", "off")
@@ -127,15 +129,13 @@ def read_settings(path: str | Path, on_failure: str | None = None) -> Settings:
     Raises:
         ValueError: With file, field, value and what to write instead.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"API_REWARD_CONFIG={path}: no such file")
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"API_REWARD_CONFIG={path}: not YAML: {error}") from error
+        read = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"API_REWARD_CONFIG={error}") from error
     if not isinstance(read, dict):
         raise ValueError(f"API_REWARD_CONFIG={path}: expected `name: value` lines")
     if on_failure:
