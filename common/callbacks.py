@@ -17,7 +17,6 @@ from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
-from common import verl_ext
 from common.checkpoints.integrity import mark_complete
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.checkpoints.prune import remove, to_remove
@@ -27,7 +26,7 @@ from common.metrics.validations import Validations
 from common.rewards import errors
 from common.run_dir import STOP_FILE, read_metrics
 from common.step_figures import answers_of, reward_figures, spread_figures
-from common.verl_ext import private
+from common.verl_ext import private, table
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class RunCallback(CheckpointCallback):
         self.saved_step = 0
         self.known_errors = errors.size(self.run_dir)  # those of earlier attempts count no more
         private.check("common/callbacks.py")
-        verl_ext.replace({"trainer"})
+        table.replace({"trainer"})
 
     # ---- what the trainer tells ----------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def agent_loop(knobs: Knobs) -> str:
 
 
 def verl_parts(knobs: Knobs) -> list[str]:
-    """The parts of `common.verl_ext.load` that the run needs."""
+    """The parts of `common.verl_ext.loading.load` that the run needs."""
     on_cpu, engine = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE")
     wanted = {
         "cpu": on_cpu,

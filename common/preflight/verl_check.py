@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-from common.verl_ext import problems
+from common.verl_ext.table import problems
 
 LIMIT_S = 180  # for importing verl on a slow disk
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from common.verl_ext import REPLACEMENTS, expect
 from common.verl_ext.private import PRIVATE
-from common.verl_ext.source import SourceChanged, find
+from common.verl_ext.source import SourceChanged, expect, find
+from common.verl_ext.table import REPLACEMENTS
 from common.verl_ext.version import installed, pinned
 
 

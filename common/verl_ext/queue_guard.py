@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from common import verl_ext
+from common.verl_ext import table
 
 TARGET = "transfer_queue.utils.zmq_utils"
 PUBLIC, SECRET = "TRANSFER_QUEUE_PUBLIC_KEY", "TRANSFER_QUEUE_SECRET_KEY"
@@ -62,7 +62,7 @@ def make_keys() -> None:
 def guard() -> None:
     """Put the replacements in; the address stays the node's where other machines must reach it."""
     one = os.environ.get("NNODES", "1") == "1"
-    verl_ext.replace({"queue", "queue_on_one_machine"} if one else {"queue"})
+    table.replace({"queue", "queue_on_one_machine"} if one else {"queue"})
 
 
 class _Finder(importlib.abc.MetaPathFinder):

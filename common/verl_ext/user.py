@@ -1,6 +1,6 @@
 """Load the file of ``ALGORITHM_PATH`` in this process, so that what it registers with verl is known here.
 
-`common.verl_ext.load` imports this module in each process of verl: advantages are computed in the trainer's, losses in
+`loading.load` imports this module in each process of verl: advantages are computed in the trainer's, losses in
 those of the actor.
 """
 

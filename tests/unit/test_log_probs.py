@@ -6,8 +6,10 @@ import torch
 pytest.importorskip("verl")
 from verl.utils.torch_functional import logprobs_from_logits_naive  # noqa: E402
 
-from common import verl_ext  # noqa: E402
-from common.verl_ext import log_probs  # noqa: E402
+from common.verl_ext import (
+    log_probs,  # noqa: E402
+    table,  # noqa: E402
+)
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5)])
@@ -45,7 +47,7 @@ def test_bfloat16_logits_are_nearer_to_float64_than_verls_own_way(monkeypatch):
 def test_verls_loop_is_replaced():
     from verl.utils import torch_functional
 
-    verl_ext.replace({"all"})
+    table.replace({"all"})
     seen = []
     original = log_probs.chunked_log_probs
     try:

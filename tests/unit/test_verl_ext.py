@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from common import verl_ext
-from common.verl_ext import PARTS_OF, PLUGINS, REPLACEMENTS, Replacement
+from common.verl_ext import table
+from common.verl_ext.loading import PARTS_OF, PLUGINS
 from common.verl_ext.private import PRIVATE, check
 from common.verl_ext.source import SourceChanged, expect, find
+from common.verl_ext.table import REPLACEMENTS, Replacement
 from common.verl_ext.version import installed, pinned
 from tests.conftest import ROOT
 
@@ -59,7 +60,7 @@ def test_each_inner_part_is_as_it_was_read_and_still_used(row):
 
 def test_a_file_per_row_and_a_row_per_file():
     """Every file that offers a replacement is in the table, each once; every part is asked for somewhere."""
-    offering = {file.stem for file in verl_ext.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
+    offering = {file.stem for file in table.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
     assert sorted(offering) == sorted(row.module for row in REPLACEMENTS)
     known = {part for parts in PARTS_OF.values() for part in parts} | set(PLUGINS)
     known |= {"all", "hf_reward", "vllm_cpu", "trainer", "queue", "queue_on_one_machine"}
@@ -142,7 +143,7 @@ def test_nothing_outside_the_door_replaces_a_part_of_a_library():
     found = {(file.relative_to(ROOT).as_posix(), target) for file in sources() for target in replaced(file.read_text())}
     assert found - allowed == set()
     calls = [file for file in sources() if "setattr(owner, name, new)" in file.read_text()]
-    assert calls == [verl_ext.FOLDER / "__init__.py"]
+    assert calls == [table.FOLDER / "table.py"]
 
 
 def test_every_override_of_an_inner_method_is_in_the_table():
@@ -206,7 +207,7 @@ def test_an_inner_part_that_changed_stops_the_class_that_needs_it(monkeypatch):
     monkeypatch.setattr(private, "PRIVATE", (replace(PRIVATE[1], expected=("another source",)),))
     with pytest.raises(SourceChanged, match="another source"):
         check("dpo/trainer.py")
-    assert len(verl_ext.problems()) == 1
+    assert len(table.problems()) == 1
     said = validate(OmegaConf.create({"engine": {}, "optim": {}, "checkpoint": {}}), {})
     assert any("another source" in error for error in said)  # the preflight says so before the start
 
@@ -263,13 +264,13 @@ def test_a_row_for_some_processes_waits_for_their_module(monkeypatch):
     library.flag = True
     monkeypatch.setitem(sys.modules, "library", library)
     row = Replacement("library:flag", "", "vllm_onednn", "x", only_with=("library.worker",))
-    monkeypatch.setattr(verl_ext, "REPLACEMENTS", (row,))
-    monkeypatch.setattr(verl_ext, "expect", lambda *args, **options: None)
-    monkeypatch.setattr(verl_ext, "_done", set())
-    verl_ext.replace({"x"})
+    monkeypatch.setattr(table, "REPLACEMENTS", (row,))
+    monkeypatch.setattr(table, "expect", lambda *args, **options: None)
+    monkeypatch.setattr(table, "_done", set())
+    table.replace({"x"})
     assert library.flag is True
     monkeypatch.setitem(sys.modules, "library.worker", library)
-    verl_ext.replace({"x"})
+    table.replace({"x"})
     assert library.flag is False
 
 
@@ -282,13 +283,13 @@ def test_a_row_is_put_in_once_and_reaches_names_that_were_copied(monkeypatch):
     other.target = original
     for module in (first, second, other):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(verl_ext, "REPLACEMENTS", (Replacement("verl_fake.first:target", "", "queue_address", "x"),))
-    monkeypatch.setattr(verl_ext, "expect", lambda *args, **options: None)
-    monkeypatch.setattr(verl_ext, "_done", set())
-    verl_ext.replace({"x"})
+    monkeypatch.setattr(table, "REPLACEMENTS", (Replacement("verl_fake.first:target", "", "queue_address", "x"),))
+    monkeypatch.setattr(table, "expect", lambda *args, **options: None)
+    monkeypatch.setattr(table, "_done", set())
+    table.replace({"x"})
     assert first.target() == second.target() == "127.0.0.1" and other.target is original
     again = first.target
-    verl_ext.replace({"x"})
+    table.replace({"x"})
     assert first.target is again
 
 
@@ -314,6 +315,6 @@ def test_verls_version_is_said_in_five_files_at_most():
 def test_lines_of_verl_are_named_in_the_door_only():
     """A line number that no test compares is wrong after the next version; elsewhere a function is named."""
     verl = Path(find("verl.trainer.ppo.reward:_call_with_kwargs").file).parts[0]
-    files = [file for file in sources() if file.parent != verl_ext.FOLDER]
+    files = [file for file in sources() if file.parent != table.FOLDER]
     found = {f"{file.relative_to(ROOT)}: {text}" for file in files for text in REFERENCE.findall(file.read_text())}
     assert verl == "verl" and found == set()
