@@ -299,7 +299,7 @@ def python_for_all():
 
 
 @functools.lru_cache(maxsize=8)
-def attack(who, without):
+def attack(who, without, bwrap):
     """Runs all attacks as `who`; gives their results and what the machine looks like afterwards."""
     python, user = sys.executable, {}
     if who == "plain user" and os.geteuid() == 0:
@@ -325,7 +325,11 @@ def attack(who, without):
         attacks = {name: (given + program, {**LIMITS, **more}) for name, (program, more) in ATTACKS.items()}
         if {"namespaces", "uid"} <= set(without):  # nothing to kill them by: `run` refuses this, see below
             attacks = {name: (program, {**limits, "forks": False}) for name, (program, limits) in attacks.items()}
-        environment = {"PATH": os.environ["PATH"], "SECRET": SECRET, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            "PATH": os.environ["PATH"] if bwrap else "/nowhere",
+            "SECRET": SECRET,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         done = subprocess.run(
             [python, "-c", DRIVER], input=json.dumps({"attacks": attacks, "without": list(without)}), text=True,
             capture_output=True, cwd=ROOT, env=environment, timeout=100, **user,
@@ -345,14 +349,17 @@ def attack(who, without):
     return results
 
 
-WAYS = [(who, without) for who in ("root", "plain user") for without in ((), ("namespaces", "uid", "nproc"))]
-WAYS.append(("root", ("namespaces",)))
+WAYS = [(who, without, False) for who in ("root", "plain user") for without in ((), ("namespaces", "uid", "nproc"))]
+WAYS += [("root", ("namespaces",), False), ("root", (), True), ("plain user", (), True)]
+WAYS += [("root", ("landlock",), True), ("plain user", ("landlock",), True)]  # so that bwrap alone hides files
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}, without {' '.join(way[1]) or 'nothing'}")
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}, {'bwrap, ' * way[2]}without {' '.join(way[1]) or 'nothing'}")
 def results(request):
-    who, without = request.param
-    found = attack(who, without)
+    found = attack(*request.param)
+    if request.param[2] and "bwrap" not in found["plan"]:
+        pytest.skip("bwrap is not installed, or may make no namespaces here")
+    assert ("bwrap" in found["plan"]) == request.param[2]
     if "landlock" not in found["plan"] and "namespaces" not in found["plan"] or "seccomp" not in found["plan"]:
         pytest.skip("this machine offers too little")
     return found
@@ -458,10 +465,47 @@ def test_what_programs_need_works(results):
 
 
 def test_every_mechanism_has_a_verdict():
-    assert set(sandbox.reasons()) == {"namespaces", "uid", "nproc", "landlock", "seccomp", "rlimits"}
+    assert set(sandbox.reasons()) == {"namespaces", "uid", "nproc", "landlock", "seccomp", "rlimits", "bwrap"}
     found = sandbox.limits()
     assert {name for name, (held, _) in found.items() if held} >= {"wall_time", "output"}
     assert all(how for _, how in found.values())
+
+
+def fake_bwrap(monkeypatch, tmp_path, script):
+    """A bwrap of our own on PATH; the mechanisms are asked for anew."""
+    monkeypatch.setattr(sandbox, "reasons", functools.lru_cache(sandbox.reasons.__wrapped__))
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@linux
+def test_a_bwrap_that_may_not_make_namespaces_is_named_and_done_without(monkeypatch, tmp_path):
+    fake_bwrap(monkeypatch, tmp_path, "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    assert "No permissions to create new namespace" in sandbox.reasons()["bwrap"]
+    assert "bwrap" not in sandbox.plan()
+    tests = [{"kind": "stdin", "input": "", "limit": 9}]
+    assert sandbox.execute("print(1)", tests, sandbox.Limits(), sandbox.plan())[0]["out"] == "1\n"
+
+
+@linux
+def test_a_bwrap_that_isolates_nothing_is_not_believed(monkeypatch, tmp_path):
+    """It is asked for namespaces; that it ran the child is no proof of them."""
+    child = 'while [ "$1" != -- ]; do shift; done; shift'
+    code = f'exec "$1" -I -S -c "$(echo "$5" | cat)" {sandbox.sandbox_bwrap.HERE} x'
+    script = f'{child}; python=$1; while [ "$1" != -c ]; do shift; done; set -- "$python" -I -S -c "$2"; {code}'
+    fake_bwrap(monkeypatch, tmp_path, script)
+    assert "process 1" in sandbox.reasons()["bwrap"]
+    assert "bwrap" not in sandbox.plan()
+
+
+@linux
+def test_a_bwrap_that_goes_away_in_the_run_is_an_error_and_no_weaker_run(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(sandbox.SandboxError, match="bwrap"):
+        sandbox.execute(
+            "print(1)", [{"kind": "stdin", "input": "", "limit": 9}], sandbox.Limits(), ["namespaces", "bwrap"]
+        )
 
 
 @linux

@@ -53,7 +53,8 @@ def try_all(plan: list[str], reasons: dict[str, str]) -> dict[str, tuple[bool, s
     for name, verdict in _verdicts(plan):
         means = HOW[name]
         if verdict == "held":
-            found[name] = (True, next((text for key, text in means.items() if not key or key in plan), "by the system"))
+            key, text = next((pair for pair in means.items() if not pair[0] or pair[0] in plan), ("", "by the system"))
+            found[name] = (True, text + " (bwrap)" * (key == "namespaces" and "bwrap" in plan))
         else:
             lacking = "; ".join(f"{key}: {reasons[key]}" for key in means if key and reasons.get(key))
             found[name] = (False, verdict + (f" [{lacking}]" if lacking else ""))

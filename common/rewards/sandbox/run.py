@@ -28,6 +28,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+from common.rewards import sandbox_bwrap
+
 BOOT = "import sys; sys.path.append(sys.argv[1]); import sandbox_child; sys.path.pop(); sandbox_child.main()"
 GRACE = 20.0  # seconds to start and end beside its own limit; then the parent kills it
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,8 +136,23 @@ def _limits() -> dict[str, tuple[bool, str]]:
 
 @functools.lru_cache(maxsize=1)
 def reasons() -> dict[str, str]:
-    """Asks the child which mechanisms work here: for each "" or why not. Raises SandboxError."""
-    report = _spawn({"probe": True, "limits": _as_job(Limits())}, GRACE, "probe")
+    """Asks the child which mechanisms work here: for each "" or why not. Raises SandboxError.
+
+    bwrap is used where it works and takes nothing away that works without it.
+    """
+    plain = _ask_child()
+    if sandbox_bwrap.find() is None:
+        return {**plain, "bwrap": "bwrap (Debian package bubblewrap) is not on PATH"}
+    try:
+        inside = _ask_child(bwrap=sandbox_bwrap.facts())
+    except SandboxError as error:  # for instance no user namespaces for plain users
+        return {**plain, "bwrap": str(error)}
+    lost = [f"{name}: {inside[name]}" for name, reason in plain.items() if inside[name] and not reason]
+    return {**plain, "bwrap": "inside it is no " + "; ".join(lost)} if lost else {**inside, "bwrap": ""}
+
+
+def _ask_child(**more: dict) -> dict[str, str]:
+    report = _spawn({"probe": True, "limits": _as_job(Limits()), **more}, GRACE, "probe")
     if "mechanisms" not in report:
         raise SandboxError(f"cannot find out what this machine offers: {report['warning']}")
     return report["mechanisms"]
@@ -165,6 +182,8 @@ def execute(program: str, tests: list[dict], limits: Limits, plan: list[str], to
     if not tests:
         return []
     job = {"program": program, "tests": tests, "limits": _as_job(limits), "plan": plan}
+    if "bwrap" in plan:
+        job["bwrap"] = sandbox_bwrap.facts()
     with _threads, _machine_slot(), contextlib.ExitStack() as stack:
         if "namespaces" not in plan:  # there it gets a file system of its own
             folder = tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
@@ -185,7 +204,13 @@ def _spawn(job: dict, seconds: float, token: str) -> dict:
     """Starts the child with one job and waits for its report, `seconds` at the most."""
     python = getattr(sys, "_base_executable", None) or sys.executable
     flags = ["-I", "-S", "-X", "utf8"] + (["-B"] if sys.dont_write_bytecode else [])
-    command = [python, *flags, "-c", BOOT, os.path.dirname(os.path.abspath(__file__)), token or secrets.token_hex(4)]
+    code = sandbox_bwrap.CODE if "bwrap" in job else sandbox_bwrap.HERE
+    command = [python, *flags, "-c", BOOT, code, token or secrets.token_hex(4)]
+    if "bwrap" in job:
+        try:
+            command = sandbox_bwrap.wrap(command, job["limits"]["disk_mb"])
+        except FileNotFoundError as error:
+            raise SandboxError(str(error)) from error
     pipe = subprocess.PIPE
     child = subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/", close_fds=True, start_new_session=True
@@ -197,8 +222,9 @@ def _spawn(job: dict, seconds: float, token: str) -> dict:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
         return {"status": "timeout", "warning": f"the sandbox gave no report within {seconds:g} s and was killed"}
-    if child.returncode < 0:  # out of memory, or a program that may send signals on this machine
-        return {"status": "crash", "warning": f"the sandbox was killed by signal {-child.returncode}"}
+    killer = child.returncode - 128 if "bwrap" in job and child.returncode > 128 else -child.returncode
+    if killer > 0:  # out of memory, or a program that may send signals on this machine
+        return {"status": "crash", "warning": f"the sandbox was killed by signal {killer}"}
     try:
         report = json.loads(out)
     except ValueError:

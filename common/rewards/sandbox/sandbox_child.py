@@ -24,19 +24,22 @@ import sandbox_program
 
 TICK = 0.02  # seconds between two looks at a silent program
 MAX_FILES = 256  # in the program's folder, where that is no file system of its own
+MAX_FILES_BWRAP = 4096  # there it is one, of limited size, but bwrap cannot limit the number of files
 
 
 def main() -> None:
     """Does the job on stdin; everything that goes wrong outside of the program is an error in the report."""
     job = json.loads(sys.stdin.buffer.read())
-    if confine.LINUX:  # when memory runs out, the kernel shall take this and not the trainer
+    if "bwrap" in job:
+        os.environ.clear()  # bwrap and the shell before it set PWD
+    elif confine.LINUX:  # when memory runs out, the kernel shall take this and not the trainer
         try:
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write("1000")
         except OSError:  # no /proc: then it is one candidate among others
             pass
     try:
-        report = {"mechanisms": confine.probe(job["limits"])} if job.get("probe") else _supervise(job)
+        report = {"mechanisms": confine.probe(job["limits"], job.get("bwrap"))} if job.get("probe") else _supervise(job)
     except Exception as error:  # reported by name; the parent raises it
         report = {"error": f"{type(error).__name__}: {error}"}
     if report is not None:
@@ -48,11 +51,16 @@ def main() -> None:
 def _supervise(job: dict) -> dict | None:
     """Prepares everything that is shared by the tests, then runs them; None in the process that only waits."""
     plan, limits = job["plan"], job["limits"]
-    job["uid"] = confine.own_uid(os.getpid()) if "uid" in plan else 0
+    job["uid"] = confine.own_uid(**job.get("bwrap", {"serial": os.getpid()})) if "uid" in plan else 0
     if confine.LINUX:
         confine.kernel.prctl(confine.kernel.PR_SET_CHILD_SUBREAPER)
     signal.alarm(int(limits["total_s"]) + 10)  # the end, should everything else fail; the default action is to die
-    if "namespaces" in plan:
+    if "bwrap" in job:  # it has made them, and dies with the trainer
+        wrong = confine.made_by_bwrap(limits)
+        if wrong:
+            raise RuntimeError(f"bwrap: {wrong}")
+        job["folder"] = confine.OWN_FOLDER
+    elif "namespaces" in plan:
         confine.enter_namespaces(network="seccomp" not in plan)
         inner = os.fork()
         if inner:
@@ -163,7 +171,7 @@ def _watch(job: dict, child: int, reader: int, limit: int, until: float, lines: 
             status = _ending(code)
         elif time.monotonic() > deadline:
             status = "timeout"
-        elif "namespaces" not in job["plan"] and _too_big(job):
+        elif ("bwrap" in job or "namespaces" not in job["plan"]) and _too_big(job):
             status = "disk"
         else:
             pause = min(2 * pause, TICK)
@@ -193,6 +201,8 @@ def _ending(code: int) -> str:
 
 
 def _too_big(job: dict) -> bool:
+    if "bwrap" in job:
+        return _many_files(job["folder"])
     sizes = []
     with os.scandir(job["folder"]) as entries:
         for entry in entries:
@@ -203,6 +213,15 @@ def _too_big(job: dict) -> bool:
             if len(sizes) > MAX_FILES:
                 break
     return len(sizes) > MAX_FILES or sum(sizes) > job["limits"]["disk_mb"] << 20
+
+
+def _many_files(folder: str) -> bool:
+    count = 0
+    for _, folders, files in os.walk(folder):
+        count += len(folders) + len(files)
+        if count > MAX_FILES_BWRAP:
+            return True
+    return False
 
 
 def _sweep(job: dict, child: int) -> None:

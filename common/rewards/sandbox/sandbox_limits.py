@@ -14,26 +14,19 @@ import struct
 import sys
 from collections.abc import Callable
 
+from sandbox_paths import DEVICES, OWN_FOLDER, READABLE, python_folders
+
 LINUX = sys.platform.startswith("linux")
 if LINUX:
     import sandbox_kernel as kernel
 
 MECHANISMS = ("namespaces", "uid", "nproc", "landlock", "seccomp", "rlimits")
-READABLE = ["/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/localtime"]
-DEVICES = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"]
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 4096, 16384, 1 << 18, 2
 MOUNT_SETATTR, AT_RECURSIVE, ATTR_RDONLY, ATTR_NOSUID = 442, 0x8000, 1, 2
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 CAPSET = {"x86_64": 126, "aarch64": 91}
 NEW_ROOT = "/proc"  # where the new root is put together: a folder that always exists and never holds a Python
-OWN_FOLDER = "/tmp"  # the program's folder, as it sees it
-
-
-def python_folders() -> list[str]:
-    """Lists the folders of the running Python that are not below `/usr`."""
-    folders = {os.path.realpath(path) for path in (sys.base_prefix, sys.base_exec_prefix)}
-    return sorted(folder for folder in folders if folder not in ("/", "/usr") and not folder.startswith("/usr/"))
 
 
 def enter_namespaces(network: bool) -> None:
@@ -101,11 +94,12 @@ def _show(path: str) -> None:
     kernel.syscall("mount_setattr", MOUNT_SETATTR, *arguments)
 
 
-def own_uid(process: int) -> int:
+def own_uid(serial: int, users: int | None = None) -> int:
     """Gives a user number that belongs to nobody, another one for each run on this machine.
 
     Args:
-        process: Number of the run's first process.
+        serial: A number of the run alone, up to 4,194,304, as that of its first process.
+        users: How many user numbers there are; None looks into /proc.
 
     Returns:
         The user and group number.
@@ -115,13 +109,14 @@ def own_uid(process: int) -> int:
     """
     if os.geteuid() != 0:
         raise OSError("only root can switch users")
-    with open("/proc/self/uid_map") as file:
-        known = sum(int(line.split()[2]) for line in file)
-    if known > 1_100_000_000:
-        return 1_000_000_000 + process  # process numbers end at 4,194,304
-    if known > 65_000:
-        return 20_000 + process % 40_000  # above the users of an image, below "nobody"
-    raise OSError(f"this container knows only {known} user numbers")
+    if users is None:
+        with open("/proc/self/uid_map") as file:
+            users = sum(int(line.split()[2]) for line in file)
+    if users > 1_100_000_000:
+        return 1_000_000_000 + serial
+    if users > 65_000:
+        return 20_000 + serial % 40_000  # above the users of an image, below "nobody"
+    raise OSError(f"this container knows only {users} user numbers")
 
 
 def become(uid: int) -> None:
@@ -166,11 +161,12 @@ def set_rlimits(limits: dict, count_tasks: bool) -> None:
         resource.setrlimit(name, (bound, bound))
 
 
-def probe(limits: dict) -> dict[str, str]:
+def probe(limits: dict, bwrap: dict | None = None) -> dict[str, str]:
     """Tries each mechanism in a process of its own.
 
     Args:
         limits: As for `set_rlimits`.
+        bwrap: `sandbox_bwrap.facts()` where this runs inside bwrap, which has made the namespaces.
 
     Returns:
         For each of `MECHANISMS`, "" when it works, else why not.
@@ -182,14 +178,27 @@ def probe(limits: dict) -> dict[str, str]:
     reasons["seccomp"] = _attempt(lambda: kernel.seccomp_apply(False, False))
     rules = (python_folders() + READABLE, DEVICES, OWN_FOLDER)
     reasons["landlock"] = _attempt(lambda: kernel.landlock_apply(kernel.landlock_ruleset(*rules)))
-    reasons["namespaces"] = _attempt(lambda: _try_namespaces(limits, bool(reasons["seccomp"])))
+    seccomp = not reasons["seccomp"]
+    reasons["namespaces"] = made_by_bwrap(limits) if bwrap else _attempt(lambda: _try_namespaces(limits, not seccomp))
     inside = not reasons["namespaces"]
-    reasons["uid"] = _attempt(lambda: _try_uid(limits, inside))
+    reasons["uid"] = _attempt(lambda: _try_uid(limits, inside, bwrap))
     if reasons["uid"] and not (inside and os.geteuid()):
         reasons["nproc"] = "the kernel counts processes only for a user of their own"
     else:
-        reasons["nproc"] = _attempt(lambda: _try_uid(limits, inside, count=True))
+        reasons["nproc"] = _attempt(lambda: _try_uid(limits, inside, bwrap, count=True))
     return reasons
+
+
+def made_by_bwrap(limits: dict) -> str:
+    """Looks whether this process is where `sandbox_bwrap.wrap` should have put it; returns "" or what is wrong."""
+    space = os.statvfs(OWN_FOLDER)
+    if os.getpid() != 1:
+        return "it has not made the child process 1 of a process table of its own"
+    if not os.statvfs("/").f_flag & os.ST_RDONLY or os.path.exists("/proc"):
+        return "it has not made a root folder that is read-only and empty"
+    if space.f_blocks * space.f_frsize > limits["disk_mb"] << 20:
+        return f"{OWN_FOLDER} is no file system of {limits['disk_mb']} MiB"
+    return ""
 
 
 def _try_namespaces(limits: dict, network: bool) -> None:
@@ -199,14 +208,14 @@ def _try_namespaces(limits: dict, network: bool) -> None:
         raise OSError(reason)
 
 
-def _try_uid(limits: dict, inside: bool, count: bool = False) -> None:
+def _try_uid(limits: dict, inside: bool, bwrap: dict | None, count: bool = False) -> None:
     """In the namespaces if there are any: can the new user still read Python's library, and start a thread?"""
-    if inside:
+    if inside and not bwrap:
         enter_namespaces(False)
-    uid = own_uid(os.getpid()) if not count or os.geteuid() == 0 else 0
+    uid = own_uid(**(bwrap or {"serial": os.getpid()})) if not count or os.geteuid() == 0 else 0
 
     def inner() -> None:
-        if inside:
+        if inside and not bwrap:
             build_root(limits["disk_mb"])
         if uid:
             become(uid)
