@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from common.rewards import sandbox_bwrap
+from common.rewards.sandbox import sandbox_bwrap
 
 BOOT = "import sys; sys.path.append(sys.argv[1]); import sandbox_child; sys.path.pop(); sandbox_child.main()"
 GRACE = 20.0  # seconds to start and end beside its own limit; then the parent kills it

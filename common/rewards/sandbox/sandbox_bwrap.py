@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 
-from common.rewards.sandbox_paths import DEVICES, OWN_FOLDER, READABLE, python_folders
+from common.rewards.sandbox.sandbox_paths import DEVICES, OWN_FOLDER, READABLE, python_folders
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CODE = "/sandbox"  # where the child's modules are inside
