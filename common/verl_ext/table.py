@@ -78,6 +78,13 @@ REPLACEMENTS = (
     Replacement("verl.utils.distributed:initialize_global_process_group", BACKEND, "process_group", "cpu"),
     Replacement("verl.utils.distributed:initialize_global_process_group_ray", BACKEND, "process_group_ray", "cpu"),
     Replacement(
+        "omegaconf:OmegaConf.resolve",
+        "OmegaConf.resolve(config)",
+        "config_texts",
+        "rl",
+        read="verl.trainer.main_ppo:TaskRunnerV1.run",
+    ),
+    Replacement(
         "verl.utils.torch_functional:logprobs_from_logits_v2",
         "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])",
         "log_probs",
