@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from common.preflight.derived import CONFIG, names
 from common.preflight.knobs import ROOT, Knobs
-from common.preflight.resolved import write_resolved
+from common.preflight.resolved import process_environment, write_resolved
 
 
 def launch_command(knobs: Knobs, run_dir: Path) -> list[str]:
@@ -43,8 +44,10 @@ def compose(knobs: Knobs, run_dir: Path) -> Any:
 
     from common.runner.compose import ConfigError, compose_command
 
-    before = {name: os.environ.get(name) for name in ("RUN_DIR", "OFFLOAD_POLICY")}
-    os.environ.update(RUN_DIR=str(run_dir), OFFLOAD_POLICY=str(knobs["OFFLOAD"] == "full").lower())
+    read = {"RUN_DIR": str(run_dir), **process_environment(knobs)}
+    read = {name: value for name, value in read.items() if name in names(CONFIG)}
+    before = {name: os.environ.get(name) for name in read}
+    os.environ.update(read)
     try:
         config = compose_command(launch_command(knobs, run_dir))
         OmegaConf.to_container(config, resolve=True)
