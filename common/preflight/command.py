@@ -65,10 +65,12 @@ def compose(knobs: Knobs, run_dir: Path) -> Any:
 
 
 def _resolve(config: Any) -> None:
-    """Fix what stands for the environment while it is set as the run will have it."""
-    from omegaconf import OmegaConf
+    """Fix what comes from the environment while it is set as the run will have it; all else stays lazy."""
+    from omegaconf import DictConfig
 
-    trainer = config.trainer
-    for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
-        if trainer.get(key):
-            OmegaConf.update(trainer, key, str(trainer[key]))
+    for key in list(config) if isinstance(config, DictConfig) and not config._is_none() else ():
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_interpolation():
+            _resolve(node)
+        elif "${oc.env:" in str(node._value()):
+            config[key] = config[key]

@@ -1,7 +1,7 @@
 """Every variable that a launch sets besides the knobs: its name, the knobs it follows from, who reads it.
 
-``resolved.py`` gives them their values. What is not in this table does not exist: a test compares it with each train.sh,
-with the YAML files and with what a launch exports.
+``resolved.py`` gives them their values. What is not in this table does not exist: a test compares it with each
+train.sh, with the YAML files and with what a launch exports.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Derived:
 
 DERIVED = (
     Derived("REMOVE_PADDING", ("ATTENTION",), SCRIPT, "whether sequences are packed; plain sdpa cannot"),
-    Derived("EPOCH_LIMIT", ("TOTAL_EPOCHS",), SCRIPT, "passes over the data; one more in RL, where TOTAL_STEPS ends it"),
+    Derived("EPOCH_LIMIT", ("TOTAL_EPOCHS",), SCRIPT, "passes over the data, one more in RL: TOTAL_STEPS ends it"),
     Derived("OFFLOAD_POLICY", ("OFFLOAD",), SCRIPT, "true for OFFLOAD=full; OFFLOAD itself becomes true or false"),
     Derived("RESUME_MODE", ("RESUME", "EXPERIMENT_NAME"), SCRIPT, "resume_path, or disable"),
     Derived("RESUME_PATH", ("RESUME", "EXPERIMENT_NAME"), SCRIPT, "the global_step_N folder to resume from, or null"),
@@ -47,7 +47,9 @@ DERIVED = (
     Derived("REWARD_MODEL_POOL", ("REWARD", "REWARD_MODEL_GPUS"), SCRIPT, "whether it has its own GPUs"),
     Derived("REWARD_MODEL_SHARES", ("REWARD", "REWARD_MODEL_GPUS"), SCRIPT, "whether it frees the GPUs it shares"),
     Derived("REWARD_MODEL_MEMORY", ("REWARD", "REWARD_MODEL_GPUS"), SCRIPT, "share of a GPU's memory for it"),
-    Derived("REWARD_KWARGS", ("REWARD", "API_REWARD_CONFIG", "ON_FAILURE"), SCRIPT, "parameters of the reward function"),
+    Derived(
+        "REWARD_KWARGS", ("REWARD", "API_REWARD_CONFIG", "ON_FAILURE"), SCRIPT, "arguments of the reward function"
+    ),
     Derived("SELF_PLAY", ("SELF_PLAY_ROUNDS", "HARVEST_PAIRS"), SCRIPT, "whether rounds are run, stage by stage"),
     Derived("RUN_DIR", ("EXPERIMENT_NAME",), CONFIG, "the folder of the run"),
     Derived("MAX_NUM_SEQS", ("GPU_MEMORY_UTILIZATION",), CONFIG, "answers that the engine decodes at once"),
