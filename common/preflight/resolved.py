@@ -44,7 +44,7 @@ def hydra_list(texts: list[str]) -> str:
 
 
 def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
-    """Write what train.sh exports: knobs, RUN_DIR, and the environment of the trainer's processes."""
+    """Write what train.sh exports: the knobs, and what follows from them (`derived.DERIVED`)."""
     values = dict(knobs.values)
     for name in TEXT_KNOBS:
         if values.get(name):
@@ -81,6 +81,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     # Always said: verl's own search would take a checkpoint that is torn.
     values["RESUME_MODE"] = "resume_path" if knobs.resume_from else "disable"
     values["RESUME_FROM"] = str(knobs.resume_from or "")
+    values["RESUME_PATH"] = hydra_quote(values["RESUME_FROM"]) if knobs.resume_from else "null"
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm

@@ -26,6 +26,7 @@ from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
 from common.files import write_atomically
+from common.preflight.derived import COMMAND_VARIABLES
 from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
@@ -47,28 +48,6 @@ ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Variables that command.sh needs to be runnable again as it is; never a secret.
-COMMAND_VARIABLES = (
-    "PYTHONPATH",
-    "RUN_DIR",
-    "ALGORITHM",
-    "SEED",
-    "OFFLOAD_POLICY",
-    "RESUME_MODE",
-    "RESUME_FROM",
-    "VERL_PLATFORM",
-    "VERL_USE_EXTERNAL_MODULES",
-    "VERL_EXT",
-    "OMP_WAIT_POLICY",
-    "VLLM_CPU_KVCACHE_SPACE",
-    "VLLM_CPU_OMP_THREADS_BIND",
-    "VLLM_NO_USAGE_STATS",
-    "TORCHDYNAMO_DISABLE",
-    "REWARD_WORKERS",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
-    "ALGORITHM_PATH",
-    "TOOL_TIMEOUT",
-)
 
 
 class Attempt:

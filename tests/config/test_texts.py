@@ -6,8 +6,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from common.preflight.compose import compose_command
 from common.preflight.resolved import hydra_quote
-from common.runner.compose import compose_command
 from common.verl_ext.config_texts import as_text, replacement
 from tests.conftest import ALGORITHMS, ROOT
 
