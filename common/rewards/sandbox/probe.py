@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from common.rewards.sandbox import attacks
-from common.rewards.sandbox import run as sandbox
+from common.rewards.sandbox.execute import Limits, execute
 
-LIMITS = sandbox.Limits(timeout_s=5, total_s=8, memory_mb=512, disk_mb=8, tasks=16)
+LIMITS = Limits(timeout_s=5, total_s=8, memory_mb=512, disk_mb=8, tasks=16)
 
 HOW = {  # for each protection the mechanisms that give it, the strongest first; "" needs none
     "wall_time": {"": "the watching process kills it; the parent kills both"},
@@ -77,9 +77,9 @@ def _verdicts(plan: list[str]) -> Iterator[tuple[str, str]]:
     yield "privileges", _tell(attacks.PRIVILEGES, plan) if sys.platform.startswith("linux") else "only on Linux"
 
 
-def _run(program: str, plan: list[str], limits: sandbox.Limits = LIMITS, token: str = "") -> dict:
+def _run(program: str, plan: list[str], limits: Limits = LIMITS, token: str = "") -> dict:
     test = {"kind": "stdin", "input": "", "limit": 4096}
-    return sandbox.execute(program, [test], limits, plan, token)[0]
+    return execute(program, [test], limits, plan, token)[0]
 
 
 def _tell(program: str, plan: list[str]) -> str:
@@ -87,7 +87,7 @@ def _tell(program: str, plan: list[str]) -> str:
     return result["out"].strip() or f"the attack ended with {result['status']!r}"
 
 
-def _expect(status: str, program: str, plan: list[str], limits: sandbox.Limits) -> str:
+def _expect(status: str, program: str, plan: list[str], limits: Limits) -> str:
     got = _run(program, plan, limits)["status"]
     return "held" if got == status else f"the attack ended with {got!r}"
 
