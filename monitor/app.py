@@ -67,9 +67,12 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line over config.yaml."""
     from common.small_files import read_yaml
 
+    from common import __version__
+
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--config", type=Path, default=HERE / "config.yaml", help="file with defaults of these options")
     parser.add_argument("--port", type=int, help="port of the page")
     parser.add_argument("--host", help="address to listen on; 0.0.0.0: reachable from other machines")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import __version__
 from common.data.catalog import KNOWN, prepare
 from common.data.conversation import THINKING
 from common.data.convert import BadRows, Options, Source, convert
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES.format(known=", ".join(KNOWN)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_convert(commands)
     _add_validate(commands)

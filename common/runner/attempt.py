@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from rich.markup import escape
 
-from common import run_data
+from common import __version__, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
@@ -272,7 +272,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "started": read_run(run_dir).get("started") or now(),
         "ended": None,
         "exit_status": None,
-        "versions": {name: found for name in VERSIONS if (found := _version(name))},
+        "versions": {"kit": __version__, **{name: found for name in VERSIONS if (found := _version(name))}},
         "git_commit": _git_commit(),
         "knobs": dict(knobs),
     }
