@@ -23,6 +23,7 @@ STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason"
 STATES = ("running", "finished", "failed", "stopped")
 _BLOCKS = ("knobs", "data")  # of run.json
 _RESTORE = "bring it back from a copy"
+TRAINED = ("actor/", "critic/", "train/")  # keys of a training step begin so
 _METRICS_NAME = re.compile(r"metrics(?:\.(\d+))?\.jsonl")
 
 
@@ -127,7 +128,7 @@ def join_attempts(attempts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _is_training(record: dict[str, Any]) -> bool:
-    return any(key.startswith(("actor/", "critic/", "train/")) for key in record["data"])
+    return any(key.startswith(TRAINED) for key in record["data"])
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.files import ROOT
+
 LAST_WORDS = 2000  # characters of a dead process's error output that are shown
 _all: weakref.WeakSet[Worker] = weakref.WeakSet()
 

@@ -65,9 +65,8 @@ def _find_packages() -> None:
 
 def read_options(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line over config.yaml."""
-    from common.small_files import read_yaml
-
     from common import __version__
+    from common.small_files import read_yaml
 
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from common.metrics.names import BY_NAME, METRICS
+from common.run_dir import TRAINED
 from monitor.log_parser import Record
 from monitor.plain import plain
 
@@ -20,7 +21,6 @@ Series = tuple[np.ndarray, np.ndarray]  # steps (int64, ascending) and values (f
 
 EMPTY: Series = (np.empty(0, np.int64), np.empty(0, np.float64))
 MAX_NAMES = 5_000  # metrics of one run; a log of rubbish could make up more
-_TRAINED = ("actor/", "critic/", "train/")  # keys of a training step, as in common/run_dir.py
 
 
 class _Block:
@@ -59,7 +59,7 @@ class Columns:
             if block is None or tuple(data) != names:
                 names = tuple(data)
                 block = blocks.get(names) or self._new_block(blocks, names)
-                if any(name.startswith(_TRAINED) for name in names):
+                if any(name.startswith(TRAINED) for name in names):
                     self._first_trained[attempt] = min(step, self._first_trained.get(attempt, step))
             before = len(block.values)
             try:

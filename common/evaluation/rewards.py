@@ -18,7 +18,7 @@ from common.evaluation.settings import EvaluationError
 from common.rewards.bench.trial import FACE, find_target
 from common.rewards.choice import truth_letters
 from common.rewards.code_tests import is_tests
-from common.rewards.compose import REWARDS, route
+from common.rewards.compose import NEEDS_NO_TRUTH, REWARDS, route
 from common.run_dir import read_run
 from common.small_files import read_yaml
 
@@ -32,7 +32,6 @@ TEXTUAL = re.compile(
     r"|\b[A-Za-z]-?\d+\b(?!\s*[=+*/^])|^\d+\s?[A-Za-z]$"
 )
 ALIASES = {"exact": "exact_match", "normalized": "normalized_match", "choice": "multiple_choice"}
-NEEDS_NO_TRUTH = {"format_match", "soft_overlong", "linear_length", "repetition", "language"}
 REASONS_SHOWN = 5
 
 

@@ -107,17 +107,17 @@ class RewardServer:
 
     def answers(self, requests: Sequence[tuple[list[int], int, float]]) -> list[list[int]]:
         """Generated token ids for (prompt ids, most tokens, temperature)."""
+        from common.hf_engine.end_tokens import end_ids
         from common.hf_engine.generation import Request, generate
         from common.hf_engine.sampling import SamplingParams
 
-        stop = self.model.generation_config.eos_token_id
-        stop_ids = frozenset([stop] if isinstance(stop, int) else stop or [self.tokenizer.eos_token_id])
+        stop_ids = end_ids(self.model.generation_config, self.tokenizer)
         batch = [
             Request(ids, SamplingParams.from_verl({"temperature": temperature}), most, stop_ids)
             for ids, most, temperature in requests
         ]
         pad = self.tokenizer.pad_token_id
-        generate(self.model, batch, pad if pad is not None else next(iter(stop_ids)))
+        generate(self.model, batch, pad if pad is not None else min(stop_ids, default=0))
         return [request.token_ids for request in batch]
 
     # ---- the routes --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from verl.utils.tokenizer import normalize_token_ids
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
+from common.hf_engine.end_tokens import end_ids
 from common.hf_engine.generation import Request, cache_bytes_per_token, generate
 from common.hf_engine.sampling import SamplingParams
 
@@ -49,7 +50,7 @@ class HFServer:
         self.device = torch.device(device)
         self.generator = torch.Generator(device=self.device).manual_seed(self.config.seed + replica_rank)
         self.model = self._build_model()
-        self.stop_ids = self._end_of_sequence_ids()
+        self.stop_ids = end_ids(self.model_config.generation_config, self.model_config.tokenizer)
         self.pad_token_id = self._pad_token_id()
         self.global_steps: int | None = None
         self.waiting: list[tuple[Request, asyncio.Future]] = []
@@ -110,15 +111,6 @@ class HFServer:
         missing = sorted(name for name, tensor in state.items() if tensor.data_ptr() not in filled)
         if missing:
             raise RuntimeError(f"weight transfer incomplete: {len(missing)} weights not sent, e.g. {missing[:3]}")
-
-    def _end_of_sequence_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: those of the generation config and the tokenizer's own."""
-        ids: set[int] = set()
-        for source in (self.model_config.generation_config, self.model_config.tokenizer):
-            token_ids = getattr(source, "eos_token_id", None)
-            if token_ids is not None:
-                ids.update([token_ids] if isinstance(token_ids, int) else token_ids)
-        return frozenset(ids)
 
     def _pad_token_id(self) -> int:
         pad = self.model_config.tokenizer.pad_token_id

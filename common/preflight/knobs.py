@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.files import ROOT
 from common.preflight.findings import Finding, Problem
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from common.preflight.launch_data import LaunchData
     from common.preflight.model import ModelInfo
 
-ROOT = Path(__file__).resolve().parents[2]
 AUTO = "auto"
 SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
 from rich.markup import escape
 
 from common import __version__, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
-from common.files import write_atomically
+from common.files import ROOT, write_atomically
 from common.preflight.derived import COMMAND_VARIABLES
 from common.run_dir import (
     LOG_FILE,
@@ -44,7 +45,6 @@ from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 
-ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -143,12 +143,7 @@ class Attempt:
 
     def script(self) -> str:
         """The command as a script that does the same again, into the metrics file of this attempt."""
-        lines = [
-            "#!/usr/bin/env bash",
-            "# Written by the launcher: what it ran. Runs from any folder.",
-            "set -euo pipefail",
-        ]
-        lines.append(f"cd {shlex.quote(str(ROOT))}")
+        lines = script_head()
         names = (*COMMAND_VARIABLES, *self._trainer_environment())
         for name in names:
             if name in self.environment:
@@ -219,7 +214,7 @@ class Attempt:
             status = status if status > 0 else 1
             state, reason = "failed", terminal.failed(status)
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
-        self._draw(terminal)
+        draw(self.run_dir, terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
@@ -245,14 +240,25 @@ class Attempt:
             time.sleep(POLL_SECONDS)
         return self._stop(exporter) == 0
 
-    def _draw(self, terminal: Terminal) -> None:
-        """Write the charts; a run is not lost because a picture could not be drawn, but it is said."""
-        from common.plots import plot_run
 
-        try:
-            plot_run(self.run_dir)
-        except Exception as error:
-            terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
+def script_head() -> list[str]:
+    """How every command.sh begins."""
+    return [
+        "#!/usr/bin/env bash",
+        "# Written by the launcher: what it ran. Runs from any folder.",
+        "set -euo pipefail",
+        f"cd {shlex.quote(str(ROOT))}",
+    ]
+
+
+def draw(run_dir: Path, console: Console) -> None:
+    """Write the charts; a run is not lost because a picture could not be drawn, but it is said."""
+    from common.plots import plot_run
+
+    try:
+        plot_run(run_dir)
+    except Exception as error:
+        console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
 
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from html import escape
-from pathlib import Path
 
+from common.files import ROOT
 from common.metrics.names import BY_NAME
 from monitor.checkpoints import Saved, saved_in
 from monitor.columns import Columns
@@ -14,7 +14,6 @@ from monitor.plain import plain
 from monitor.tables import moment, note, number, table
 from monitor.tabs import Page, Tab, copyable
 
-ROOT = Path(__file__).resolve().parents[2]
 _VALUES = ("val_score", "val_accuracy", "val_loss", "reward_mean", "loss")  # the first that a run has
 
 

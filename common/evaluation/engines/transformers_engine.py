@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter, Pieces, cut_at_stop
 from common.evaluation.model_path import ModelSource
 from common.evaluation.settings import EvaluationError, Settings
+from common.hf_engine.end_tokens import end_ids
 from common.hf_engine.generation import Request, cache_bytes_per_token, generate
 from common.hf_engine.sampling import SamplingParams
 
@@ -236,16 +237,6 @@ def load_tokenizer(source: ModelSource, trust_remote_code: bool) -> Any:
 def first_line(error: BaseException) -> str:
     """First line of an error's message, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def end_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation config and the tokenizer's own."""
-    ids: set[int] = set()
-    for source in (generation_config, tokenizer):
-        found = getattr(source, "eos_token_id", None)
-        if found is not None:
-            ids.update([found] if isinstance(found, int) else found)
-    return frozenset(ids)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

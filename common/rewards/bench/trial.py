@@ -143,11 +143,10 @@ def find_target(reward: str, parameters: dict[str, Any] | None = None) -> Target
         if not path.is_file():
             raise ValueError(f"--reward {reward}: no such file: {path.absolute()}")
         return Target(path.resolve(), name, parameters or {})
-    from common.rewards.compose import REWARDS
+    from common.rewards.compose import FUNCTIONS
 
-    names = [*REWARDS, "combine", "by_data_source"]
-    if reward not in names:
-        raise ValueError(f"--reward {reward}: give a .py file, FILE.py:NAME, or one of {', '.join(names)}")
+    if reward not in FUNCTIONS:
+        raise ValueError(f"--reward {reward}: give a .py file, FILE.py:NAME, or one of {', '.join(FUNCTIONS)}")
     return Target(FACE, reward, parameters or {})
 
 
