@@ -47,9 +47,7 @@ DERIVED = (
     Derived("REWARD_MODEL_POOL", ("REWARD", "REWARD_MODEL_GPUS"), SCRIPT, "whether it has its own GPUs"),
     Derived("REWARD_MODEL_SHARES", ("REWARD", "REWARD_MODEL_GPUS"), SCRIPT, "whether it frees the GPUs it shares"),
     Derived("REWARD_MODEL_MEMORY", ("REWARD", "REWARD_MODEL_GPUS"), SCRIPT, "share of a GPU's memory for it"),
-    Derived(
-        "REWARD_KWARGS", ("REWARD", "API_REWARD_CONFIG", "ON_FAILURE"), SCRIPT, "arguments of the reward function"
-    ),
+    Derived("REWARD_KWARGS", ("REWARD", "API_REWARD_CONFIG", "ON_FAILURE"), SCRIPT, "arguments of the reward function"),
     Derived("SELF_PLAY", ("SELF_PLAY_ROUNDS", "HARVEST_PAIRS"), SCRIPT, "whether rounds are run, stage by stage"),
     Derived("RUN_DIR", ("EXPERIMENT_NAME",), CONFIG, "the folder of the run"),
     Derived("MAX_NUM_SEQS", ("GPU_MEMORY_UTILIZATION",), CONFIG, "answers that the engine decodes at once"),
@@ -73,8 +71,9 @@ DERIVED = (
     Derived("KNOBS_JSON", (), LAUNCHER, "the knobs as resolved"),
     Derived("KNOBS_AUTO", (), LAUNCHER, "names of the knobs that were auto"),
 )
-# Knobs that the trainer's processes read from the environment.
-PROCESS_KNOBS = ("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT")
+# Knobs that the trainer's processes read from the environment. All others end with the command: LAM, BETA or DEVICE are
+# names that another program might read as its own.
+PROCESS_KNOBS = ("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT")
 
 
 def names(*readers: str) -> tuple[str, ...]:
