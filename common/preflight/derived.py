@@ -74,8 +74,9 @@ DERIVED = (
     Derived("KNOBS_JSON", (), LAUNCHER, "the knobs as resolved"),
     Derived("KNOBS_AUTO", (), LAUNCHER, "names of the knobs that were auto"),
 )
-# Knobs that the trainer's processes read from the environment.
-PROCESS_KNOBS = ("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT")
+# Knobs that the trainer's processes read from the environment. All others end with the command: LAM, BETA or DEVICE are
+# names that another program might read as its own.
+PROCESS_KNOBS = ("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT")
 
 
 def names(*readers: str) -> tuple[str, ...]:

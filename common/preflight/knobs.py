@@ -138,6 +138,7 @@ class Knobs:
         values: Knob -> value; starts as set by the user and ends resolved.
         arguments: ``key=value`` arguments for verl.
         reasons: Knob -> why ``auto`` became this value.
+        given: Knob -> value, of those that the environment sets to something else than the block does.
         errors: What must be mended; all of them are shown at once.
         warnings: What to look at.
         reward_kwargs: Parameters of the reward function that follow from the knobs.
@@ -153,6 +154,7 @@ class Knobs:
     values: dict[str, str]
     arguments: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     reward_kwargs: dict[str, str] = field(default_factory=dict)
@@ -241,7 +243,8 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
     defaults = read_block(script)
     values = {name: environment.get(name) or default for name, default in defaults.items()}
-    knobs = Knobs(algorithm, values, arguments=tuple(arguments))
+    given = {name: value for name, value in values.items() if value != defaults[name]}
+    knobs = Knobs(algorithm, values, arguments=tuple(arguments), given=given)
     owners = knobs_of_keys(script)
     for key, _, value in (argument.partition("=") for argument in arguments):
         if owners.get(key) in RULES:

@@ -27,7 +27,7 @@ from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
 from common.files import ROOT, write_atomically
-from common.preflight.derived import COMMAND_VARIABLES
+from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
 from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
@@ -161,12 +161,18 @@ class Attempt:
         with (self.run_dir / LOG_FILE).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "common.runner.supervisor", str(self.run_dir), "--", *command],
-                env={**self.environment, "PYTHONUNBUFFERED": "1"},
+                env=self._process_environment(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _process_environment(self) -> dict[str, str]:
+        """The environment of the trainer: knobs and arguments that are in its command already are left out."""
+        in_command = (set(self.knobs) | set(names(SCRIPT))) - set(PROCESS_KNOBS)
+        kept = {name: value for name, value in self.environment.items() if name not in in_command}
+        return {**kept, "PYTHONUNBUFFERED": "1"}
 
     def _stop(self, keeper: subprocess.Popen) -> int:
         """Have the keeper end what is left, and return its exit status."""

@@ -9,7 +9,7 @@ import pytest
 from common.plan.machine import parse_gpus
 from common.preflight import checks, command, run_name
 from common.preflight.compose import after_options
-from common.preflight.derived import CONFIG, DERIVED, LAUNCHER, PROCESS, SCRIPT, names
+from common.preflight.derived import CONFIG, DERIVED, LAUNCHER, PROCESS, PROCESS_KNOBS, SCRIPT, names
 from common.preflight.knobs import read_block, read_knobs
 from common.preflight.machine import planned_machine
 from common.preflight.resolved import write_resolved
@@ -122,3 +122,36 @@ def test_a_stage_inherits_nothing_of_the_whole_run(exported, monkeypatch, tmp_pa
         monkeypatch.setenv(name, value)
     left = stage_environment(Stage(1, RL), tmp_path, json.loads(environment["KNOBS_JSON"]), "/model", {})
     assert set(left) & set(names(SCRIPT, CONFIG, PROCESS, LAUNCHER)) == set()
+
+
+def test_the_trainers_processes_get_no_knob_that_is_in_their_command(exported):
+    """LAM, BETA, DEVICE, BATCH_SIZE are names that Ray, a scheduler or a user's own code may read."""
+    environment = exported("ppo", NONE, {"SEED": "7"})
+    passed = Attempt(["true"], {**environment, "MY_OWN": "1"})._process_environment()
+    left = set(read_block(ROOT / "ppo" / "train.sh")) & set(passed)
+    assert left == {"SEED", "TOOL_TIMEOUT", "NNODES", "WANDB_ENTITY", "WANDB_PROJECT"}
+    assert (passed["SEED"], passed["MY_OWN"], passed["ALGORITHM"]) == ("7", "1", "ppo")
+    assert set(passed) & set(names(SCRIPT)) == set()
+
+
+def test_every_knob_that_is_read_from_the_environment_reaches_the_processes():
+    """Code that runs inside the trainer and asks for a knob would else find its default, without a word."""
+    knobs = set().union(*(read_block(script) for script in SCRIPTS))
+    before = ("preflight", "runner")  # run before the trainer, with all knobs
+    read = set()
+    for place in ("common", "dpo", "grpo", "ppo", "gspo"):
+        for path in (ROOT / place).rglob("*.py"):
+            if path.parent.name not in before:
+                read |= set(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', path.read_text(encoding="utf-8")))
+    assert {"SEED", "NNODES"} <= read & knobs <= set(PROCESS_KNOBS)
+
+
+def test_knobs_of_the_environment_are_shown_at_the_start(train):
+    """Schedulers export SEED, DEVICE or BATCH_SIZE; what they set is said and nothing else is."""
+    said = "from the environment:"
+    done = train("sft", DRY_RUN=1, SEED=3, BATCH_SIZE=8, MODEL_PATH="demo")
+    line = next(line for line in done.stderr.splitlines() if said in line)
+    assert line.split(said)[1].split() == ["BATCH_SIZE=8", "SEED=3"]
+    assert said not in train("sft", "trainer.seed=5", DRY_RUN=1).stderr
+    refused = train("sft", DRY_RUN=1, BATCH_SIZE="many")
+    assert refused.returncode == 2 and f"{said} BATCH_SIZE=many" in refused.stderr
