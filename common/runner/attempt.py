@@ -81,7 +81,18 @@ class Attempt:
             "ATTEMPT": str(self.number),
             "TOKENIZERS_PARALLELISM": "false",
             "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
+            **self._ray_on_loopback(),
         }
+
+    def _ray_on_loopback(self) -> dict[str, str]:
+        """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
+
+        The variable makes 127.0.0.1 the node's address (ray/_private/services.py:815); ray.init's own argument for
+        that is turned back into the machine's address.
+        """
+        several = self.knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")
+        name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+        return {} if several or name in os.environ else {name: "0"}
 
     def run(self) -> int:
         """Run the command to its end; returns the exit status for the shell."""

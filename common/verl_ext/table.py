@@ -85,6 +85,13 @@ REPLACEMENTS = (
         read="verl.trainer.main_ppo:TaskRunnerV1.run",
     ),
     Replacement(
+        "torch.distributed.rendezvous:TCPStore",
+        "is_master=start_daemon",
+        "store_address",
+        "rl",
+        read="torch.distributed.rendezvous:_create_c10d_store",
+    ),
+    Replacement(
         "verl.utils.torch_functional:logprobs_from_logits_v2",
         "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])",
         "log_probs",
