@@ -87,7 +87,7 @@ class Attempt:
     def _ray_on_loopback(self) -> dict[str, str]:
         """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
 
-        The variable makes 127.0.0.1 the node's address (ray/_private/services.py:815); ray.init's own argument for
+        The variable makes 127.0.0.1 the node's address (`ray._private.services`); ray.init's own argument for
         that is turned back into the machine's address.
         """
         several = self.knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")

@@ -1,6 +1,6 @@
 r"""A text of a knob that holds ``${`` stays that text when verl resolves its config.
 
-Target: `OmegaConf.resolve`, called in verl/trainer/main_ppo.py:145.
+Target: `OmegaConf.resolve`, called by `TaskRunnerV1.run`, verl/trainer/main_ppo.py:133.
 
 The kit escapes ``${`` in a knob's text (`hydra_quote`), so that ``${oc.env:HF_TOKEN}`` in a path brings no secret into
 the config. Resolving in place takes the escape away, and the next look at the value interpolates after all. Texts with

@@ -1,9 +1,9 @@
 """torch's store of an RL run on one machine is bound to loopback.
 
-Target: `TCPStore` as torch/distributed/rendezvous.py calls it.
+Target: `TCPStore` in `_create_c10d_store`, torch/distributed/rendezvous.py:162.
 
-torch binds the store to every address of the machine, and it takes keys and values from whoever connects. torchrun makes
-the store of SFT and DPO itself.
+torch binds the store to every address of the machine, and it takes keys and values from whoever connects. The store of
+SFT and DPO is made by torchrun itself.
 
 Upstream: no issue known.
 
@@ -24,7 +24,7 @@ def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
         return original
 
     def create(host_name: str, port: int, *args: Any, is_master: bool = False, **kwargs: Any) -> Any:
-        if is_master and host_name in ("127.0.0.1", "localhost"):
+        if is_master and host_name in ("127.0.0.1", "localhost") and "master_listen_fd" not in kwargs:
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))

@@ -42,7 +42,7 @@ class Replacement:
     @property
     def is_installed(self) -> bool:
         """Whether the library is there at all; the rollout engines are not everywhere."""
-        return importlib.util.find_spec(self.target.partition(".")[0]) is not None
+        return importlib.util.find_spec(self.target.partition(":")[0].partition(".")[0]) is not None
 
     @property
     def source(self) -> Source:
