@@ -185,3 +185,17 @@ def test_a_chat_template_that_takes_too_much_is_refused(monkeypatch, template, s
 def test_a_template_that_only_refuses_or_cannot_be_compiled_passes_the_trial():
     check_template("{{ raise_exception('no') }}")
     check_template("{% if %}")
+
+
+def test_training_reads_no_parquet_that_the_door_refuses_and_all_others_alike(tmp_path):
+    from common.data.verl_datasets import _table_of
+
+    bomb = parquet(tmp_path / "bomb.parquet", pa.array(["a" * 2**16] * 5000), dictionary_pagesize_limit=2**26)
+    with pytest.raises(DataError, match="the rows up to it become 256 MiB"):
+        _table_of(str(bomb))
+    talk = [{"role": "user", "content": "问"}, {"role": "assistant", "content": None}]
+    rows = [{"messages": talk * (1 + n % 3), "n": n, "tools": None if n % 2 else "[]"} for n in range(10_000)]
+    for count in (0, 1, 10_000):
+        good = tmp_path / f"{count}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows).slice(0, count), good, row_group_size=3_000)
+        assert _table_of(str(good)).equals(pq.read_table(good), check_metadata=True)

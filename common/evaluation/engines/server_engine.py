@@ -14,6 +14,7 @@ from common.evaluation.settings import Backend, EvaluationError, Settings
 
 RETRIES = 5  # of a request; the openai package waits longer each time, and as long as the server says
 TIMEOUT_S = 600.0  # of a request
+NO_KEY = "none"  # the openai package wants one
 LOST = 20  # requests that fail without one that succeeds, after which the server counts as gone
 
 
@@ -38,7 +39,7 @@ class ServerEngine:
         if not url.startswith(("http://", "https://")):
             raise EvaluationError(f"--server {backend.server}: must begin with http:// or https://")
         url = url if url.endswith("/v1") else url + "/v1"
-        key = os.environ.get("OPENAI_API_KEY", "none")
+        key = os.environ.get("OPENAI_API_KEY", NO_KEY)
         _say_where_the_key_goes(url, key)
         self.loop = asyncio.new_event_loop()
         # A redirect would carry the prompts to a machine that nobody named.
@@ -117,10 +118,10 @@ class ServerEngine:
             self.failed_in_a_row += 1
             if self.failed_in_a_row >= LOST:
                 raise EvaluationError(
-                    f"--server {self.client.base_url}: the last {LOST} requests failed: {error}. Finished answers are "
-                    "kept; the same command goes on when the server is back"
+                    f"--server {self.client.base_url}: the last {LOST} requests failed: {self._said(error)}. Finished "
+                    "answers are kept; the same command goes on when the server is back"
                 ) from error
-            return Answer(ask.row, ask.sample, finish="error", error=f"{type(error).__name__}: {error}")
+            return Answer(ask.row, ask.sample, finish="error", error=f"{type(error).__name__}: {self._said(error)}")
         self.failed_in_a_row = 0
         choice = reply.choices[0]
         tokens = reply.usage.completion_tokens if reply.usage else 0
@@ -129,10 +130,24 @@ class ServerEngine:
         finish = "length" if choice.finish_reason == "length" else "stop"
         return Answer(ask.row, ask.sample, choice.message.content or "", tokens, prompt_tokens, finish)
 
+    def _said(self, error: Exception) -> str:
+        """An error without the key, which a server may send back; errors are written to files."""
+        key = self.client.api_key
+        return str(error) if key == NO_KEY else str(error).replace(key, "***")
+
     def stream(self, ask: Ask, show: Callable[[str], None], stopped: Any) -> Answer:
-        """Answer one, showing the text as it comes."""
+        """Answer one, showing the text as it comes.
+
+        Raises:
+            EvaluationError: If the server gives none.
+        """
         self.meter.start()
-        return self.loop.run_until_complete(self._stream(ask, show, stopped))
+        import openai
+
+        try:
+            return self.loop.run_until_complete(self._stream(ask, show, stopped))
+        except openai.OpenAIError as error:
+            raise EvaluationError(f"--server {self.client.base_url}: {self._said(error)}") from None
 
     async def _stream(self, ask: Ask, show: Callable[[str], None], stopped: Any) -> Answer:
         pieces: list[str] = []
@@ -160,7 +175,7 @@ class ServerEngine:
 
 def _say_where_the_key_goes(url: str, key: str) -> None:
     """The key of one service is easily sent to another, and over http:// everybody on the way reads it."""
-    if key == "none":
+    if key == NO_KEY:
         return
     host = urlsplit(url).hostname or ""
     print(f"OPENAI_API_KEY is sent to {host}", file=sys.stderr)
