@@ -10,7 +10,7 @@ from common.plan.machine import parse_gpus
 from common.preflight import checks, command, run_name
 from common.preflight.compose import after_options
 from common.preflight.derived import CONFIG, DERIVED, LAUNCHER, PROCESS, PROCESS_KNOBS, SCRIPT, names
-from common.preflight.knobs import read_block, read_knobs
+from common.preflight.knobs import knobs_of_keys, read_block, read_knobs
 from common.preflight.machine import planned_machine
 from common.preflight.resolved import write_resolved
 from common.runner.attempt import Attempt
@@ -155,3 +155,11 @@ def test_knobs_of_the_environment_are_shown_at_the_start(train):
     assert said not in train("sft", "trainer.seed=5", DRY_RUN=1).stderr
     refused = train("sft", DRY_RUN=1, BATCH_SIZE="many")
     assert refused.returncode == 2 and f"{said} BATCH_SIZE=many" in refused.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
+def test_messages_never_name_a_variable_that_nobody_can_set(script):
+    """An error about `trainer.resume_mode` names that key, not RESUME_MODE, which is no knob."""
+    owners = knobs_of_keys(script)
+    assert len(owners) > 20 and set(owners.values()) <= set(read_block(script))
+    assert owners["trainer.total_epochs"] == "TOTAL_EPOCHS" and "trainer.resume_mode" not in owners
