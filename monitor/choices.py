@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from common.metrics.names import BY_NAME
+from common.metrics.names import BESIDE, BY_NAME
 from monitor.columns import Columns
-from monitor.figures import BESIDE
 from monitor.i18n import Words
 
 MAX_WANTED = 400  # characters of a text that is looked for; a longer one would take a thread for minutes

@@ -5,14 +5,13 @@ One hundred thousand steps of sixty metrics are 48 MB here; as dictionaries they
 
 from __future__ import annotations
 
-import fnmatch
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from common.metrics.names import BY_NAME, METRICS
+from common.metrics.names import BY_NAME, METRICS, keys_of
 from common.run_dir import TRAINED
 from monitor.log_parser import Record
 from monitor.plain import plain
@@ -185,12 +184,7 @@ def _join(parts: Sequence[Series]) -> Series:
     return steps[last], values[last]
 
 
-@lru_cache(maxsize=4096)
-def _matches(source: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that a source of the table means."""
-    if "*" not in source:
-        return (source,) if source in names else ()
-    return tuple(name for name in names if fnmatch.fnmatchcase(name, source))
+_matches = lru_cache(maxsize=4096)(keys_of)  # asked for each source of the table at every look
 
 
 def _number(raw: object) -> float | None:

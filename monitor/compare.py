@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from common.metrics.names import BY_NAME
 from common.small_files import parse_yaml
 from monitor.columns import Columns
 from monitor.files import read_regular
 from monitor.plain import plain
 
-HIGHER_IS_BETTER = ("reward_mean", "val_score", "reward_accuracy", "val_accuracy", "reward_margin", "val_margin")
-LOWER_IS_BETTER = ("loss", "val_loss")
 # Differ between any two runs and say nothing about them.
 _NAMES_THE_RUN = {"EXPERIMENT_NAME", "WANDB_RUN_NAME"}
 _NAMES_IN_CONFIG = (
@@ -44,8 +43,9 @@ def reached(columns: Columns, name: str) -> Reached | None:
     if not finite.any():
         return None
     steps, values = steps[finite], values[finite]
-    if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER:
-        place = int(values.argmax() if name in HIGHER_IS_BETTER else values.argmin())
+    better = BY_NAME[name].better if name in BY_NAME else ""
+    if better:
+        place = int(values.argmax() if better == "higher" else values.argmin())
         return Reached(float(values[-1]), float(values[place]), int(steps[place]))
     return Reached(float(values[-1]), None, None)
 

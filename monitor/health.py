@@ -117,7 +117,7 @@ def _suspects(metric: Metric, values: np.ndarray) -> np.ndarray:
         suspect |= _for_last(finite & (values <= metric.low), metric.patience)
     if metric.high is not None:
         suspect |= _for_last(finite & (values > metric.high), metric.patience)
-    if metric.name == "val_loss":
+    if metric.rising:
         suspect |= _for_last(np.diff(values, prepend=np.inf) > 0, PATIENCE)
     return suspect
 
@@ -140,7 +140,7 @@ def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
 def _side(metric: Metric, value: float) -> str:
     if not np.isfinite(value):
         return "nan"
-    return "above" if metric.high is not None and value > metric.high or metric.name == "val_loss" else "below"
+    return "above" if metric.high is not None and value > metric.high or metric.rising else "below"
 
 
 def _flat_reward(columns: Columns) -> Finding | None:

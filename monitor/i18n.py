@@ -12,7 +12,6 @@ LANGUAGES = ("en", "zh")
 _TABLE = yaml.load((Path(__file__).parent / "texts.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 TEXTS: dict[str, dict[str, str]] = _TABLE["texts"]
 ADVICE_ZH: dict[str, str] = _TABLE["advice_zh"]
-METRICS_ZH: dict[str, str] = _TABLE["metrics_zh"]
 
 
 class Words:
@@ -34,4 +33,4 @@ class Words:
         """What a metric is called on the page; the trainer's own names stay as they are."""
         if name not in BY_NAME:
             return name
-        return METRICS_ZH.get(name, BY_NAME[name].label) if self.language == "zh" else BY_NAME[name].label
+        return BY_NAME[name].zh if self.language == "zh" else BY_NAME[name].label

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from monitor.change_token import Asked
 from monitor.choices import default_names, metric_choices, step_range
 from monitor.columns import Columns
 from monitor.figures import Look, metric_panel
@@ -16,6 +17,11 @@ from monitor.tables import facts, note, problem, state_pill
 from monitor.tabs import MAX_PANELS, QUIET, Page, Tab, charts, view
 
 FIRST_WAIT = 2.0  # seconds that opening a long run may take before it is shown as far as it is read
+
+
+def token(asked: Asked) -> str:
+    """Changes with the numbers of the run."""
+    return asked.numbers()
 
 
 def build(page: Page) -> Tab:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from monitor.change_token import Asked
 from monitor.figures import plain_panel
 from monitor.i18n import Words
 from monitor.system import Gpu, Moment, Sampler
@@ -12,6 +13,12 @@ from monitor.tabs import Page, Tab, charts, view
 
 GIB = 1 << 30
 MAX_POINTS = 360  # of one line
+
+
+def token(asked: Asked) -> str:
+    """Changes with every look at the machine."""
+    moments = asked.sampler.moments
+    return f"{moments[-1].time:.1f}" if moments else ""
 
 
 def build(page: Page) -> Tab:
