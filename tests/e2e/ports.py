@@ -21,6 +21,8 @@ CALLS = (
     "NodeInfoGcsService/GetAllNodeInfo",
     "NodeManagerService/GetNodeStats",
     "ObjectManagerService/FreeObjects",
+    "ObjectManagerService/Push",
+    "ObjectManagerService/Pull",
     "CoreWorkerService/GetCoreWorkerStats",
 )
 
@@ -70,16 +72,19 @@ def let_in_by_grpc(sockets: list[tuple[str, int, str]]) -> list[str]:
     Raises:
         AssertionError: A call met no server, so nothing was tried.
     """
-    open_ones = []
+    open_ones, refused = [], 0
     servers = [one for one in sockets if one[0] == "::ffff:127.0.0.1" and any(word in one[2] for word in GRPC)]
     assert len(servers) >= 5, sockets
     for _, port, command in servers:
         for metadata in (), (("authorization", "Bearer " + "0" * 64),):
             answers = {name: _call(port, f"/ray.rpc.{name}", metadata) for name in CALLS}
             assert "UNAVAILABLE" not in answers.values(), (port, command)
-            # A service that this port does not have is UNIMPLEMENTED; the one that it has must refuse.
-            if not {"UNAUTHENTICATED"} <= set(answers.values()) <= {"UNAUTHENTICATED", "UNIMPLEMENTED"}:
-                open_ones.append(f"{port} {command[:60]} {'wrong' if metadata else 'no'} token: {answers}")
+            # A service that this port does not have is UNIMPLEMENTED; the one that it has must refuse. A port with none
+            # of these services has nothing that is known here to answer a stranger.
+            refused += "UNAUTHENTICATED" in answers.values()
+            if not set(answers.values()) <= {"UNAUTHENTICATED", "UNIMPLEMENTED"}:
+                open_ones.append(f"{port} {command[-60:]} {'wrong' if metadata else 'no'} token: {answers}")
+    assert refused >= 6, "three ports at least, without and with a wrong token"
     return open_ones
 
 
