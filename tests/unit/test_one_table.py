@@ -1,7 +1,6 @@
 """Facts that several rooms use are written in one place."""
 
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +10,9 @@ from common.files import ROOT
 from common.hf_engine.end_tokens import end_ids
 from common.metrics.names import BESIDE, BY_NAME, HEADLINES, METRICS
 from common.rewards.compose import FUNCTIONS, NEEDS_NO_TRUTH
+from monitor import store
 from monitor.change_token import Asked, tokens, tokens_of
 from monitor.page import TABS, TOKENS
-from monitor.store import Monitor
 
 
 def test_every_reward_of_the_table_is_on_the_face_under_its_name():
@@ -56,25 +55,26 @@ def test_no_other_file_lists_what_a_validation_is():
     assert set(found) <= {"common/metrics/progress_line.py"}  # its order and its formats are its own
 
 
-def _asked(root: Path, run: str) -> Asked:
-    return Asked(Monitor(root), SimpleNamespace(moments=[]), run, [run])
-
-
-def test_the_token_of_a_tab_changes_with_what_it_shows(tmp_path):
+def test_the_token_of_each_tab_changes_with_what_it_shows_and_only_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SCAN_SECONDS", 0.0)
+    monkeypatch.setattr(store, "POLL_SECONDS", 0.0)
     run = tmp_path / "one"
     (run / "rollouts").mkdir(parents=True)
     (run / "run.json").write_text('{"state": "finished", "algorithm": "grpo"}', encoding="utf-8")
     (run / "metrics.jsonl").write_text('{"step": 1, "data": {"train/loss": 2.0}}\n', encoding="utf-8")
     (run / "train.log").write_text("a\n", encoding="utf-8")
-    before = {tab: tokens(TOKENS, tab, _asked(tmp_path, "one"))[1] for tab in TABS}
-    assert before == {tab: tokens(TOKENS, tab, _asked(tmp_path, "one"))[1] for tab in TABS}
+    moments = [SimpleNamespace(time=1.0)]
+    asked = Asked(store.Monitor(tmp_path), SimpleNamespace(moments=moments), "one", ["one"])
+    tokens(TOKENS, "curves", asked)  # the first look reads the run
+    before = {tab: tokens(TOKENS, tab, asked)[1] for tab in TABS}
+    assert before == {tab: tokens(TOKENS, tab, asked)[1] for tab in TABS}
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"step": 2, "data": {"train/loss": 1.0}}\n')
     (run / "train.log").write_text("a\nb\n", encoding="utf-8")
     (run / "rollouts" / "1.jsonl").write_text("{}\n", encoding="utf-8")
-    monitor = _asked(tmp_path, "one")
-    after = {tab: tokens(TOKENS, tab, monitor)[1] for tab in TABS}
-    assert {tab for tab in TABS if before[tab] != after[tab]} >= {"log", "samples", "checkpoints"}
+    moments.append(SimpleNamespace(time=2.0))
+    after = {tab: tokens(TOKENS, tab, asked)[1] for tab in TABS}
+    assert [tab for tab in TABS if before[tab] == after[tab]] == []
 
 
 def test_a_tab_without_a_token_ends_the_start_of_the_monitor():
