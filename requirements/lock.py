@@ -66,6 +66,14 @@ class Pin(NamedTuple):
 Lock = dict[str, dict[str, Pin]]  # package -> Python -> pin
 
 
+def pinned_verl() -> str:
+    """verl's version in requirements.txt."""
+    found = re.search(r"^verl==(\S+)", (HERE.parent / "requirements.txt").read_text(), re.MULTILINE)
+    if not found:
+        sys.exit("lock.py: requirements.txt has no line verl==VERSION")
+    return found[1]
+
+
 def resolve(work: Path, *arguments: str) -> Lock:
     """Resolve requirement files with uv for every supported Python on x86-64 Linux.
 
@@ -170,8 +178,8 @@ def prepare(work: Path) -> None:
         (work / Path(name).name).write_text("\n".join(kept) + "\n")
     (work / "pyproject.toml").write_text(UV_SETTINGS)
     (work / "overrides.txt").write_text(SGLANG_OVERRIDES)
-    (work / "verl-vllm").write_text("verl[vllm]==0.9.1\n")
-    (work / "verl-sglang").write_text("verl[sglang]==0.9.1\n")
+    for engine in ("vllm", "sglang"):
+        (work / f"verl-{engine}").write_text(f"verl[{engine}]=={pinned_verl()}\n")
     (work / "modelscope").write_text("modelscope\n")
 
 

@@ -1,4 +1,4 @@
-"""The composed config against what verl 0.9.1 can do: what its own `validate_config` lets through.
+"""The composed config against what verl can do: what its own `validate_config` lets through.
 
 Messages name the knob where one sets the key, else the key. Names that verl looks up in its registries are listed here,
 so that nothing heavy is loaded; a test compares the lists with the registries.

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
 PAPERS = {"gspo": "GSPO, arXiv 2507.18071"}
 # Estimators that need no group of answers to compare with; the others are 0 or undefined for a group of one.
 WITHOUT_GROUP = ("reinforce_plus_plus",)
-# They need what verl's v1 trainer does not hand them (trainer_base.py:1745), or a critic.
+# They need what verl's v1 trainer does not hand them (`PPOTrainer._compute_advantage`), or a critic.
 NOT_HERE = ("gae", "gdpo", "optimal_token_baseline", "tir_optimal_token_baseline")
 OVERLONG_SHARE = 5  # DAPO's buffer is 4096 of 20480 tokens
 

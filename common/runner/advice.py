@@ -1,4 +1,4 @@
-"""Numbers to try after a failure: what the fix of `common.known_failures` means for the knobs of this run."""
+"""Numbers to try after a failure: what the fix of `common.runner.known_failures` means for the knobs of this run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def numbers_to_try(cause: str, knobs: Mapping[str, str], setup: Setup | None = N
     """Knobs with the value to try, the one that costs least first.
 
     Args:
-        cause: As `common.failures.diagnose` words it.
+        cause: As `common.runner.failures.diagnose` words it.
         knobs: Of the run, resolved.
         setup: Its memory plan, None where there is none; says what a change saves.
     """
