@@ -102,6 +102,7 @@ def joins_ray(sockets: list[tuple[str, int, str]], home: Path, token: str | None
     """What Ray says to a stranger with this token who wants to join the run's cluster; "joined" when he is let in."""
     port = next(port for _, port, command in sockets if "gcs_server" in command)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else Ray asks at the node's address, where nothing listens
     environment |= {"HOME": str(home), "RAY_AUTH_MODE": "token"} | ({"RAY_AUTH_TOKEN": token} if token else {})
     code = f"import ray; ray.init(address='127.0.0.1:{port}'); print('joined', ray.nodes()[0]['Alive'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
