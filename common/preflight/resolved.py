@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.plan.cores import ray_cores
 from common.preflight.knobs import SUPERVISED, Knobs
+from common.runner.advice import by_cause
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
@@ -77,6 +78,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values["KNOBS_AUTO"] = ",".join(knobs.reasons)
+    values["NUMBERS_TO_TRY"] = json.dumps(by_cause(knobs.values, knobs.plan.setup if knobs.plan else None))
     values.update(process_environment(knobs))
     path.write_bytes(b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
 

@@ -5,6 +5,7 @@ import pytest
 from common.run_dir import update_run
 from common.runner.console import without_controls
 from common.runner.terminal import Terminal
+from tests.conftest import ROOT
 
 RL_LOG = [
     "2026-11-20 09:24:14,674\tINFO worker.py:2189 -- Started a local Ray instance.",
@@ -96,3 +97,19 @@ def test_an_answer_that_looks_like_verls_words_is_not_taken_for_them(terminal):
 
 def test_control_characters_of_a_log_do_not_reach_the_terminal():
     assert without_controls("a\x1b[31mred\x1b[0m \x1b]52;c;eA==\x07\tb") == "ared \ufffd]52;c;eA==\ufffd\tb"
+
+
+def test_a_failure_comes_with_the_numbers_that_the_preflight_wrote(terminal, tmp_path, capsys):
+    tries = {"The GPU ran out of memory": ["TOKENS_PER_GPU=8192 (now 16384)"], "The machine ran out": ["ROLLOUT_N=4"]}
+    update_run(tmp_path, numbers_to_try=tries)
+    error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    log = f'Traceback (most recent call last):\n  File "a.py", line 1, in step\n{error}\n'
+    (tmp_path / "train.log").write_text(log)
+    terminal.failed(1)
+    shown = capsys.readouterr().out
+    assert "try: TOKENS_PER_GPU=8192 (now 16384)" in shown and "ROLLOUT_N" not in shown
+
+
+def test_the_launcher_needs_nothing_of_the_preflight():
+    sources = (ROOT / "common" / "runner").glob("*.py")
+    assert [path.name for path in sources if "common.preflight" in path.read_text(encoding="utf-8")] == []
