@@ -8,7 +8,8 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-python="${root}/.venv/bin/python"
+python="${root}/.venv/bin/python" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
+[[ -z "${active}" || ! -f "${active}/.setup_env" ]] || python="${active}/bin/python"  # as in common/launch.sh
 [[ -x "${python}" ]] || python="$(command -v python3 || command -v python || true)"
 [[ -n "${python}" ]] || { echo "error: no Python found; run ./setup_env.sh first" >&2; exit 2; }
 export PYTHONPATH="${root}${PYTHONPATH:+:${PYTHONPATH}}"

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.demo_model import DEMO_MODEL_DIR  # noqa: E402
-from common.evaluation.engine import Answer, Ask  # noqa: E402
+from common.evaluation.engines.engine import Answer, Ask  # noqa: E402
 from common.evaluation.settings import Settings  # noqa: E402
 
 PROMPTS, NEW_TOKENS = 256, 64
@@ -61,8 +61,9 @@ def kit_engine(kind: str):
     """The engine of test.sh."""
     from transformers import AutoTokenizer
 
-    from common.evaluation.backends import Backend, make_engine
+    from common.evaluation.engines.backends import make_engine
     from common.evaluation.model_path import find_model
+    from common.evaluation.settings import Backend
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
     return make_engine(Backend(kind, "cpu"), find_model("demo"), tokenizer, Settings(temperature=0.0), ())

@@ -112,7 +112,7 @@ def write_config(folder: Path, port: int, model: Path | str, **more: float | int
 
 def report(run_dir: Path, *names: str) -> None:
     """Print the reward at both ends, the share of answers in the wanted form, and sums of some metrics."""
-    from common.metric_names import friendly
+    from common.metrics.names import friendly
     from common.run_dir import read_metrics
 
     records = [friendly(record["data"]) for record in read_metrics(run_dir) if record["step"]]
@@ -159,7 +159,7 @@ def against_model(folder: Path) -> None:
 
 def holds_the_kl(folder: Path, figure: Path | None = None) -> None:
     """``kl``: the demo with and without a target, and a picture of both."""
-    from common.metric_names import friendly
+    from common.metrics.names import friendly
     from common.run_dir import read_metrics
 
     curves = {}

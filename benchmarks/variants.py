@@ -31,7 +31,7 @@ def train(variant: str, steps: int, outputs: Path) -> None:
 
 def measured(run_dir: Path, steps: int) -> dict[str, float]:
     """Rewards, validation scores and the median time of the first steps of a run."""
-    from common.metric_names import friendly
+    from common.metrics.names import friendly
     from common.run_dir import read_metrics
 
     records = {record["step"]: friendly(record["data"]) for record in read_metrics(run_dir)}

@@ -1,14 +1,12 @@
 """What the kit does in verl's RL trainers (``trainer.checkpoint_callback_class``).
 
-verl tells a callback of saved checkpoints only. Three methods of its trainer are wrapped when the callback is made,
-which is in the trainer's own process (verl 0.9.1, trainer/ppo/v1/trainer_base.py): `step` and `_validate`, so that it
-also hears of each step and each validation (its own `on_step_end` and `on_validate_end` get no figures), and
-`_compute_metrics`, so that a metric means what its name says.
+verl tells a callback of saved checkpoints only. When the callback is made, which is in the trainer's own process, the
+rows ``trainer`` of ``common/verl_ext`` are put in, so that it also hears of each step and each validation with their
+figures.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import math
@@ -18,19 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
-from verl.trainer.ppo.metric_utils import compute_data_metrics
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from common.checkpoints.integrity import mark_complete
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.checkpoints.prune import remove, to_remove
 from common.files import write_atomically
-from common.metric_names import BY_NAME, friendly
+from common.metrics.names import BY_NAME, friendly
+from common.metrics.validations import Validations
 from common.rewards import errors
 from common.run_dir import STOP_FILE, read_metrics
 from common.step_figures import answers_of, reward_figures, spread_figures
-from common.validations import Validations
-from common.verl_source import expect_source
+from common.verl_ext import private, table
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +49,8 @@ class RunCallback(CheckpointCallback):
         self.started = False
         self.saved_step = 0
         self.known_errors = errors.size(self.run_dir)  # those of earlier attempts count no more
-        tell_of_steps_and_validations()
+        private.check("common/callbacks.py")
+        table.replace({"trainer"})
 
     # ---- what the trainer tells ----------------------------------------------------------------------------
 
@@ -177,56 +174,3 @@ def not_finite(metrics: dict[str, Any]) -> str | None:
         if BY_NAME[name].finite and not math.isfinite(value):
             return f"{BY_NAME[name].label} is {value}"
     return None
-
-
-def share_cut(metrics: dict[str, Any], limit: int) -> dict[str, float]:
-    """The share of answers that ended at the limit, where verl counts those as long as the longest of the batch.
-
-    Args:
-        metrics: verl's of a step.
-        limit: ``data.max_response_length``.
-
-    Returns:
-        What is to be replaced in ``metrics``; empty when the longest answer reached the limit, as verl is right then.
-    """
-    if metrics.get("response_length/max", limit) >= limit:
-        return {}
-    names = ("response_length/clip_ratio", "response_length_non_aborted/clip_ratio")
-    return {name: 0.0 for name in names if name in metrics}
-
-
-def tell_of_steps_and_validations() -> None:
-    """Wrap three methods of verl's trainer; once in a process."""
-    step, validate, compute = PPOTrainer.step, PPOTrainer._validate, PPOTrainer._compute_metrics
-    if hasattr(step, "__wrapped__"):
-        return
-    expect_source(PPOTrainer.fit, "batch = self.step(metrics, self.timing_raw)", "early stopping")
-    expect_source(PPOTrainer.fit, "val_metrics: dict = self._validate()", "early stopping")
-    longest = 'max_response_length = batch.batch["responses"].shape[-1]'
-    expect_source(compute_data_metrics, longest, "share of answers at the limit")
-
-    def step_and_tell(self: PPOTrainer, metrics: dict, timing_raw: dict) -> Any:
-        self.checkpoint_callback.on_start(self, self.global_steps - 1)
-        batch = step(self, metrics, timing_raw)
-        self.checkpoint_callback.on_step(self, batch, metrics)
-        return batch
-
-    def validate_and_tell(self: PPOTrainer) -> dict[str, float]:
-        self.checkpoint_callback.on_start(self, self.global_steps)
-        metrics = validate(self)
-        self.checkpoint_callback.on_validate(
-            self, metrics, len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n
-        )
-        return metrics
-
-    @functools.wraps(compute)
-    def compute_and_mend(self: PPOTrainer, batch: Any, metrics: dict, *args: Any, **kwargs: Any) -> None:
-        compute(self, batch, metrics, *args, **kwargs)
-        metrics.update(share_cut(metrics, self.config.data.max_response_length))
-
-    step_and_tell.__wrapped__, validate_and_tell.__wrapped__ = step, validate
-    PPOTrainer.step, PPOTrainer._validate, PPOTrainer._compute_metrics = (
-        step_and_tell,
-        validate_and_tell,
-        compute_and_mend,
-    )

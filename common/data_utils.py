@@ -12,7 +12,7 @@ from typing import Any
 
 from common.data.cli import main
 from common.data.convert import Options, Source, convert
-from common.data.forms import Columns
+from common.data.names import Columns
 from common.data.report import Report
 
 __all__ = ["Columns", "Options", "Report", "Source", "convert", "json_to_parquet", "main"]

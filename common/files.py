@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
+
 
 def write_atomically(path: Path, text: str, executable: bool = False) -> None:
     """Write a text file beside and rename it, so that a reader sees the old or the new one, never half.

@@ -18,9 +18,11 @@ refuse_flags() {
   done
 }
 
-# Outputs: the Python that has verl, to stdout: .venv when it is there, else the active environment.
+# Outputs: the Python that has verl, to stdout: an active environment that setup_env.sh has filled (with another engine,
+# say), else .venv, else the active environment.
 find_python() {
-  local python="${PWD}/.venv/bin/python"
+  local python="${PWD}/.venv/bin/python" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
+  [[ -z "${active}" || ! -f "${active}/.setup_env" ]] || python="${active}/bin/python"
   [[ -x "${python}" ]] || python="$(command -v python3 || command -v python || true)"
   [[ -n "${python}" ]] || die "no Python found; run ./setup_env.sh first"
   printf '%s\n' "${python}"

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.metric_names import BY_NAME, METRICS, Metric, friendly
+from common.metrics.names import BY_NAME, METRICS, Metric, friendly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +31,6 @@ _COLOURS = {
     "7 speed": "#6b7280",
     "8 reward API": "#9a3f68",
 }
-# measured now and then: drawn as points, never smoothed
-_POINTS = {"val_score", "val_loss", "val_accuracy", "val_margin"}
 _COLUMNS, _DPI = 4, 100
 _WIDTH, _HEAD, _ROW, _FOOT = 14.0, 1.05, 2.35, 0.5  # inches, so 1400 pixels wide
 _LEGEND = "faint: every step     strong: smoothed     points: validation     dashed: limit of the healthy range"
@@ -143,7 +141,7 @@ def _draw_panel(axes: Axes, metric: Metric, series: Series) -> None:
     colour = _COLOURS[metric.group]
     stride = max(1, len(steps) // _MAX_POINTS)
     x, raw, line = steps[::stride], values[::stride], smooth(values)[::stride]
-    if metric.name in _POINTS:
+    if metric.validates:  # measured now and then: points, never smoothed
         axes.plot(x, raw, color=colour, linewidth=1.2, marker="o", markersize=4.5)
     elif len(steps) < 10:
         axes.plot(x, raw, color=colour, linewidth=1.5, marker=".", markersize=6)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from common.small_files import read_json
 
 FOLDER = "data"
 SOURCES_FILE = "sources.json"
@@ -38,7 +39,7 @@ def same_content(before: Any, now: Any) -> bool:
 def read_sources(run_dir: Path) -> dict[str, Any]:
     """What ``sources.json`` of a run says, empty where there is none (a run of an earlier version)."""
     try:
-        return json.loads((run_dir / FOLDER / SOURCES_FILE).read_text(encoding="utf-8"))
+        return read_json(run_dir / FOLDER / SOURCES_FILE)
     except FileNotFoundError:
         return {}
 

@@ -23,6 +23,7 @@ STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason"
 STATES = ("running", "finished", "failed", "stopped")
 _BLOCKS = ("knobs", "data")  # of run.json
 _RESTORE = "bring it back from a copy"
+TRAINED = ("actor/", "critic/", "train/")  # keys of a training step begin so
 _METRICS_NAME = re.compile(r"metrics(?:\.(\d+))?\.jsonl")
 
 
@@ -127,20 +128,12 @@ def join_attempts(attempts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _is_training(record: dict[str, Any]) -> bool:
-    return any(key.startswith(("actor/", "critic/", "train/")) for key in record["data"])
+    return any(key.startswith(TRAINED) for key in record["data"])
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Return the metrics of a run over all its attempts: ``{"step": n, "data": {verl key: value}}`` by step."""
     return join_attempts([read_records(path) for path in metrics_files(run_dir)])
-
-
-def latest_checkpoint(run_dir: Path) -> tuple[int, Path] | None:
-    """Return step and folder of the newest complete checkpoint, or None; one that is half-written does not count."""
-    from common.checkpoints.integrity import newest_complete
-
-    checkpoint = newest_complete(Path(run_dir)).checkpoint
-    return (checkpoint.step, checkpoint.path) if checkpoint else None
 
 
 def read_early_stop(run_dir: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Figures of a training step that verl does not log, from its answers in the TransferQueue (verl 0.9.1, ppo/v1)."""
+"""Figures of a training step that verl does not log, from its answers in the TransferQueue (verl's trainer/ppo/v1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def answers_of(batch: Any, *fields: str) -> tuple[list[str], dict[str, list[Any]
 
 
 def _entries(values: Any) -> list[Any]:
-    """One entry an answer, whatever the storage gives: tensor, linked list, stack, array (trainer_base.py:1554)."""
+    """One entry an answer, whatever the storage gives: tensor, linked list, stack, array."""
     if isinstance(values, torch.Tensor):
         return list(values.unbind())
     return [getattr(one, "data", one) for one in values]

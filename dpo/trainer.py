@@ -23,6 +23,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.tracking import Tracking
 from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
 
+from common.verl_ext import private
 from dpo.dataset import PairCollator, PreferenceDataset
 from dpo.losses import WITHOUT_REFERENCE, LossOptions
 from dpo.pairs import SEQUENCES, PairRecords, gather_records, means, pair_loss
@@ -36,6 +37,10 @@ class DPOTrainer(SFTTrainer):
     Args:
         config: The composed ``dpo/config.yaml``.
     """
+
+    def __init__(self, config: Any):
+        private.check("dpo/trainer.py")
+        super().__init__(config)
 
     def _build_config(self) -> None:
         super()._build_config()

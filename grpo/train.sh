@@ -75,6 +75,8 @@ WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or 
 WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
 # ======================= nothing to edit below this line =======================
 set +a
+# also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
+#   RESUME_PATH LOGGERS AGENT_LOOP USE_KL_LOSS
 prepare_run grpo "$@"
 
 run_training "${PYTHON}" -m verl.trainer.main_ppo \
@@ -104,6 +106,7 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO_LOW}" \
   actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO_HIGH}" \
   actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
+  actor_rollout_ref.actor.fsdp_config.offload_policy="${OFFLOAD_POLICY}" \
   actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
@@ -122,6 +125,8 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   trainer.nnodes="${NNODES}" \
   trainer.total_epochs="${EPOCH_LIMIT}" \
   trainer.total_training_steps="${TOTAL_STEPS}" \
+  trainer.resume_mode="${RESUME_MODE}" \
+  trainer.resume_from_path="${RESUME_PATH}" \
   trainer.save_freq="${SAVE_FREQ}" \
   +trainer.keep_checkpoints="${KEEP_CHECKPOINTS}" \
   +trainer.early_stop_patience="${EARLY_STOP_PATIENCE}" \

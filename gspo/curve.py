@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomically
-from common.metric_names import friendly
+from common.metrics.names import HEADLINES, friendly
 from common.run_dir import LOG_FILE, metrics_files, metrics_path, read_metrics
 from common.runner.follow import MetricsTail
 
 SAMPLES = ("rollouts", "validation")
-MEASURES = ("val_score", "val_accuracy")
+# Of a stage: validations of which a higher value is better; a loss says little of a stage.
+MEASURES = tuple(metric.name for metric in HEADLINES if metric.validates and metric.better == "higher")
 
 
 class JoinedCurve:

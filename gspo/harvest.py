@@ -84,7 +84,7 @@ def groups(rollouts: Path) -> Iterator[list[dict[str, Any]]]:
         for text in file.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
             uid = line["uid"].rsplit("_", 2)[0]  # uid_session_index
-            if not uid.startswith("pad"):  # verl's filling of a batch (padding_utils.py:179)
+            if not uid.startswith("pad"):  # verl's filling of a batch
                 of_prompt.setdefault(uid, []).append(line)
         yield from of_prompt.values()
 

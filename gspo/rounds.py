@@ -22,11 +22,11 @@ from rich.markup import escape
 
 from common import run_data
 from common.files import write_atomically
+from common.metrics.progress_line import format_duration
 from common.preflight.knobs import read_block
-from common.progress_line import format_duration
 from common.run_dir import read_run, update_run
 from common.runner import processes
-from common.runner.attempt import ROOT, describe_run, listen, now
+from common.runner.attempt import ROOT, describe_run, draw, listen, now, script_head
 from common.runner.console import QuietConsole
 from common.runner.terminal import next_steps
 from gspo import harvest, split
@@ -84,7 +84,7 @@ class Rounds:
             update_run(self.run_dir, stages=list(done.values()))
             self._tidy(index)
             self.curve.rebuild([self._folder(one) for one in self.stages])
-            self._draw()
+            draw(self.run_dir, self.console)
         return status
 
     # ---- the run's files ---------------------------------------------------------------------------------
@@ -107,13 +107,8 @@ class Rounds:
         """The run as a script that does it again, or goes on with it."""
         names = (name for name in read_block(ROOT / "gspo" / "train.sh") if self.knobs.get(name))
         exports = [f"export {name}={shlex.quote(self.knobs[name])}" for name in names]
-        head = [
-            "#!/usr/bin/env bash",
-            "# Written by the launcher: what it ran. Runs from any folder.",
-            "set -euo pipefail",
-        ]
         command = shlex.join(["exec", "./gspo/train.sh", *self.arguments])
-        return "\n".join([*head, f"cd {shlex.quote(str(ROOT))}", *exports, command]) + "\n"
+        return "\n".join([*script_head(), *exports, command]) + "\n"
 
     def _write_data(self) -> None:
         """Sort the rows of the data into prompts and pairs."""
@@ -234,7 +229,7 @@ class Rounds:
             cause = read_run(self._folder(failed)).get("reason") or "its knobs were refused"
             state, reason = "failed", f"{failed.name}: {cause}"
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
-        self._draw()
+        draw(self.run_dir, self.console)
         self._say(state, done)
         return status
 
@@ -246,15 +241,6 @@ class Rounds:
         last = [model for model in models if (model / "config.json").is_file()]
         if last:
             replace_folder(last[-1], self.run_dir / "model")
-
-    def _draw(self) -> None:
-        """Draw the joined curve; a run is not lost because a picture could not be drawn, but it is said."""
-        from common.plots import plot_run
-
-        try:
-            plot_run(self.run_dir)
-        except Exception as error:
-            self.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
     def _say(self, state: str, done: dict[str, dict]) -> None:
         shown = os.path.relpath(self.run_dir, ROOT)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.keys import prompt_key
-from common.data.readers import read_records
+from common.data.readers.records import read_records
 from common.data.rows import loaded, loaded_tools, stored_row
 from common.data.self_play import is_pair, is_prompt
 from common.preflight.data_split import choose

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.preflight.derived import OF_ONE_LAUNCH
 from common.preflight.knobs import ROOT, read_block
 from common.preflight.self_play import STAGES
 
@@ -17,11 +18,6 @@ ANEW = (
 )
 # Those that a preference stage chooses itself unless the user has set them.
 UNLESS_SET = ("TOKENS_PER_GPU", "LR_SCHEDULER", "WARMUP_RATIO")
-# What a launcher exports beside the knobs; each stage makes its own.
-EXPORTED = (
-    *("RUN_DIR", "ALGORITHM", "LOGGERS", "REMOVE_PADDING", "KNOBS_JSON", "KNOBS_AUTO", "EPOCH_LIMIT", "USE_KL_LOSS"),
-    *("AGENT_LOOP", "VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES", "SELF_PLAY", "NUMBERS_TO_TRY"),
-)
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def stage_environment(
         model: Folder of the model that it starts from.
         data: ``TRAIN_DATA`` and ``VAL_DATA`` of a preference stage.
     """
-    ours = {name for script in ROOT.glob("*/train.sh") for name in read_block(script)} | set(EXPORTED)
+    ours = {name for script in ROOT.glob("*/train.sh") for name in read_block(script)} | set(OF_ONE_LAUNCH)
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     if stage.kind == RL:
         own = rl_knobs(stage, run_dir, knobs)

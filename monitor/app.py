@@ -65,11 +65,13 @@ def _find_packages() -> None:
 
 def read_options(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line over config.yaml."""
-    import yaml
+    from common import __version__
+    from common.small_files import read_yaml
 
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--config", type=Path, default=HERE / "config.yaml", help="file with defaults of these options")
     parser.add_argument("--port", type=int, help="port of the page")
     parser.add_argument("--host", help="address to listen on; 0.0.0.0: reachable from other machines")
@@ -90,9 +92,11 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
     )
     given = parser.parse_args(argv)
     try:
-        found = yaml.safe_load(given.config.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+        found = read_yaml(given.config) or {}
+    except OSError as error:
         parser.error(f"--config {given.config}: {error}")
+    except ValueError as error:
+        parser.error(f"--config {error}")
     known = {action.dest for action in parser._actions} - {"help", "config"}
     if not isinstance(found, dict) or set(found) - known:
         wrong = ", ".join(sorted(set(found) - known)) if isinstance(found, dict) else "no keys"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BESIDE, BY_NAME
 from monitor.columns import Columns
-from monitor.figures import BESIDE
-from monitor.words import Words
+from monitor.i18n import Words
 
 MAX_WANTED = 400  # characters of a text that is looked for; a longer one would take a thread for minutes
 MAX_RANGE = 80  # characters of a range of steps

@@ -5,14 +5,14 @@ One hundred thousand steps of sixty metrics are 48 MB here; as dictionaries they
 
 from __future__ import annotations
 
-import fnmatch
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from common.metric_names import BY_NAME, METRICS
+from common.metrics.names import BY_NAME, METRICS, keys_of
+from common.run_dir import TRAINED
 from monitor.log_parser import Record
 from monitor.plain import plain
 
@@ -20,7 +20,6 @@ Series = tuple[np.ndarray, np.ndarray]  # steps (int64, ascending) and values (f
 
 EMPTY: Series = (np.empty(0, np.int64), np.empty(0, np.float64))
 MAX_NAMES = 5_000  # metrics of one run; a log of rubbish could make up more
-_TRAINED = ("actor/", "critic/", "train/")  # keys of a training step, as in common/run_dir.py
 
 
 class _Block:
@@ -59,7 +58,7 @@ class Columns:
             if block is None or tuple(data) != names:
                 names = tuple(data)
                 block = blocks.get(names) or self._new_block(blocks, names)
-                if any(name.startswith(_TRAINED) for name in names):
+                if any(name.startswith(TRAINED) for name in names):
                     self._first_trained[attempt] = min(step, self._first_trained.get(attempt, step))
             before = len(block.values)
             try:
@@ -157,7 +156,7 @@ class Columns:
         return steps, total / count
 
     def _spread(self) -> Series:
-        """The bound of the reward's spread from its mean, maximum and minimum, as common/metric_names.py explains."""
+        """The bound of the reward's spread from its mean, maximum and minimum, as common/metrics/names.py explains."""
         columns = [self.series(name) for name in ("reward_mean", "reward_max", "reward_min")]
         steps = columns[0][0]
         if all(np.array_equal(own, steps) for own, _ in columns):
@@ -185,12 +184,7 @@ def _join(parts: Sequence[Series]) -> Series:
     return steps[last], values[last]
 
 
-@lru_cache(maxsize=4096)
-def _matches(source: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that a source of the table means."""
-    if "*" not in source:
-        return (source,) if source in names else ()
-    return tuple(name for name in names if fnmatch.fnmatchcase(name, source))
+_matches = lru_cache(maxsize=4096)(keys_of)  # asked for each source of the table at every look
 
 
 def _number(raw: object) -> float | None:

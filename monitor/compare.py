@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from common.metrics.names import BY_NAME
+from common.small_files import parse_yaml
 from monitor.columns import Columns
 from monitor.files import read_regular
 from monitor.plain import plain
 
-HIGHER_IS_BETTER = ("reward_mean", "val_score", "reward_accuracy", "val_accuracy", "reward_margin", "val_margin")
-LOWER_IS_BETTER = ("loss", "val_loss")
 # Differ between any two runs and say nothing about them.
 _NAMES_THE_RUN = {"EXPERIMENT_NAME", "WANDB_RUN_NAME"}
 _NAMES_IN_CONFIG = (
@@ -26,7 +25,6 @@ _NAMES_IN_CONFIG = (
     "hydra.",
 )
 MAX_CONFIG = 2 << 20  # bytes of a config file
-MAX_DEPTH, MAX_ENTRIES = 50, 60_000  # of a config
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,9 @@ def reached(columns: Columns, name: str) -> Reached | None:
     if not finite.any():
         return None
     steps, values = steps[finite], values[finite]
-    if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER:
-        place = int(values.argmax() if name in HIGHER_IS_BETTER else values.argmin())
+    better = BY_NAME[name].better if name in BY_NAME else ""
+    if better:
+        place = int(values.argmax() if better == "higher" else values.argmin())
         return Reached(float(values[-1]), float(values[place]), int(steps[place]))
     return Reached(float(values[-1]), None, None)
 
@@ -90,37 +89,13 @@ def config_of(path: Path | None) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def _config(path: Path, changed: int, size: int) -> dict[str, str]:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        text = read_regular(path, MAX_CONFIG)
-        check_shape(yaml.parse(text, yaml.SafeLoader))  # the fast parser ends the process on deep nesting
-        tree = yaml.load(text, loader)
-    # The last three: PyYAML at values that are not what their tag says, as `!!bool 3`, `!!timestamp x`, `!!int ''`.
-    except (yaml.YAMLError, ValueError, RecursionError, OSError, LookupError, AttributeError, TypeError):
+        tree = parse_yaml(read_regular(path, MAX_CONFIG))
+    except (ValueError, OSError):
         return {}
     flat: dict[str, str] = {}
     _flatten(tree, "", flat)
     return {plain(name): plain(value) for name, value in flat.items() if not name.startswith(_NAMES_IN_CONFIG)}
-
-
-def check_shape(events: Iterable[object]) -> None:
-    """Refuse a YAML file that grows or nests without limit, before it is built.
-
-    Raises:
-        ValueError: If it has aliases, which Hydra writes none of, more than `MAX_ENTRIES` values or `MAX_DEPTH` levels.
-    """
-    import yaml
-
-    depth = count = 0
-    for event in events:
-        count += 1
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("aliases")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH or count > MAX_ENTRIES:
-            raise ValueError("too deep or too long")
 
 
 def _flatten(node: object, prefix: str, into: dict[str, str]) -> None:

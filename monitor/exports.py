@@ -9,9 +9,9 @@ import numpy as np
 
 from common.csv_text import csv_cell
 from monitor.choices import default_names
+from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
 from monitor.series import smooth, thin, value_range
-from monitor.words import Words
 
 ROWS = 2_000  # written at a time
 MAX_NAME = 90  # characters of a title in a picture

@@ -8,18 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BESIDE, BY_NAME
 from monitor.columns import Columns, Series
+from monitor.i18n import Words
 from monitor.series import hours, smooth, thin, value_range, within
-from monitor.words import Words
 
-# A validation is drawn into the panel of what it validates.
-BESIDE = {
-    "reward_mean": "val_score",
-    "loss": "val_loss",
-    "reward_accuracy": "val_accuracy",
-    "reward_margin": "val_margin",
-}
 POINT_METRICS = set(BESIDE.values())  # measured now and then: points, never smoothed
 LINE, VALIDATION, LIMIT, BAD, MUTED, GRID = (
     "#2563eb",

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.words import LANGUAGES
+from monitor.i18n import LANGUAGES
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _PAGES = "|".join(LANGUAGES)

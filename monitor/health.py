@@ -1,6 +1,6 @@
 """What is going wrong in a run, since when, why, and which knob to turn.
 
-These are the rules of common/metric_names.py over all steps of a run, and a few that need more than one metric.
+These are the rules of common/metrics/names.py over all steps of a run, and a few that need more than one metric.
 
 `check_health` judges the last steps of a history. Here numpy finds the stretches in which a limit may be broken, and
 `check_health` is asked at their ends only, so that a run of 100,000 steps is judged in a fraction of a second.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from common.metric_names import BY_NAME, METRICS, PATIENCE, Metric, check_health
+from common.metrics.names import BY_NAME, METRICS, PATIENCE, Metric, check_health
 from monitor.columns import Columns
 from monitor.samples import read_step, share_of_flat_groups, steps_of
 
@@ -117,7 +117,7 @@ def _suspects(metric: Metric, values: np.ndarray) -> np.ndarray:
         suspect |= _for_last(finite & (values <= metric.low), metric.patience)
     if metric.high is not None:
         suspect |= _for_last(finite & (values > metric.high), metric.patience)
-    if metric.name == "val_loss":
+    if metric.rising:
         suspect |= _for_last(np.diff(values, prepend=np.inf) > 0, PATIENCE)
     return suspect
 
@@ -140,7 +140,7 @@ def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
 def _side(metric: Metric, value: float) -> str:
     if not np.isfinite(value):
         return "nan"
-    return "above" if metric.high is not None and value > metric.high or metric.name == "val_loss" else "below"
+    return "above" if metric.high is not None and value > metric.high or metric.rising else "below"
 
 
 def _flat_reward(columns: Columns) -> Finding | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from common.failures import Diagnosis, diagnose
+from common.runner.failures import Diagnosis, diagnose
 from monitor.choices import MAX_WANTED
 from monitor.files import open_regular
 from monitor.plain import plain

@@ -7,11 +7,12 @@ from html import escape
 
 import gradio as gr
 
+from monitor.change_token import tokens_of
+from monitor.i18n import Words
 from monitor.plain import plain
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, QUIET, Page, Tab, checkpoints, compare, curves, health, log, runs, samples, system
-from monitor.words import Words
 
 TABS = {
     "runs": runs,
@@ -23,6 +24,7 @@ TABS = {
     "log": log,
     "checkpoints": checkpoints,
 }
+TOKENS = tokens_of(TABS)
 PUBLIC = {**QUIET, "api_visibility": "public"}  # gradio_client can ask for what a tab shows
 COMPARED_AT_FIRST = 2  # the newest runs
 OTHER = {"en": "zh", "zh": "en"}

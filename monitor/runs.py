@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from common.metrics.names import HEADLINES
 from common.run_dir import LOG_FILE, RUN_FILE, is_alive, metrics_files
 from monitor.columns import Columns
 from monitor.files import read_regular
@@ -31,7 +32,8 @@ QUIET_AFTER = 120.0  # seconds without a new byte after which a plain log, or a 
 _INSIDE_A_RUN = {"checkpoints", "model", "rollouts", "validation", "tensorboard", "charts", "wandb", "__pycache__"}
 _LOG_NAMES = re.compile(r".+\.(?:log|txt|out|jsonl)")
 _NO_LOG_NAMES = re.compile(r"requirements.*\.txt|train\.log|metrics(?:\.\d+)?\.jsonl")
-_VALUES = ("reward_mean", "loss", "policy_loss", "val_score", "val_loss")  # the first that a run has is shown
+# The first that a run has is shown; training first, which has a value at every step.
+_VALUES = tuple(metric.name for metric in sorted(HEADLINES, key=lambda metric: bool(metric.validates)))
 
 
 @dataclass
@@ -70,7 +72,7 @@ class RunIndex:
     Attributes:
         rows: Run id (its path below the folder) to its row, newest first.
         version: Grows when a row changed.
-        problem: Why the folder cannot be shown (whole), "" when it can; a key of monitor/words.py.
+        problem: Why the folder cannot be shown (whole), "" when it can; a key of monitor/i18n.py.
     """
 
     def __init__(self, root: Path):

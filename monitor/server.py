@@ -15,15 +15,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from monitor.change_token import Asked, tokens
 from monitor.exports import csv_lines, png
 from monitor.guard import Guard
-from monitor.news import token
-from monitor.page import build_page
+from monitor.i18n import LANGUAGES, Words
+from monitor.page import TOKENS, build_page
 from monitor.password import Password
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, MAX_PANELS
-from monitor.words import LANGUAGES, Words
 
 
 class ReadAhead:
@@ -72,7 +72,8 @@ class Poll:
         asked = parse_qs(scope["query_string"].decode("latin-1"))
         tab, run = (asked.get(name, [""])[0] for name in ("tab", "run"))
         # in a thread: a disk that does not answer must not stop the page
-        names, changed = await run_in_threadpool(token, self.monitor, self.sampler, tab, run, asked.get("compared", []))
+        shown = Asked(self.monitor, self.sampler, run, asked.get("compared", []))
+        names, changed = await run_in_threadpool(tokens, TOKENS, tab, shown)
         await JSONResponse({"names": names, "token": changed})(scope, receive, send)
 
 

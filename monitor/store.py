@@ -44,7 +44,7 @@ class Monitor:
 
     @property
     def problem(self) -> str:
-        """Why the log folder cannot be shown, "" when it can; a key of monitor/words.py."""
+        """Why the log folder cannot be shown, "" when it can; a key of monitor/i18n.py."""
         return self._index.problem
 
     def version(self) -> int:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from common.metric_names import BY_NAME
-from common.progress_line import format_duration
+from common.metrics.names import BY_NAME
+from common.metrics.progress_line import format_duration
 from monitor.choices import MAX_WANTED
+from monitor.i18n import Words
 from monitor.runs import Row
-from monitor.words import Words
 
 # Column: (text key, class); those of class "wide" are left out on a phone.
 RUN_COLUMNS = (

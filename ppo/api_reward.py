@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ppo.api.client import ApiClient, Scored
-from ppo.api.exchange import prompt_text
-from ppo.api.settings import Settings, read_settings
+from common.rewards.api.client import ApiClient, Scored
+from common.rewards.api.exchange import prompt_text
+from common.rewards.api.settings import Settings, read_settings
 
 TRIAL_SECONDS, TRIAL_ATTEMPTS = 50.0, 3  # less than the minute that the preflight gives a call
 
@@ -40,6 +40,7 @@ async def compute_score(
     config: str = str(DEFAULT_CONFIG),
     on_failure: str | None = None,
     reward_router_address: str | None = None,
+    reward_model_tokenizer: Any = None,
     trial: bool = False,
     **kwargs: Any,
 ) -> dict[str, float]:
@@ -55,6 +56,7 @@ async def compute_score(
         on_failure: ``stop`` or ``default``, instead of what the file says.
         reward_router_address: Where verl serves a generative reward model (``REWARD=model`` with this function):
             the judge is asked there instead of at the file's ``url``.
+        reward_model_tokenizer: Of that model; its folder is the name under which vLLM and SGLang serve the model.
         trial: Before a run: any answer without a score is an error, and the endpoint is asked at least once.
         **kwargs: Whatever else verl passes.
 
@@ -65,7 +67,8 @@ async def compute_score(
         ApiRewardError: If the endpoint refuses for good, or too many answers could not be scored.
         ValueError: If the settings are wrong.
     """
-    client = _client(config, on_failure, reward_router_address, trial)
+    served = getattr(reward_model_tokenizer, "name_or_path", "")
+    client = _client(config, on_failure, reward_router_address, served, trial)
     question = (extra_info or {}).get("prompt", "")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
     asked = {
@@ -106,7 +109,7 @@ def result_of(scored: Scored, client: ApiClient) -> dict[str, float]:
     }
 
 
-def _client(config: str, on_failure: str | None, router: str | None, trial: bool) -> ApiClient:
+def _client(config: str, on_failure: str | None, router: str | None, served: str, trial: bool) -> ApiClient:
     """The client of this event loop for these settings; made at the first call."""
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     key = (config, on_failure, router, trial)
@@ -114,7 +117,9 @@ def _client(config: str, on_failure: str | None, router: str | None, trial: bool
         settings = read_settings(config, on_failure)
         if router:
             url = f"http://{router}/v1/chat/completions"
-            settings = replace(settings, url=url, url_secrets=(), api_key_env="", headers={})
+            # The file's `model` names one at the file's url; vLLM answers 404 to a name that it does not serve.
+            model = served or settings.model
+            settings = replace(settings, url=url, url_secrets=(), api_key_env="", headers={}, model=model)
         clients[key] = ApiClient(for_trial(settings) if trial else settings, trial=trial)
     return clients[key]
 
@@ -135,7 +140,7 @@ def for_trial(settings: Settings) -> Settings:
 
 def main() -> int:
     """Command line entry."""
-    from ppo.api import probe
+    from common.rewards.api import probe
 
     parser = argparse.ArgumentParser(prog="python -m ppo.api_reward", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)

@@ -86,6 +86,9 @@ WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or 
 WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
 # ======================= nothing to edit below this line =======================
 set +a
+# also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
+#   RESUME_PATH LOGGERS AGENT_LOOP USE_KL_LOSS USE_KL_IN_REWARD KL_CONTROL USE_REWARD_MODEL REWARD_MODEL_POOL
+#   REWARD_MODEL_SHARES REWARD_MODEL_MEMORY REWARD_KWARGS
 prepare_run ppo "$@"
 
 run_training "${PYTHON}" -m verl.trainer.main_ppo \
@@ -117,6 +120,7 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO}" \
   actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO}" \
   actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
+  actor_rollout_ref.actor.fsdp_config.offload_policy="${OFFLOAD_POLICY}" \
   actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
@@ -145,6 +149,7 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   critic.optim.clip_grad="${MAX_GRAD_NORM}" \
   critic.cliprange_value="${VALUE_CLIP}" \
   critic.fsdp.param_offload="${OFFLOAD}" \
+  critic.fsdp.offload_policy="${OFFLOAD_POLICY}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
   +reward.custom_reward_function.reward_kwargs="${REWARD_KWARGS}" \
@@ -160,6 +165,8 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   trainer.total_epochs="${EPOCH_LIMIT}" \
   trainer.total_training_steps="${TOTAL_STEPS}" \
   trainer.critic_warmup="$((CRITIC_WARMUP + 1))" \
+  trainer.resume_mode="${RESUME_MODE}" \
+  trainer.resume_from_path="${RESUME_PATH}" \
   trainer.save_freq="${SAVE_FREQ}" \
   +trainer.keep_checkpoints="${KEEP_CHECKPOINTS}" \
   +trainer.early_stop_patience="${EARLY_STOP_PATIENCE}" \

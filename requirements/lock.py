@@ -36,6 +36,14 @@ HEADER = '# {}\n# Made by requirements/lock.py, do not edit. "via" names what ne
 Lock = dict[str, list[str]]  # package name -> its lines
 
 
+def pinned_verl() -> str:
+    """verl's version in requirements.txt."""
+    found = re.search(r"^verl==(\S+)", (HERE.parent / "requirements.txt").read_text(), re.MULTILINE)
+    if not found:
+        sys.exit("lock.py: requirements.txt has no line verl==VERSION")
+    return found[1]
+
+
 def resolve(work: Path, *arguments: str) -> Lock:
     """Resolve requirement files with uv for every supported Python on x86-64 Linux.
 
@@ -100,8 +108,9 @@ def main() -> None:
             (work / Path(name).name).write_text("\n".join(kept) + "\n")
         (work / "pyproject.toml").write_text(UV_SETTINGS)
         (work / "overrides.txt").write_text(SGLANG_OVERRIDES)
-        (work / "verl-vllm").write_text("verl[vllm]==0.9.1\n")
-        (work / "verl-sglang").write_text("verl[sglang]==0.9.1\n")
+        verl = pinned_verl()
+        (work / "verl-vllm").write_text(f"verl[vllm]=={verl}\n")
+        (work / "verl-sglang").write_text(f"verl[sglang]=={verl}\n")
         (work / "optional").write_text("modelscope\n")  # not installed, pinned for those who add it
 
         # vLLM is the strictest, so its versions are the ones that all stacks share.

@@ -50,6 +50,8 @@ WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or 
 WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
 # ======================= nothing to edit below this line =======================
 set +a
+# also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
+#   RESUME_PATH LOGGERS
 prepare_run sft "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
@@ -73,11 +75,14 @@ run_training "${PYTHON}" -m torch.distributed.run \
   optim.lr_scheduler_type="${LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   engine.param_offload="${OFFLOAD}" \
+  engine.offload_policy="${OFFLOAD_POLICY}" \
   trainer.seed="${SEED}" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \
   trainer.total_epochs="${EPOCH_LIMIT}" \
   trainer.total_training_steps="${TOTAL_STEPS}" \
+  trainer.resume_mode="${RESUME_MODE}" \
+  trainer.resume_from_path="${RESUME_PATH}" \
   trainer.save_freq="${SAVE_FREQ}" \
   trainer.max_ckpt_to_keep="${KEEP_CHECKPOINTS}" \
   trainer.test_freq="${TEST_FREQ}" \

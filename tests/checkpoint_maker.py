@@ -17,7 +17,7 @@ from common.demo_model import DEMO_MODEL_DIR
 
 
 def write_checkpoint(model, path: Path, ranks: int, layout="sft", replicas: int = 1, lora_alpha: int = 0) -> Path:
-    """Write `global_step_N` of a model as `ranks` processes of verl 0.9.1 do.
+    """Write `global_step_N` of a model as `ranks` processes of verl do.
 
     Args:
         model: A transformers or PEFT model; is not changed.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.checkpoints.layout import checkpoint_at
-from common.checkpoints.merge import SOURCE_FILE, auto_class, full_state, replace_folder, save_model
+from common.checkpoints.merge import SOURCE_FILE, full_state, replace_folder, save_model
+from common.checkpoints.model_class import auto_class
 from common.files import write_atomically
 
 if TYPE_CHECKING:

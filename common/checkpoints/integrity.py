@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoints.layout import Checkpoint, checkpoints_of, shard_files, world_size
+from common.files import write_atomically
+from common.small_files import read_json
 
 MARKER = "complete.json"
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -28,8 +30,6 @@ def mark_complete(folder: Path, **facts: Any) -> None:
         folder: A ``global_step_N`` folder.
         facts: What else is worth knowing later, e.g. ``attempt=2``.
     """
-    from common.files import write_atomically
-
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
@@ -42,7 +42,7 @@ def mark_complete(folder: Path, **facts: Any) -> None:
 def read_marker(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """What the marker holds, or None without one."""
     try:
-        return json.loads((checkpoint.path / MARKER).read_text(encoding="utf-8"))
+        return read_json(checkpoint.path / MARKER)
     except (FileNotFoundError, ValueError):
         return None
 
@@ -152,3 +152,9 @@ def newest_complete(path: Path) -> Choice:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         choice.skipped.append(f"{checkpoint.path.name} is not complete: {found[0]}{more}")
     return choice
+
+
+def latest_checkpoint(run_dir: Path) -> tuple[int, Path] | None:
+    """Return step and folder of the newest complete checkpoint, or None; one that is half-written does not count."""
+    checkpoint = newest_complete(Path(run_dir)).checkpoint
+    return (checkpoint.step, checkpoint.path) if checkpoint else None

@@ -6,11 +6,12 @@ the same shard files straight into ``global_step_N/`` and ``data_<rank>.pt`` for
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from common.small_files import read_json_object
 
 STEP_NAME = re.compile(r"global_step_(\d+)")
 SHARD_NAME = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
@@ -62,7 +63,7 @@ def world_size(folder: Path) -> int | None:
     config = folder / "fsdp_config.json"
     if config.is_file():
         try:
-            return int(json.loads(config.read_text())["world_size"])
+            return int(read_json_object(config)["world_size"])
         except (ValueError, KeyError):  # torn; the names of the shards tell it too
             pass
     sizes = {int(match[2]) for _, match in shard_files(folder)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.checkpoints.model_class import auto_class, read_config
 from common.files import open_as_umask
 from common.run_dir import read_run
+from common.small_files import read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ def rank_and_alpha(folder: Path, run_dir: Path, state: dict[str, torch.Tensor]) 
         ValueError: If alpha stands nowhere.
     """
     meta = folder / "lora_train_meta.json"
-    alpha = json.loads(meta.read_text()).get("lora_alpha") if meta.is_file() else None
+    alpha = read_json_object(meta).get("lora_alpha") if meta.is_file() else None
     alpha = alpha or read_run(run_dir).get("knobs", {}).get("LORA_ALPHA")
     if not alpha:
         raise ValueError(f"{meta}: lora_alpha stands neither there nor in {run_dir}/run.json; write it into one")
@@ -86,8 +87,6 @@ def fold_with_peft(
     """Whole weights of a PEFT model, the adapter merged by PEFT itself; needs memory for the model once more."""
     import torch
     from peft import LoraConfig, get_peft_model
-
-    from common.checkpoints.merge import auto_class, read_config
 
     model = auto_class(config_folder).from_config(read_config(config_folder), dtype=torch.float32)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
+from common.checkpoints.model_class import auto_class, read_config
 from common.files import open_as_umask, write_atomically
 from common.run_dir import read_run
+from common.small_files import read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +68,7 @@ def _merged_once(checkpoint: Checkpoint, target: Path, say: Callable[[str], None
 def is_current(checkpoint: Checkpoint, target: Path) -> bool:
     """Whether a folder is the merged model of this very checkpoint."""
     try:
-        source = json.loads((target / SOURCE_FILE).read_text(encoding="utf-8"))
+        source = read_json_object(target / SOURCE_FILE)
     except (OSError, ValueError):
         return False
     return source.get("step") == checkpoint.step and source.get("written_at") == _written_at(checkpoint)
@@ -172,27 +174,6 @@ def _base_state(model: str, config_folder: Path) -> dict[str, torch.Tensor]:
     if not model:
         raise FileNotFoundError("the checkpoint holds only an adapter, and run.json names no base model")
     return dict(auto_class(config_folder).from_pretrained(model, dtype=torch.float32).state_dict())
-
-
-def auto_class(folder: Path) -> Any:
-    """The transformers class that loads a model of this config: with a language-model, value or vision head."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForTokenClassification
-
-    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures", [""])[0]
-    if "ForTokenClassification" in architecture:
-        return AutoModelForTokenClassification
-    return AutoModelForImageTextToText if "ForConditionalGeneration" in architecture else AutoModelForCausalLM
-
-
-def read_config(folder: Path) -> Any:
-    """The config of a checkpoint without the attention that it was trained with.
-
-    verl writes that into config.json (``flash_attention_2``, ``sdpa_varlen``), and transformers would insist on it
-    where the model is merged and loaded, which may be a machine that does not have it.
-    """
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder, attn_implementation="eager")
 
 
 def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path, dtype: str) -> None:

@@ -1,7 +1,7 @@
 """What a checkpoint of somebody else would run: the functions that its pickles name, read without unpickling.
 
-verl loads a checkpoint that is resumed with ``weights_only=False``, so that a file can run any code (verl 0.9.1,
-utils/checkpoint/fsdp_checkpoint_manager.py:215 and trainer/ppo/v1/trainer_base.py:895).
+verl loads a checkpoint that is resumed with ``weights_only=False``, so that a file can run any code (its
+`FSDPCheckpointManager.load_checkpoint` and `PPOTrainer._load_checkpoint`).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from common.checkpoints.model_class import auto_class
+
 PROMPT = "Hello"
 NEW_TOKENS = 8
 MARGIN = 1.3  # memory beside the weights while a few tokens are generated
@@ -30,8 +32,6 @@ def prove_folder(folder: Path) -> str:
     import psutil
     import torch
     from transformers import AutoTokenizer
-
-    from common.checkpoints.merge import auto_class
 
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     free = psutil.virtual_memory().available

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.checkpoints.integrity import age, problems
 from common.checkpoints.layout import Checkpoint, checkpoints_of
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.run_dir import read_metrics
 
 

@@ -1,15 +1,13 @@
 """verl on a machine with no GPU, through verl's own plug-in points.
 
-verl imports the modules named in ``VERL_USE_EXTERNAL_MODULES`` in every process it starts; the launcher puts
-these there:
+``common.verl_ext`` imports these modules in every process of verl that needs them:
 
 ==========================================  ==============================================================
 module                                      what it adds to verl
 ==========================================  ==============================================================
 ``common.cpu_backend.platform``             the device ``cpu`` (``PlatformRegistry``), chosen by ``VERL_PLATFORM=cpu``
 ``common.cpu_backend.engine``               FSDP2 training on it (``EngineRegistry``)
-``common.cpu_backend.rollout``              ``ROLLOUT_ENGINE=hf``, generation on transformers, CPU or CUDA
-``common.cpu_backend.process_group``        the one patch that is left: a process group on gloo alone
+``common.hf_engine.rollout``                ``ROLLOUT_ENGINE=hf``, generation on transformers, CPU or CUDA
 ==========================================  ==============================================================
 
 ``common.cpu_backend.sampler`` is named in the configuration (``trainer.v1.sampler.custom_sampler``).

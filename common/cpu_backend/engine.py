@@ -25,7 +25,7 @@ from verl.utils.model import convert_weight_keys
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-from common.verl_source import expect_source
+from common.verl_ext import private
 
 
 def training_threads() -> int:
@@ -43,6 +43,7 @@ class _OnCpu:
 
         verl collects garbage several times a step; going through all imported modules takes 0.3 s each time.
         """
+        private.check("common/cpu_backend/engine.py")
         super().initialize()
         gc.freeze()
 
@@ -57,11 +58,9 @@ class _OnCpu:
     def _merged_lora_per_tensor_param(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Base and adapter as whole weights, in float32 as the rollout server holds them.
 
-        verl's own rounds them to bfloat16 (fsdp/transformer_impl.py:1083), which is what its GPU engines generate with
-        but moves float32 weights by up to a thousandth. They are copied while the adapter is merged in: afterwards the
-        storage holds the base again.
+        verl's own rounds them to bfloat16, which is what its GPU engines generate with but moves float32 weights by up
+        to a thousandth. They are copied while the adapter is merged in: afterwards the storage holds the base again.
         """
-        expect_source(super()._merged_lora_per_tensor_param, "full_tensor().to(torch.bfloat16", "LoRA in float32")
         with merged_lora_context(self.module, backup_adapters=True):
             weights = convert_weight_keys(normalize_peft_param_name(self.module.state_dict()), self.module)
             for name, weight in weights.items():

@@ -2,7 +2,8 @@
 
 verl/trainer/ppo/v1/replay_buffer.py asks TransferQueue every 2 s whether the step's answers are there. Steps of a
 small model last about that long, so the wait would double them. verl gives a custom sampler no filter-group
-arguments (trainer_base.py:163); they come through ``sampler_kwargs`` here, so that DAPO's dynamic sampling works.
+arguments (`PPOTrainer._build_replay_buffer`); they come through ``sampler_kwargs`` here, so that DAPO's dynamic
+sampling works.
 """
 
 from __future__ import annotations

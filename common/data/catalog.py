@@ -7,8 +7,8 @@ from pathlib import Path
 
 from common.data import hub as hubs
 from common.data.convert import Options, Source, convert
-from common.data.files import DataError
-from common.data.forms import Columns
+from common.data.names import Columns
+from common.data.readers.files import DataError
 from common.data.report import Report
 
 

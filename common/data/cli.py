@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import __version__
 from common.data.catalog import KNOWN, prepare
 from common.data.conversation import THINKING
 from common.data.convert import BadRows, Options, Source, convert
-from common.data.files import DataError
 from common.data.hub import HUBS, download_model
 from common.data.inputs import columns_of, sources_of
 from common.data.names import PARTS
+from common.data.readers.files import DataError
 from common.data.rows import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES.format(known=", ".join(KNOWN)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_convert(commands)
     _add_validate(commands)
@@ -216,8 +218,8 @@ def _add_validate(commands: Any) -> None:
 
 def _validate(arguments: argparse.Namespace, console: Console) -> int:
     from common.data.conversation import Renderer, thinking_of
-    from common.data.files import kind_of
     from common.data.lengths import load_tokenizer, measure, show
+    from common.data.readers.files import kind_of
     from common.data.validate import validate, write_good
 
     source = _source(arguments)

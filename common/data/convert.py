@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from common.data import checks, losses, rows, self_play
-from common.data.files import DataError, replaced_when_complete
-from common.data.forms import Columns, read_example
 from common.data.keys import prompt_key, question_of, row_key
 from common.data.messages import RowError
-from common.data.names import view_of
+from common.data.names import Columns, view_of
 from common.data.pairs import is_pair
-from common.data.readers import BATCH_ROWS, Record, read_records
-from common.data.record import Say, say_in_log
+from common.data.readers.files import DataError, replaced_when_complete
+from common.data.readers.record import Say, say_in_log
+from common.data.readers.records import BATCH_ROWS, Record, read_records
 from common.data.report import Bad, BadFile, Report
+from common.data.row_reader import read_example
 from common.data.table import Shape, TableWriter, storable
 
 

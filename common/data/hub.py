@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from common.data.files import KINDS, DataError, kind_of
-from common.data.record import say_in_log
+from common.data.readers.files import KINDS, DataError, kind_of
+from common.data.readers.record import say_in_log
 
 HUBS = ("huggingface", "modelscope")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.data.convert import Source
-from common.data.files import DataError, data_files
-from common.data.forms import Columns
 from common.data.hub import download_data, is_hub_id, split_files
-from common.data.names import parse_map
+from common.data.names import Columns, parse_map
+from common.data.readers.files import DataError, data_files
+from common.small_files import read_yaml
 
 
 def sources_of(arguments: argparse.Namespace, inputs: Sequence[str]) -> list[Source]:
@@ -97,12 +97,10 @@ def read_mapping(file: Path) -> list[Source]:
     Raises:
         DataError: If it is not a list of such inputs.
     """
-    import yaml
-
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"--mapping {file}: is not YAML: {error}") from error
+        entries = read_yaml(file)
+    except ValueError as error:
+        raise DataError(f"--mapping {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"--mapping {file}: expected a list of entries, each with a path")
     names = {"path", "input", "output", "system", "system_column", "data_source", "answer_pattern", "encoding"}

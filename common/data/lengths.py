@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.data.conversation import SIDES, Renderer, as_messages, pair_tokens
-from common.data.files import DataError
+from common.data.readers.files import DataError
 from common.data.self_play import is_pair, is_prompt
 from common.data.turns import RenderError
 
@@ -56,7 +56,7 @@ def load_tokenizer(model: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    from common.data.template_trial import FIX, DangerousTemplate, check_template
+    from common.data.templates.trial import FIX, DangerousTemplate, check_template
     from common.demo_model import DEMO_MODEL_DIR
 
     path = str(DEMO_MODEL_DIR) if model == "demo" else str(Path(model).expanduser())

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from common.data.depth import parsed, too_deep
+from common.data.readers.depth import parsed, too_deep
 
 ROLES = {
     "system": "system", "developer": "system",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from common.data.checks import structure
 from common.data.conversation import SIDES, Renderer, pair_tokens
 from common.data.convert import Source
-from common.data.files import DataError
-from common.data.readers import place_word
+from common.data.readers.files import DataError
+from common.data.readers.records import place_word
 from common.data.self_play import is_pair
 from common.data.turns import RenderError
 from common.data.validate import problem_of, row_of

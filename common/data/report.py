@@ -130,7 +130,7 @@ class Report:
         """Print the counts, and for each kind of problem the first places."""
         from rich.markup import escape
 
-        from common.data.readers import place_word
+        from common.data.readers.records import place_word
 
         for path, rows in self.written.items():
             console.print(f"[green]{escape(str(path))}[/green]: {rows:,} rows", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Rows as verl's trainers read them (verl 0.9.1: utils/dataset/rl_dataset.py and multiturn_sft_dataset.py)."""
+"""Rows as verl's trainers read them (its utils/dataset/rl_dataset.py and multiturn_sft_dataset.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.answers import accepted, marked_answer
-from common.data.depth import parsed
 from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
+from common.data.readers.depth import parsed
 
 ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
 RL = ("grpo", "ppo", "gspo")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.data.files import DataError
 from common.data.messages import OPTIONAL_KEYS, RowError
+from common.data.readers.files import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa

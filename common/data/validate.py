@@ -9,12 +9,12 @@ from typing import Any
 from common.data import checks, rows
 from common.data.conversation import Renderer
 from common.data.convert import Source, data_set_name, row_from
-from common.data.files import DataError, kind_of, replaced_when_complete
 from common.data.keys import prompt_key, question_of, row_key
 from common.data.lengths import why_not_shown
 from common.data.messages import RowError
-from common.data.parquet_reader import parquet_batches
-from common.data.readers import Record, read_records
+from common.data.readers.files import DataError, kind_of, replaced_when_complete
+from common.data.readers.parquet_reader import parquet_batches
+from common.data.readers.records import Record, read_records
 from common.data.report import Bad, BadFile, Report
 from common.data.self_play import is_prompt
 

@@ -2,11 +2,12 @@
 
 A parquet column has one shape for all its rows. So tool descriptions and the arguments of tool calls are stored as
 JSON, and a message without tool calls comes back with null ones, where chat templates only ask whether the key is
-there. verl 0.9.1 hands both to the template as they are; these two classes put them right first.
+there. verl hands both to the template as they are; these two classes put them right first.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from common.data.conversation import Renderer, RenderError, thinking_of
+from common.data.readers.parquet_reader import parquet_batches
 from common.data.rows import loaded
+from common.verl_ext import private
+
+private.check("common/data/verl_datasets.py")
 
 
 class SFTDataset(MultiTurnSFTDataset):
@@ -30,9 +35,8 @@ class SFTDataset(MultiTurnSFTDataset):
     def _read_files_and_process(self) -> None:
         import numpy as np
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        tables = [pq.read_table(file) for file in self.parquet_files]
+        tables = [_table_of(file) for file in self.parquet_files]
         self.table = pa.concat_tables(tables, promote_options="permissive")
         total = len(self.table)
         if 0 < self.max_samples < total:
@@ -79,6 +83,19 @@ class SFTDataset(MultiTurnSFTDataset):
         made["attention_mask"] = torch.ones_like(ids)
         short, pad = limit - len(ids), self.tokenizer.pad_token_id or 0
         return {name: F.pad(value, (0, short), value=pad * (name == "input_ids")) for name, value in made.items()}
+
+
+def _table_of(file: str) -> Any:
+    """A parquet file as an Arrow table, decoded within the limits of ``common.data.readers.parquet_reader``.
+
+    Raises:
+        DataError: If it cannot be read, or becomes much larger than the file, as zip bombs do.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    batches = list(parquet_batches(Path(file)))
+    return pa.Table.from_batches(batches) if batches else pq.read_schema(file).empty_table()
 
 
 class PromptDataset(RLHFDataset):

@@ -14,17 +14,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.data.forms import Columns
-from common.evaluation.backends import Backend
+from common.data.names import Columns
 from common.evaluation.model_path import OUTPUTS, ModelSource, find_model
-from common.evaluation.outputs import check_output, write_report
 from common.evaluation.partial import Partial
 from common.evaluation.questions import Question, file_digest, problems, read_questions
-from common.evaluation.report import Report
+from common.evaluation.report.outputs import check_output, write_report
+from common.evaluation.report.report import Report
 from common.evaluation.rewards import Rewards, choose
 from common.evaluation.run_model import Candidate, Job, get_ready, run_model
 from common.evaluation.scorer import Scorer
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 from common.run_dir import read_run
 
 GROUPS_SHOWN = 12  # at the terminal; the file has them all

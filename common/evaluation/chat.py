@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from common.data.messages import Message
-from common.evaluation.backends import Backend, make_engine
-from common.evaluation.engine import Answer, Ask, Engine
+from common.evaluation.engines.backends import make_engine
+from common.evaluation.engines.engine import Answer, Ask, Engine
 from common.evaluation.model_path import OUTPUTS, ModelSource, find_model
 from common.evaluation.run_model import Candidate, get_ready
-from common.evaluation.settings import EvaluationError, Settings
+from common.evaluation.settings import Backend, EvaluationError, Settings
 from common.files import write_atomically
 
 HELP = """/system TEXT      set the system prompt (alone: show it; /system - removes it)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import __version__
 from common.evaluation.settings import TEMPLATES, THINKING, EvaluationError, Settings
 
 EXAMPLES = """examples:
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
+    add("--version", action="version", version=__version__)
     add("--model_path", default="", metavar="PATH", help="run, checkpoint, Hugging Face folder or id, adapter, or demo")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--single", action="store_true", help="chat at the terminal (the default)")
@@ -143,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_chat(arguments.model_path, settings, backend)
     from rich.console import Console
 
-    from common.data.forms import Columns
+    from common.data.names import Columns
     from common.evaluation.batch import BatchOptions, run_batch
 
     if arguments.limit is not None and arguments.limit < 1:
@@ -166,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _backend(arguments: argparse.Namespace) -> Any:
-    from common.evaluation.backends import Backend
+    from common.evaluation.settings import Backend
 
     kind = "vllm" if arguments.use_vllm else "sglang" if arguments.use_sglang else "transformers"
     return Backend(

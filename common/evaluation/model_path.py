@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,8 +13,9 @@ from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
 from common.demo_model import DEMO_MODEL_DIR
 from common.evaluation.settings import EvaluationError
-from common.rewards.worker import ROOT
 from common.run_dir import read_run
+from common.small_files import read_json_object
+from common.worker import ROOT
 
 OUTPUTS = ROOT / "outputs"
 RECORDED = (".jsonl", ".json", ".csv", ".xlsx", ".parquet")
@@ -155,9 +155,9 @@ def _checkpoint(checkpoint: Checkpoint, given: str) -> ModelSource:
 
 def _adapter(path: Path, name: str, given: str) -> ModelSource:
     try:
-        base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = read_json_object(path / "adapter_config.json").get("base_model_name_or_path")
     except ValueError as error:
-        raise EvaluationError(f"--model_path {given}: adapter_config.json is not JSON: {error}") from error
+        raise EvaluationError(f"--model_path {given}: {error}") from error
     if not base:
         raise EvaluationError(
             f"--model_path {given}: adapter_config.json does not say which model it belongs to; "

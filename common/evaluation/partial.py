@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from common.evaluation.engine import Answer
+from common.evaluation.engines.engine import Answer
 from common.evaluation.settings import EvaluationError
 
 Key = tuple[int, int]  # row, sample

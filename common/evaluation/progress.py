@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from common.evaluation.engine import Meter
+from common.evaluation.engines.engine import Meter
 
 LINE_SECONDS = 15.0  # between lines where there is no terminal
 REFRESH_SECONDS = 0.2

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data.files import DataError
-from common.data.forms import ANSWERS, KEPT, QUESTIONS, TRUTHS, Columns, read_example
 from common.data.messages import Message, RowError
-from common.data.readers import place_word, read_records
+from common.data.names import ANSWERS, KEPT, QUESTIONS, TRUTHS, Columns
+from common.data.readers.files import DataError
+from common.data.readers.records import place_word, read_records
+from common.data.row_reader import read_example
 from common.data.rows import final_answer, loaded
 from common.evaluation.settings import EvaluationError
 

@@ -15,11 +15,12 @@ from common.answers.letters import only_letters
 from common.answers.number import read_number
 from common.evaluation.questions import Question
 from common.evaluation.settings import EvaluationError
-from common.rewards.bench import FACE, find_target
+from common.rewards.bench.trial import FACE, find_target
 from common.rewards.choice import truth_letters
 from common.rewards.code_tests import is_tests
-from common.rewards.compose import REWARDS, route
+from common.rewards.compose import NEEDS_NO_TRUTH, REWARDS, route
 from common.run_dir import read_run
+from common.small_files import read_yaml
 
 OPTION = re.compile(r"(?:^|[\s(])([A-J])[.):、]", re.MULTILINE)
 # What mathematics is written with, and single letters as variables.
@@ -31,7 +32,6 @@ TEXTUAL = re.compile(
     r"|\b[A-Za-z]-?\d+\b(?!\s*[=+*/^])|^\d+\s?[A-Za-z]$"
 )
 ALIASES = {"exact": "exact_match", "normalized": "normalized_match", "choice": "multiple_choice"}
-NEEDS_NO_TRUTH = {"format_match", "soft_overlong", "linear_length", "repetition", "language"}
 REASONS_SHOWN = 5
 
 
@@ -204,13 +204,10 @@ def _run_reward(run_dir: Path | None) -> Spec | None:
     """The reward function that a run was trained with, or None."""
     if run_dir is None:
         return None
-    import yaml
-
     config = run_dir / ".hydra" / "config.yaml"
     entry: dict[str, Any] = {}
     if config.is_file():
-        read = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        entry = (read.get("reward") or {}).get("custom_reward_function") or {}
+        entry = _custom_reward(config)
     knobs = read_run(run_dir).get("knobs", {})
     path = entry.get("path") or knobs.get("REWARD_FUNC_PATH") or ""
     name = entry.get("name") or knobs.get("REWARD_FUNC_NAME") or "compute_score"
@@ -219,6 +216,17 @@ def _run_reward(run_dir: Path | None) -> Spec | None:
     path = str(Path(path).resolve())
     parameters = json.dumps(entry.get("reward_kwargs") or {}, sort_keys=True)
     return Spec(path, name, parameters, is_builtin=path == str(FACE))
+
+
+def _custom_reward(config: Path) -> dict[str, Any]:
+    """``reward.custom_reward_function`` of a composed config, empty where it has none."""
+    try:
+        read = read_yaml(config)
+    except ValueError as error:
+        raise EvaluationError(f"{error}; name the reward with --reward") from error
+    for name in ("reward", "custom_reward_function"):
+        read = read.get(name) if isinstance(read, dict) else None
+    return read if isinstance(read, dict) else {}
 
 
 def _data_of(run_dir: Path) -> set[str]:

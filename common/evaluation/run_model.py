@@ -9,18 +9,18 @@ from typing import Any
 
 from rich.console import Console
 
-from common.evaluation.backends import Backend, context_length, make_engine
-from common.evaluation.engine import Answer, Ask, Engine
+from common.evaluation.engines.backends import context_length, make_engine
+from common.evaluation.engines.engine import Answer, Ask, Engine
+from common.evaluation.engines.recorded import deliver_recorded
+from common.evaluation.engines.templates import Prompter
 from common.evaluation.model_path import ModelSource
 from common.evaluation.partial import Key, Partial, fingerprint
 from common.evaluation.progress import Bar
 from common.evaluation.questions import Question
-from common.evaluation.recorded import deliver_recorded
-from common.evaluation.results import ModelResults
+from common.evaluation.report.results import ModelResults
 from common.evaluation.rewards import Rewards
 from common.evaluation.scorer import Scorer
-from common.evaluation.settings import EvaluationError, Settings
-from common.evaluation.templates import Prompter
+from common.evaluation.settings import Backend, EvaluationError, Settings
 
 
 @dataclass
@@ -86,7 +86,7 @@ def get_ready(
         return Candidate(source, name)
     from transformers.utils import logging
 
-    from common.evaluation.transformers_engine import load_tokenizer
+    from common.evaluation.engines.transformers_engine import load_tokenizer
 
     logging.disable_progress_bar()  # the evaluation has one of its own
     source = source.prepare(say)

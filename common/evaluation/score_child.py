@@ -15,8 +15,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from common.rewards.bench_child import check_result, describe, load
-from common.rewards.worker import WorkerNotStarted, serve
+from common.rewards.bench.child import check_result, describe, load
+from common.worker import WorkerNotStarted, serve
 
 Call = tuple[str, str, str, dict[str, Any]]
 

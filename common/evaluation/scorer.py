@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.evaluation.engine import Answer
+from common.evaluation.engines.engine import Answer
 from common.evaluation.questions import Question
 from common.evaluation.rewards import Spec
 from common.evaluation.settings import EvaluationError
-from common.rewards.worker import Worker, WorkerDied, WorkerNotStarted
+from common.worker import Worker, WorkerDied, WorkerNotStarted
 
 CHUNK = 64  # answers in one question to the process
 START_LIMIT_S = 120.0

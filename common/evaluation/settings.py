@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 TEMPLATES = ("auto", "default", "chatml", "llama")
 THINKING = ("auto", "on", "off")
+INSTALL = {
+    "vllm": "./setup_env.sh --engine vllm",
+    "sglang": "VENV_DIR=.venv-sglang ./setup_env.sh --engine sglang, and activate .venv-sglang",
+}
 
 
 class EvaluationError(ValueError):
@@ -82,3 +87,51 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for files."""
         return {**asdict(self), "stop": list(self.stop)}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where and with what to generate.
+
+    Args:
+        kind: ``transformers``, ``vllm``, ``sglang`` or ``server``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        gpus: Number of GPUs (of processes without one); None for all.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        batch_tokens: Tokens of a batch of transformers; None: what memory allows.
+        gpu_memory: Share of a GPU's memory for vLLM or SGLang.
+        server: Base URL of an OpenAI-compatible server.
+        server_model: Its name of the model; "" asks the server.
+        concurrency: Requests to the server at once.
+        trust_remote_code: Run code that lies in the model's folder.
+    """
+
+    kind: str = "transformers"
+    device: str = "auto"
+    gpus: int | None = None
+    dtype: str = "auto"
+    batch_tokens: int | None = None
+    gpu_memory: float = 0.9
+    server: str = ""
+    server_model: str = ""
+    concurrency: int = 32
+    trust_remote_code: bool = False
+
+    def check(self) -> Backend:
+        """Return itself.
+
+        Raises:
+            EvaluationError: If what it needs is not installed, or a value is out of range.
+        """
+        if self.kind in INSTALL and importlib.util.find_spec(self.kind) is None:
+            raise EvaluationError(
+                f"--use_{self.kind}: {self.kind} is not installed here; to get it, on a machine with an NVIDIA GPU: "
+                f"{INSTALL[self.kind]}. Or leave --use_{self.kind} out to generate with transformers"
+            )
+        for name in ("gpus", "batch_tokens", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EvaluationError(f"--{name} {value}: must be at least 1")
+        if not 0 < self.gpu_memory < 1:
+            raise EvaluationError(f"--gpu_memory_utilization {self.gpu_memory}: must be between 0 and 1")
+        return self

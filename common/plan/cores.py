@@ -1,6 +1,6 @@
 """How many processes Ray starts beside the GPUs' own, from the CPU cores of the machine.
 
-What verl 0.9.1 asks Ray for, whatever the machine has: 3 CPUs for each GPU (single_controller/ray/base.py:146), one for
+What verl asks Ray for, whatever the machine has: 3 CPUs for each GPU (`RayResourcePool.get_placement_groups`), one for
 TransferQueue's controller and one for each of its storage units (8 in transfer_queue.yaml). One GPU with fewer than 12
 cores waits for them without end. Ray's CPUs are a count and no limit, so Ray is told of as many as are asked for.
 """

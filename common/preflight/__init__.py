@@ -34,11 +34,13 @@ module             what it holds
 ``environment``    GPU memory in use, disk, ports, Ray, variables that break a run
 ``dead_keys``      keys of older verl, and what to write instead
 ``command``        the command of the train.sh, and the config composed from it
+``compose``        Hydra's composition without starting verl
 ``config_check``   a composed config with what was found in it
 ``config_checks``  names, files, groups, LoRA, contradictions in it
 ``config_sizes``   batches, token budgets, parallel parts, lengths in it
 ``verl_check``     verl's own validation, in a process next to the others
 ``report``         what a person reads
 ``resolved``       what train.sh exports
+``derived``        the table of variables that follow from the knobs, and who reads each
 =================  ===================================================================
 """

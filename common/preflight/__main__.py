@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common import __version__
+
 if TYPE_CHECKING:
     from common.preflight.knobs import Knobs
     from common.preflight.machine import Machine
@@ -30,6 +32,7 @@ def options() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("algorithm", help="folder of the train.sh, e.g. grpo")
     parser.add_argument("--gpus", metavar="8x80GB", help="plan for these: number x memory, or nodes x number x memory")
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from common.data.conversation import Renderer
-from common.data.template_environment import environment
-from common.data.template_trial import check_template
+from common.data.templates.environment import environment
+from common.data.templates.trial import check_template
 from common.data.turns import RenderError
 from common.preflight.model import ModelInfo
+from common.small_files import MAX_TOKENIZER, read_json_object
 
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -33,7 +33,7 @@ class FolderTokenizer:
         if not file.is_file():
             raise ValueError("no tokenizer.json")
         self.tokenizer = Tokenizer.from_file(str(file))
-        added = json.loads(file.read_text(encoding="utf-8")).get("added_tokens") or []
+        added = read_json_object(file, MAX_TOKENIZER).get("added_tokens") or []
         self.special = [token["content"] for token in added if token.get("special")]
 
     def __call__(self, text: str, **options: Any) -> dict[str, list]:
@@ -88,6 +88,6 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
         return {}
-    read = json.loads(settings.read_text(encoding="utf-8"))
+    read = read_json_object(settings, MAX_TOKENIZER)
     tokens = {name: read[name] for name in NAMES if read.get(name)}
     return {name: token if isinstance(token, str) else token.get("content", "") for name, token in tokens.items()}

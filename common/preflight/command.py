@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from common.preflight.derived import CONFIG, names
 from common.preflight.knobs import ROOT, Knobs
-from common.preflight.resolved import write_resolved
+from common.preflight.resolved import process_environment, write_resolved
 
 
 def launch_command(knobs: Knobs, run_dir: Path) -> list[str]:
@@ -41,10 +42,12 @@ def compose(knobs: Knobs, run_dir: Path) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationResolutionError
 
-    from common.runner.compose import ConfigError, compose_command
+    from common.preflight.compose import ConfigError, compose_command
 
-    before = {name: os.environ.get(name) for name in ("RUN_DIR", "OFFLOAD_POLICY")}
-    os.environ.update(RUN_DIR=str(run_dir), OFFLOAD_POLICY=str(knobs["OFFLOAD"] == "full").lower())
+    read = {"RUN_DIR": str(run_dir), **process_environment(knobs)}
+    read = {name: value for name, value in read.items() if name in names(CONFIG)}
+    before = {name: os.environ.get(name) for name in read}
+    os.environ.update(read)
     try:
         config = compose_command(launch_command(knobs, run_dir))
         OmegaConf.to_container(config, resolve=True)
@@ -62,10 +65,12 @@ def compose(knobs: Knobs, run_dir: Path) -> Any:
 
 
 def _resolve(config: Any) -> None:
-    """Fix what stands for the environment while it is set as the run will have it."""
-    from omegaconf import OmegaConf
+    """Fix what comes from the environment while it is set as the run will have it; all else stays lazy."""
+    from omegaconf import DictConfig
 
-    trainer = config.trainer
-    for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
-        if trainer.get(key):
-            OmegaConf.update(trainer, key, str(trainer[key]))
+    for key in list(config) if isinstance(config, DictConfig) and not config._is_none() else ():
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_interpolation():
+            _resolve(node)
+        elif "${oc.env:" in str(node._value()):
+            config[key] = config[key]

@@ -1,4 +1,4 @@
-"""The composed config against what verl 0.9.1 can do: what its own `validate_config` lets through.
+"""The composed config against what verl can do: what its own `validate_config` lets through.
 
 Messages name the knob where one sets the key, else the key. Names that verl looks up in its registries are listed here,
 so that nothing heavy is loaded; a test compares the lists with the registries.
@@ -29,7 +29,7 @@ ESTIMATORS = (
 )  # fmt: skip
 # verl has them, but its v1 trainer does not hand them what they need (trainer_base.py:1745).
 UNFED = ("gdpo", "optimal_token_baseline", "tir_optimal_token_baseline")
-# ReMax too: its last answer is the greedy baseline (common/algorithms/remax.py), which is not trained on.
+# ReMax too: its last answer is the greedy baseline (common/verl_ext/remax.py), which is not trained on.
 GROUPED = tuple(name for name in ESTIMATORS if name not in ("gae", "reinforce_plus_plus"))
 LOSSES = (
     "vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean", "dro", "cispo",

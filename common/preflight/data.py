@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from common.data.readers import Record, read_records
+from common.data.readers.records import Record, read_records
 from common.data.rows import loaded
 
 SAMPLE_ROWS = 2000  # rows that are looked at one by one; the number of rows is always exact

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.files import DataError
 from common.data.keys import prompt_key, question_of
-from common.data.parquet_reader import parquet_batches
+from common.data.readers.files import DataError
+from common.data.readers.parquet_reader import parquet_batches
 from common.data.rows import loaded
 from common.data.self_play import is_prompt
 

@@ -1,4 +1,4 @@
-"""Keys of older verl and of its documents that 0.9.1 does not have, or takes and never reads; what to write instead.
+"""Keys of older verl and of its documents that verl no longer has, or takes and never reads; what to write instead.
 
 Hydra stops at the first kind with a message that does not help; the second kind is worse: it trains with a default.
 """
@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 
 from common.preflight.findings import Finding
+from common.verl_ext.version import pinned
 
 RL = "actor_rollout_ref"
-# Pattern of a key -> what to write. Found by composing each against verl 0.9.1.
+# Pattern of a key -> what to write. Found by composing each against the verl that requirements.txt pins.
 REPLACED: tuple[tuple[str, str], ...] = (
     # Taken and never read: the reward has moved below `reward.`
     (r"custom_reward_function\.path", "set REWARD_FUNC_PATH (reward.custom_reward_function.path)"),
@@ -77,7 +78,7 @@ DEAD_IN_SFT = {
 
 
 def dead_arguments(arguments: Sequence[str], supervised: bool) -> list[Finding]:
-    """Errors for ``key=value`` arguments that verl 0.9.1 would refuse without help, or take and never read.
+    """Errors for ``key=value`` arguments that verl would refuse without help, or take and never read.
 
     Args:
         arguments: As given, perhaps with ``+``, ``++`` or ``~`` before the key.
@@ -88,7 +89,7 @@ def dead_arguments(arguments: Sequence[str], supervised: bool) -> list[Finding]:
         key, _, value = argument.lstrip("+~").partition("=")
         instead = _instead(key, value.strip("'\""), supervised)
         if instead:
-            errors.append(Finding(key, value, "verl 0.9.1 does not read this", instead))
+            errors.append(Finding(key, value, f"verl {pinned()} does not read this", instead))
     return errors
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from common.preflight import config_checks
 from common.preflight.chat_template import token_lengths
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
+from common.small_files import read_json_object
 
 ASK = [{"role": "user", "content": "2 + 2?"}]
 
@@ -44,7 +44,7 @@ def read_algorithm(knobs: Knobs) -> None:
     path = find_file(knobs, "ALGORITHM_PATH")
     if path is None:
         return
-    from common.algorithms.check import registered
+    from common.verl_ext.registered import registered
 
     try:
         found = registered(path)
@@ -74,7 +74,7 @@ def read_tools(knobs: Knobs, model: ModelInfo | None) -> list[dict[str, Any]] | 
     path = find_file(knobs, "TOOLS_PATH")
     if path is None:
         return None
-    from common.tools.check import descriptions
+    from common.verl_ext.tool_descriptions import descriptions
 
     try:
         tools = descriptions(path)
@@ -120,7 +120,11 @@ def check_adapter(knobs: Knobs) -> None:
         knobs.error("LORA_ADAPTER_PATH", "no folder with an adapter_config.json", value=text)
         return
     knobs.values["LORA_ADAPTER_PATH"] = str(folder)
-    adapter = json.loads(config.read_text(encoding="utf-8"))
+    try:
+        adapter = read_json_object(config)
+    except ValueError as error:
+        knobs.error("LORA_ADAPTER_PATH", str(error), "is the download complete?", value=text)
+        return
     rank = adapter.get("r")
     if knobs.number("LORA_RANK") != rank:
         knobs.error("LORA_RANK", f"the adapter in {text} has rank {rank}", f"set LORA_RANK={rank}")

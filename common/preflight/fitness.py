@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from common.preflight.findings import Problem
 from common.preflight.knobs import Knobs
 from common.preflight.model import ModelInfo
+from common.small_files import MAX_TOKENIZER, read_json_object
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 
@@ -62,10 +62,9 @@ def _code(knobs: Knobs, config: dict[str, Any], folder: Path) -> Problem | None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        read = json.loads(file.read_text(encoding="utf-8"))
+        return read_json_object(file)
     except (OSError, ValueError):
         return {}
-    return read if isinstance(read, dict) else {}
 
 
 def _tokenizer(folder: Path, model: ModelInfo) -> Problem | None:
@@ -75,7 +74,7 @@ def _tokenizer(folder: Path, model: ModelInfo) -> Problem | None:
     if not file.is_file() or not model.vocabulary:
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json_object(file, MAX_TOKENIZER)
     except ValueError:
         return Problem("tokenizer.json cannot be read", "is the download complete?")
     vocabulary = content.get("model", {}).get("vocab") or {}

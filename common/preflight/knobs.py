@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.files import ROOT
 from common.preflight.findings import Finding, Problem
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from common.preflight.launch_data import LaunchData
     from common.preflight.model import ModelInfo
 
-ROOT = Path(__file__).resolve().parents[2]
 AUTO = "auto"
 SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
@@ -138,6 +138,7 @@ class Knobs:
         values: Knob -> value; starts as set by the user and ends resolved.
         arguments: ``key=value`` arguments for verl.
         reasons: Knob -> why ``auto`` became this value.
+        given: Knob -> value, of those that the environment sets to something else than the block does.
         errors: What must be mended; all of them are shown at once.
         warnings: What to look at.
         reward_kwargs: Parameters of the reward function that follow from the knobs.
@@ -154,6 +155,7 @@ class Knobs:
     values: dict[str, str]
     arguments: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     reward_kwargs: dict[str, str] = field(default_factory=dict)
@@ -221,8 +223,10 @@ def read_block(script: Path) -> dict[str, str]:
 
 
 def knobs_of_keys(script: Path) -> dict[str, str]:
-    """Return which knob of a train.sh sets which key of verl."""
-    return dict(COMMAND_LINE.findall(script.read_text(encoding="utf-8"))) | {"trainer.total_epochs": "TOTAL_EPOCHS"}
+    """Return which knob of a train.sh sets which key of verl; derived variables, which nobody can set, are left out."""
+    block = read_block(script)
+    found = COMMAND_LINE.findall(script.read_text(encoding="utf-8"))
+    return {key: name for key, name in found if name in block} | {"trainer.total_epochs": "TOTAL_EPOCHS"}
 
 
 def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, arguments: Sequence[str] = ()) -> Knobs:
@@ -243,7 +247,8 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
     defaults = read_block(script)
     values = {name: environment.get(name) or default for name, default in defaults.items()}
-    knobs = Knobs(algorithm, values, arguments=tuple(arguments))
+    given = {name: value for name, value in values.items() if value != defaults[name]}
+    knobs = Knobs(algorithm, values, arguments=tuple(arguments), given=given)
     owners = knobs_of_keys(script)
     for key, _, value in (argument.lstrip("+").partition("=") for argument in arguments):
         if owners.get(key) in RULES:

@@ -19,9 +19,9 @@ from typing import Any
 
 from common import run_data
 from common.data.convert import BadRows, Options, Source, convert
-from common.data.files import DataError, data_files
 from common.data.hub import is_hub_id
-from common.data.readers import place_word
+from common.data.readers.files import DataError, data_files
+from common.data.readers.records import place_word
 from common.preflight import data
 from common.preflight.data_checks import check_file, in_own_form
 from common.preflight.data_split import split_files

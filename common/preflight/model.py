@@ -11,6 +11,7 @@ from typing import Any
 
 from common.demo_model import DEMO_MODEL_DIR
 from common.preflight.findings import RefusedError
+from common.small_files import MAX_TOKENIZER, read_json_object
 
 DEMO = "demo"
 LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
@@ -78,7 +79,7 @@ def read_model(path: str, weights: bool = True) -> ModelInfo:
                 "(.venv/bin/python -m common.checkpoints merge RUN makes it)"
             )
         raise RefusedError("MODEL_PATH", path, "no config.json in it, so it is not a Hugging Face model", hint)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     if weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise RefusedError("MODEL_PATH", path, "no weights (*.safetensors) in it", "is the download complete?")
     parameters = count_parameters(folder) if weights else _planned_parameters(config)
@@ -109,7 +110,7 @@ def _from_cache(path: str) -> ModelInfo:
     config = try_to_load_from_cache(path, "config.json")
     if isinstance(config, str):
         cached = Path(config).parent
-        text = json.loads(Path(config).read_text(encoding="utf-8"))
+        text = read_json_object(config)
         return ModelInfo(path, text, count_parameters(cached), read_chat_template(cached))
     return ModelInfo(path, {}, 0, None)
 
@@ -140,7 +141,7 @@ def read_chat_template(folder: Path) -> str | None:
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
         return None
-    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    template = read_json_object(settings, MAX_TOKENIZER).get("chat_template")
     if isinstance(template, list):  # several named templates
         template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
     return template

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 from common.preflight.findings import problem_of
 from common.preflight.knobs import Knobs
 from common.preflight.model import ModelInfo, read_model
+from common.small_files import MAX_TOKENIZER, read_json_object
 
 CRITIC_TIMES = 10  # the critic starts from a random head, so it learns faster than the policy
 KL_FIXED = 0.001
@@ -101,7 +101,7 @@ def _tokens(folder: Path) -> dict[str, int] | None:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return None
-    read = json.loads(file.read_text(encoding="utf-8"))
+    read = read_json_object(file, MAX_TOKENIZER)
     vocabulary = read.get("model", {}).get("vocab")
     if not isinstance(vocabulary, dict):
         return None

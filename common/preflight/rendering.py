@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data import template_trial
 from common.data.conversation import SIDES, Rendered, Renderer, as_messages, pair_tokens, thinking_of
-from common.data.template_trial import DangerousTemplate
+from common.data.templates import trial as template_trial
+from common.data.templates.trial import DangerousTemplate
 from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError, has_thought
 from common.preflight import data
 from common.preflight.chat_template import FolderTokenizer, renderer_of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +44,8 @@ def rows_of(knobs: Knobs) -> list[Row]:
     """All that is known about a launch: the knobs, what was checked, warnings and errors."""
     rows = []
     for name, value in knobs.values.items():
-        rows.append(Row(name, value, "auto" if name in knobs.reasons else "set", knobs.reasons.get(name, "")))
+        source = "from the environment" if name in knobs.given else ""
+        rows.append(Row(name, value, "auto" if name in knobs.reasons else "set", knobs.reasons.get(name, source)))
     rows += [Row(what, value, "ok", note) for what, value, note in knobs.facts]
     for verdict, found in (("warning", knobs.warnings), ("error", knobs.errors)):
         rows += [Row(one.knob, one.value, verdict, one.problem, one.fix) for one in found]
@@ -50,8 +53,11 @@ def rows_of(knobs: Knobs) -> list[Row]:
 
 
 def show(knobs: Knobs) -> None:
-    """Print the chosen knobs with their reasons, the plan in a line, the warnings, every error, to stderr."""
+    """Print knobs out of the environment, those chosen with their reasons, plan, warnings, every error, to stderr."""
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    if knobs.given and not os.environ.get("STAGE"):  # a stage of self-play gets all its knobs this way
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in knobs.given.items())
+        console.print(Text(f"  from the environment: {given}", style="default"))
     if not knobs.errors:
         for name, reason in knobs.reasons.items():
             console.print(Text(f"  {name}=auto -> {knobs[name]}", style="default").append(f"  ({reason})", style="dim"))

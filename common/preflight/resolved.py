@@ -6,9 +6,9 @@ import json
 import re
 from pathlib import Path
 
+from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
 from common.preflight.knobs import SUPERVISED, Knobs
-from common.runner.advice import by_cause
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
@@ -16,14 +16,27 @@ REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # needs no quotes in a Hydra override
-CPU_MODULES = ("process_group", "platform", "engine", "rollout")
+OTHER_TYPE = re.compile(r"null|true|false|[+-]?(nan|inf|[0-9_.]+(e[+-]?[0-9_]+)?)", re.IGNORECASE)
+VLLM_ON_CPU = {  # cache of 1 GiB; no Inductor, which compiles longer than a small model runs; nothing sent home
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 
 
 def hydra_quote(text: str) -> str:
-    """A string as a value in a Hydra override: quoted where its grammar asks for it."""
-    if PLAIN.fullmatch(text):
+    """A string as a value in a Hydra override that arrives as this very string.
+
+    It is quoted where Hydra's grammar asks for it or would make a number, a boolean or null of it. `${` is escaped for
+    OmegaConf, which would otherwise put in what the braces name, a secret of the environment among it. Backslashes
+    count only before a quote, before `${` and at the end.
+    """
+    if PLAIN.fullmatch(text) and not OTHER_TYPE.fullmatch(text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
+    text = re.sub(r"\\+\Z", lambda found: found[0] * 2, text)
+    return f"'{text}'"
 
 
 def hydra_list(texts: list[str]) -> str:
@@ -32,14 +45,14 @@ def hydra_list(texts: list[str]) -> str:
 
 
 def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
-    """Write what train.sh exports: knobs, RUN_DIR, and the environment of the trainer's processes."""
+    """Write what train.sh exports: the knobs, and what follows from them (`derived.DERIVED`)."""
     values = dict(knobs.values)
     for name in TEXT_KNOBS:
         if values.get(name):
             values[name] = hydra_quote(values[name])
     for name in OPTIONAL_TEXT_KNOBS:
         if name in values:
-            values[name] = hydra_quote(values[name] or "null")
+            values[name] = hydra_quote(values[name]) if values[name] else "null"
     if "LORA_TARGETS" in values and values["LORA_TARGETS"] != "all-linear":
         values["LORA_TARGETS"] = hydra_list([part.strip() for part in values["LORA_TARGETS"].split(",")])
     if "TOOLS_PATH" in values:
@@ -69,6 +82,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     # Always said: verl's own search would take a checkpoint that is torn.
     values["RESUME_MODE"] = "resume_path" if knobs.resume_from else "disable"
     values["RESUME_FROM"] = str(knobs.resume_from or "")
+    values["RESUME_PATH"] = hydra_quote(values["RESUME_FROM"]) if knobs.resume_from else "null"
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
@@ -91,31 +105,33 @@ def agent_loop(knobs: Knobs) -> str:
     return "remax_agent" if greedy else "single_turn_agent"
 
 
+def verl_parts(knobs: Knobs) -> list[str]:
+    """The parts of `common.verl_ext.loading.load` that the run needs."""
+    on_cpu, engine = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE")
+    wanted = {
+        "cpu": on_cpu,
+        "hf": engine == "hf",
+        "vllm_cpu": on_cpu and engine == "vllm",
+        "hf_reward": engine == "hf" and knobs.values.get("REWARD") == "model",
+        "varlen": knobs["ATTENTION"] == "sdpa_varlen",
+        "tools": bool(knobs.values.get("TOOLS_PATH")),
+        "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
+        "user": bool(knobs.values.get("ALGORITHM_PATH")),
+    }
+    return [part for part, needed in wanted.items() if needed]
+
+
 def process_environment(knobs: Knobs) -> dict[str, str]:
     """Environment variables that load the kit's extensions of verl in each of its processes."""
-    modules = ["common.verl_patches"]
-    if knobs.algorithm not in SUPERVISED:
-        modules.insert(0, "common.transfer_queue_guard")
-    if knobs["ATTENTION"] == "sdpa_varlen":
-        modules.append("common.varlen_attention")
     environment = {}
     if knobs["DEVICE"] == "cpu":
-        modules = [f"common.cpu_backend.{name}" for name in CPU_MODULES] + modules
         environment["VERL_PLATFORM"] = "cpu"
         # Threads that wait by spinning stall each other when another program wants a core too.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        if knobs.values.get("ROLLOUT_ENGINE") == "vllm":
+            environment |= VLLM_ON_CPU | omp_binding(knobs)
         # Ray would hide "all GPUs" from actors that ask for none, and warn about it.
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    elif knobs.values.get("ROLLOUT_ENGINE") == "hf":
-        modules = ["common.cpu_backend.rollout"] + modules
-    if knobs.values.get("TOOLS_PATH"):
-        modules += ["common.tools.loop", "common.tools.metrics"]
-    if knobs.values.get("ADV_ESTIMATOR") == "remax":
-        modules.append("common.algorithms.remax")
-    if knobs.values.get("ALGORITHM_PATH"):
-        modules.append("common.algorithms.user")
-    if knobs.values.get("REWARD") == "model" and knobs["ROLLOUT_ENGINE"] == "hf":
-        modules = ["common.cpu_backend.reward_model"] + modules
     if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
         environment["REWARD_WORKERS"] = "1"  # its limits on calls a minute hold within a process
     if knobs["DEVICE"] == "cuda" and knobs.algorithm not in SUPERVISED:
@@ -124,7 +140,18 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         # An API's single reward worker, set above, stays.
         environment = counts.environment | engine_environment(knobs) | environment
     environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
-    return {**environment, "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}
+    environment["VERL_USE_EXTERNAL_MODULES"] = "common.verl_ext.plugin"
+    return {**environment, "VERL_EXT": ",".join(verl_parts(knobs))}
+
+
+def omp_binding(knobs: Knobs) -> dict[str, str]:
+    """Cores of each of vLLM's workers, where several share a model; its own choice needs a NUMA node for each."""
+    size = knobs.number("TENSOR_PARALLEL_SIZE")
+    if size < 2:
+        return {}
+    cores = max(1, (knobs.cores or 1) // size)
+    first = [min(number * cores, max(0, (knobs.cores or 1) - cores)) for number in range(size)]
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(f"{at}-{at + cores - 1}" for at in first)}
 
 
 def engine_environment(knobs: Knobs) -> dict[str, str]:

@@ -15,7 +15,7 @@ from common.run_dir import read_run
 WORDS = ("auto", "never")
 
 
-def named_checkpoint(knobs: Knobs) -> Checkpoint | None:
+def named_checkpoint(knobs: Knobs, outputs: Path) -> Checkpoint | None:
     """The checkpoint that ``RESUME=<path>`` names; None for ``auto`` and ``never``, or when it cannot be used.
 
     A run directory stands for its newest complete checkpoint. What is wrong goes to the errors.
@@ -47,9 +47,7 @@ def named_checkpoint(knobs: Knobs) -> Checkpoint | None:
             value=text,
         )
         return None
-    from common.preflight import run_name  # which imports this module
-
-    own = checkpoint.run_dir.resolve().is_relative_to(run_name.OUTPUTS.resolve())
+    own = checkpoint.run_dir.resolve().is_relative_to(outputs.resolve())
     if not own and not _is_harmless(knobs, checkpoint):
         return None
     return checkpoint

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from common.preflight.findings import Finding
-from common.rewards.bench import Outcome, Target, Trial, call_each
-from common.rewards.bench_data import FORMS, Case, answers_of
-from common.rewards.worker import WorkerNotStarted
+from common.rewards.bench.data import FORMS, Case, answers_of
+from common.rewards.bench.trial import Outcome, Target, Trial, call_each
+from common.worker import WorkerNotStarted
 
 ROWS = 3  # rows that are tried, each with its ground truth as the answer and with an empty answer
 KWARGS_KEY = "reward.custom_reward_function.reward_kwargs"

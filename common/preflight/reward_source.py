@@ -37,7 +37,7 @@ def choose_function(knobs: Knobs, find: Callable[[str], Path | None]) -> dict[st
 
 
 def _api_parameters(knobs: Knobs, find: Callable[[str], Path | None]) -> dict[str, str]:
-    from ppo.api.settings import read_settings
+    from common.rewards.api.settings import read_settings
 
     path = find(knobs["API_REWARD_CONFIG"]) or Path(knobs["API_REWARD_CONFIG"])
     knobs.values["API_REWARD_CONFIG"] = str(path)

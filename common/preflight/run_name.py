@@ -34,7 +34,7 @@ def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
         )
         return None
     run_dir = OUTPUTS / name
-    named = resume.named_checkpoint(knobs)
+    named = resume.named_checkpoint(knobs, OUTPUTS)
     if named and (problem := resume.fork_problem(knobs, named, run_dir)):
         knobs.error("RESUME", problem)
     knobs.resume_from = named.path if named else None

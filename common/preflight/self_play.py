@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common.data.readers import read_records
+from common.data.readers.records import read_records
 from common.data.rows import loaded
 from common.data.self_play import is_pair, is_prompt
 from common.preflight.data import DataFile

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
+from common.verl_ext.table import problems
+
 LIMIT_S = 180  # for importing verl on a slow disk
 
 
@@ -53,7 +55,7 @@ class VerlCheck:
 
 
 def validate(config: Any, model_config: dict[str, Any]) -> list[str]:
-    """Errors of verl 0.9.1 for a composed config: `validate_config` and the dataclasses that its workers make.
+    """Errors of verl for a composed config: `validate_config` and the dataclasses that its workers make.
 
     Args:
         config: Of an RL or an SFT run.
@@ -75,7 +77,7 @@ def validate(config: Any, model_config: dict[str, Any]) -> list[str]:
     except Exception as error:  # verl raises whatever is at hand: AssertionError, ValueError, Hydra's own
         said = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         errors.append(f"verl's own validation: {said[0]}")
-    return errors + _architecture(model_config)
+    return errors + problems() + _architecture(model_config)
 
 
 def _architecture(model_config: dict[str, Any]) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Any
 
 from common.answers import behind_thought
 from common.answers.final import tagged
-from common.rewards import sandbox
 from common.rewards.code_tests import Case, read_cases
 from common.rewards.result import refuse
+from common.rewards.sandbox import run as sandbox
+from common.rewards.sandbox.execute import Limits
 
 FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 
@@ -59,7 +60,7 @@ def code(
 
     Raises:
         ValueError: The ground truth has no known shape, or `max_tests` is not positive.
-        sandbox.SandboxError: The machine lacks something of `require`, or cannot run programs at all.
+        SandboxError: The machine lacks something of `require`, or cannot run programs at all.
     """
     refuse(kwargs, "code", "it has timeout_s, total_s, memory_mb, max_tests, all_or_nothing, require")
     if max_tests < 1:
@@ -68,7 +69,7 @@ def code(
     program = extract_program(solution_str)
     results: list[dict] = []
     if program is not None:
-        limits = sandbox.Limits(timeout_s, total_s, memory_mb, stop_early=all_or_nothing)
+        limits = Limits(timeout_s, total_s, memory_mb, stop_early=all_or_nothing)
         results = sandbox.run(program, [case.test for case in cases], limits, require)
     passed = sum(map(_passed, cases, results))
     acc = float(passed == len(cases))

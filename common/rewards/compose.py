@@ -30,19 +30,22 @@ def code(data_source: str, solution_str: str, ground_truth: Any, extra_info: dic
     return run_tests(data_source, solution_str, ground_truth, extra_info, **kwargs)
 
 
-REWARDS: dict[str, Callable[..., Any]] = {
-    "gsm8k": gsm8k,
-    "math": math,
-    "code": code,
-    "multiple_choice": multiple_choice,
-    "exact_match": exact_match,
-    "normalized_match": normalized_match,
-    "format_match": format_match,
-    "soft_overlong": soft_overlong,
-    "linear_length": linear_length,
-    "repetition": repetition,
-    "language": language,
-}
+# The one table of rewards: the function, which is known by its name, and whether it compares with a ground truth.
+_TABLE: tuple[tuple[Callable[..., Any], bool], ...] = (
+    (gsm8k, True),
+    (math, True),
+    (code, True),
+    (multiple_choice, True),
+    (exact_match, True),
+    (normalized_match, True),
+    (format_match, False),
+    (soft_overlong, False),
+    (linear_length, False),
+    (repetition, False),
+    (language, False),
+)
+REWARDS: dict[str, Callable[..., Any]] = {reward.__name__: reward for reward, _ in _TABLE}
+NEEDS_NO_TRUTH = frozenset(reward.__name__ for reward, needs_truth in _TABLE if not needs_truth)
 
 # Data source (with * for any text) -> reward. The names that verl's own default function knows, and a few more.
 ROUTES = {
@@ -128,7 +131,7 @@ def by_data_source(
 ) -> dict[str, float]:
     """Scores each row with the reward of its data set, so that one run can mix them.
 
-    Source: the names of verl 0.9.1's own `default_compute_score` (verl/utils/reward_score/__init__.py).
+    Source: the names of verl's own `default_compute_score` (verl/utils/reward_score/__init__.py).
 
     Args:
         data_source: Column `data_source` of the row; decides which reward is used.
@@ -156,6 +159,10 @@ def by_data_source(
         "acc": float(details.get("acc", score >= 1.0)),
         "format": float(details.get("format", details.get("has_code", score > 0.0))),
     }
+
+
+# What REWARD_FUNC_NAME and --reward may name.
+FUNCTIONS: dict[str, Callable[..., Any]] = {**REWARDS, "combine": combine, "by_data_source": by_data_source}
 
 
 @lru_cache(maxsize=4096)

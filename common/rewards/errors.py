@@ -1,7 +1,7 @@
 """Answers whose reward raised: each counts 0 and 1 in ``reward_error``, and is written down with its message.
 
-verl turns an exception of a reward into a lost answer and goes on without a word (verl 0.9.1,
-trainer/ppo/v1/agent_loop_tq.py:137), so that a run with a broken reward trains on what is left. Here a run goes on
+verl turns an exception of a reward into a lost answer and continues without a word
+(`AgentLoopWorkerTQ._run_prompt`), so that a run with a broken reward trains on what is left. Here a run goes on
 only while it is a rare accident: ``common.callbacks`` ends it above `MAX_SHARE` of a step's answers.
 """
 

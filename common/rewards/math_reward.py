@@ -19,7 +19,7 @@ from typing import Any
 from common.answers import Reading, accepted, final_answer, last_box, read_answer
 from common.rewards.math_forms import is_prose, same
 from common.rewards.result import refuse, scored, truth_key, unusable
-from common.rewards.worker import Worker, WorkerDied
+from common.worker import Worker, WorkerDied
 
 LONGEST = 2000  # characters of a box, or of the end of an answer without one, that are looked at
 WHOLE = re.compile(r"-?\d{1,18}")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from common.rewards.math_forms import same
-from common.rewards.worker import serve
+from common.worker import serve
 
 MEMORY_BYTES = 4 << 30  # a power tower ends in a MemoryError and not in the kernel killing the trainer
 _NOT_READ = re.compile(r"\\(?:equiv|pmod|bmod|mod|mid|nmid|pmatrix|where)(?![A-Za-z])")  # read in part, silently

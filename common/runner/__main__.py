@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from common.preflight.compose import ConfigError, compose_command
 from common.run_data import discard
-from common.runner.compose import ConfigError, compose_command
 
 
 def main() -> int:

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
 from rich.markup import escape
 
-from common import run_data
-from common.checkpoints.integrity import read_marker
+from common import __version__, run_data
+from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
-from common.files import write_atomically
+from common.files import ROOT, write_atomically
+from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
 from common.run_dir import (
     LOG_FILE,
     RUN_FILE,
     STOP_FILE,
-    latest_checkpoint,
     metrics_files,
     metrics_path,
     read_early_stop,
@@ -40,31 +41,13 @@ from common.run_dir import (
     update_run,
 )
 from common.runner.follow import MetricsTail, Tail
-from common.runner.keeper import STOP
 from common.runner.ray_folder import ray_folder
+from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 
-ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Variables that command.sh needs to be runnable again as it is; never a secret.
-COMMAND_VARIABLES = (
-    "PYTHONPATH",
-    "RUN_DIR",
-    "ALGORITHM",
-    "SEED",
-    "OFFLOAD_POLICY",
-    "RESUME_MODE",
-    "RESUME_FROM",
-    "VERL_PLATFORM",
-    "VERL_USE_EXTERNAL_MODULES",
-    "OMP_WAIT_POLICY",
-    "REWARD_WORKERS",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
-    "ALGORITHM_PATH",
-    "TOOL_TIMEOUT",
-)
 
 
 class Attempt:
@@ -98,7 +81,18 @@ class Attempt:
             "ATTEMPT": str(self.number),
             "TOKENIZERS_PARALLELISM": "false",
             "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
+            **self._ray_on_loopback(),
         }
+
+    def _ray_on_loopback(self) -> dict[str, str]:
+        """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
+
+        The variable makes 127.0.0.1 the node's address (`ray._private.services`); ray.init's own argument for
+        that is turned back into the machine's address.
+        """
+        several = self.knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")
+        name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+        return {} if several or name in os.environ else {name: "0"}
 
     def run(self) -> int:
         """Run the command to its end; returns the exit status for the shell."""
@@ -161,12 +155,7 @@ class Attempt:
 
     def script(self) -> str:
         """The command as a script that does the same again, into the metrics file of this attempt."""
-        lines = [
-            "#!/usr/bin/env bash",
-            "# Written by the launcher: what it ran. Runs from any folder.",
-            "set -euo pipefail",
-        ]
-        lines.append(f"cd {shlex.quote(str(ROOT))}")
+        lines = script_head()
         names = (*COMMAND_VARIABLES, *self._trainer_environment())
         for name in names:
             if name in self.environment:
@@ -183,13 +172,19 @@ class Attempt:
         """
         with (self.run_dir / LOG_FILE).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "common.runner.keeper", str(self.run_dir), "--", *command],
-                env={**self.environment, "PYTHONUNBUFFERED": "1"},
+                [sys.executable, "-m", "common.runner.supervisor", str(self.run_dir), "--", *command],
+                env=self._process_environment(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _process_environment(self) -> dict[str, str]:
+        """The environment of the trainer: knobs and arguments that are in its command already are left out."""
+        in_command = (set(self.knobs) | set(names(SCRIPT))) - set(PROCESS_KNOBS)
+        kept = {name: value for name, value in self.environment.items() if name not in in_command}
+        return {**kept, "PYTHONUNBUFFERED": "1"}
 
     def _stop(self, keeper: subprocess.Popen) -> int:
         """Have the keeper end what is left, and return its exit status."""
@@ -237,7 +232,7 @@ class Attempt:
             status = status if status > 0 else 1
             state, reason = "failed", terminal.failed(status)
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
-        self._draw(terminal)
+        draw(self.run_dir, terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
@@ -263,14 +258,25 @@ class Attempt:
             time.sleep(POLL_SECONDS)
         return self._stop(exporter) == 0
 
-    def _draw(self, terminal: Terminal) -> None:
-        """Write the charts; a run is not lost because a picture could not be drawn, but it is said."""
-        from common.plots import plot_run
 
-        try:
-            plot_run(self.run_dir)
-        except Exception as error:
-            terminal.console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
+def script_head() -> list[str]:
+    """How every command.sh begins."""
+    return [
+        "#!/usr/bin/env bash",
+        "# Written by the launcher: what it ran. Runs from any folder.",
+        "set -euo pipefail",
+        f"cd {shlex.quote(str(ROOT))}",
+    ]
+
+
+def draw(run_dir: Path, console: Console) -> None:
+    """Write the charts; a run is not lost because a picture could not be drawn, but it is said."""
+    from common.plots import plot_run
+
+    try:
+        plot_run(run_dir)
+    except Exception as error:
+        console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
 
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
@@ -290,7 +296,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "started": read_run(run_dir).get("started") or now(),
         "ended": None,
         "exit_status": None,
-        "versions": {name: found for name in VERSIONS if (found := _version(name))},
+        "versions": {"kit": __version__, **{name: found for name in VERSIONS if (found := _version(name))}},
         "git_commit": _git_commit(),
         "knobs": dict(knobs),
     }

@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.markup import escape
 
-from common.failures import diagnose
-from common.metric_names import check_health, friendly
-from common.progress_line import format_duration, step_line
-from common.run_dir import LOG_FILE, latest_checkpoint, read_run
+from common.checkpoints.integrity import latest_checkpoint
+from common.metrics.names import HEADLINES, check_health, friendly
+from common.metrics.progress_line import format_duration, step_line
+from common.run_dir import LOG_FILE, read_run
 from common.runner.console import QuietConsole, without_controls
+from common.runner.failures import diagnose
 from common.runner.follow import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
@@ -35,11 +36,8 @@ TOTAL_STEPS = re.compile(
     r"(?:\x1b\[\d{1,3}m)?(?:\([^()]{1,80} pid=\d{1,10}[^()]{0,60}\))?(?:\x1b\[0m)? ?"
     r"(?:INFO:[^()]{1,60}:)?(?:Total training steps: (\d{1,12})(?!\d)|Total steps: (\d{1,12}), num_warmup_steps)"
 )
-VALIDATIONS = (
-    ("val_score", "validation score"),
-    ("val_accuracy", "validation accuracy"),
-    ("val_loss", "validation loss"),
-)
+VALIDATIONS = tuple(metric for metric in HEADLINES if metric.validates)
+LOWER = {metric.short for metric in VALIDATIONS if metric.better == "lower"}
 QUICK_STEP = 1.0  # seconds; of steps that are quicker only some get a line
 LONGEST_LINE = 4096  # characters looked at; a phase is said in fewer
 HISTORY = 40  # steps that the health rules look back on
@@ -151,9 +149,9 @@ class Terminal:
 
     def _note_validation(self, step: int, values: dict[str, float]) -> None:
         # Of a preference run, how often the chosen answer wins says more than the loss.
-        for name, words in VALIDATIONS:
-            if name in values:
-                self.validations.append((step, words, values[name]))
+        for metric in VALIDATIONS:
+            if metric.name in values:
+                self.validations.append((step, metric.short, values[metric.name]))
                 return
 
     def _warn(self) -> None:
@@ -191,7 +189,7 @@ class Terminal:
             self.console.print(f"  {'mean reward':<19} {first:.3f} -> {last:.3f}  (first and last 3 steps)")
         if self.validations:
             first, last = self.validations[0], self.validations[-1]
-            pick = min if "loss" in last[1] else max
+            pick = min if last[1] in LOWER else max
             best = pick(self.validations, key=lambda entry: entry[2])
             self.console.print(
                 f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"

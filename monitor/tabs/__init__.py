@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
+from monitor.i18n import Words
 from monitor.store import Monitor
 from monitor.system import Sampler
-from monitor.words import Words
 
 MAX_PANELS = 60  # charts of a tab, and of a picture
 ASSETS = Path(__file__).resolve().parents[1] / "assets"

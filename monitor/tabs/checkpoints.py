@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import shlex
 from html import escape
-from pathlib import Path
 
-from common.metric_names import BY_NAME
-from monitor.checkpoints import Saved, saved_in
+from common.files import ROOT
+from common.metrics.names import BY_NAME, HEADLINES
+from monitor.change_token import NO_RUN, Asked
+from monitor.checkpoints import Saved, saved_in, signature
 from monitor.columns import Columns
+from monitor.i18n import Words
 from monitor.plain import plain
 from monitor.tables import moment, note, number, table
 from monitor.tabs import Page, Tab, copyable
-from monitor.words import Words
 
-ROOT = Path(__file__).resolve().parents[2]
-_VALUES = ("val_score", "val_accuracy", "val_loss", "reward_mean", "loss")  # the first that a run has
+
+def token(asked: Asked) -> str:
+    """Changes with the files of the checkpoints, and with the step."""
+    row = asked.row
+    if row is None:
+        return NO_RUN
+    return f"{signature(row.path)}|{row.step}" if row.kind == "run" else ""
 
 
 def build(page: Page) -> Tab:
@@ -38,7 +44,7 @@ def build(page: Page) -> Tab:
 
 
 def _table(saved: list[Saved], columns: Columns, w: Words) -> str:
-    name = next((one for one in _VALUES if len(columns.series(one)[0])), "")
+    name = next((one.name for one in HEADLINES if len(columns.series(one.name)[0])), "")
     label = w.metric(name) if name else w("metric")
     heads = [(w("step"), "number"), (label, "number"), (w("size"), "number wide"), (w("written"), "wide")]
     heads += [(w("state"), ""), (w("try_it"), "wrap")]

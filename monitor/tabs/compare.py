@@ -6,7 +6,8 @@ from html import escape
 
 import gradio as gr
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BY_NAME, METRICS
+from monitor.change_token import Asked
 from monitor.choices import metric_choices, step_range
 from monitor.columns import Columns
 from monitor.compare import config_of, differences, knobs_of, reached
@@ -15,19 +16,13 @@ from monitor.tables import facts, note, number, table
 from monitor.tabs import MAX_PANELS, QUIET, Page, Tab, charts, view
 
 MAX_COMPARED = len(PALETTE)
-DEFAULT = (
-    "reward_mean",
-    "val_score",
-    "loss",
-    "val_loss",
-    "reward_accuracy",
-    "kl_divergence",
-    "entropy",
-    "response_length",
-    "grad_norm",
-    "step_time",
-)
+DEFAULT = tuple(metric.name for metric in METRICS if metric.compared)
 MAX_DIFFERENCES = 200
+
+
+def token(asked: Asked) -> str:
+    """Changes with the numbers of the runs compared."""
+    return "|".join(f"{run}:{asked.version(run)}" for run in asked.compared[:MAX_COMPARED])
 
 
 def build(page: Page) -> Tab:

@@ -7,15 +7,21 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from monitor.change_token import Asked
 from monitor.choices import default_names, metric_choices, step_range
 from monitor.columns import Columns
 from monitor.figures import Look, metric_panel
+from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
 from monitor.tables import facts, note, problem, state_pill
 from monitor.tabs import MAX_PANELS, QUIET, Page, Tab, charts, view
-from monitor.words import Words
 
 FIRST_WAIT = 2.0  # seconds that opening a long run may take before it is shown as far as it is read
+
+
+def token(asked: Asked) -> str:
+    """Changes with the numbers of the run."""
+    return asked.numbers()
 
 
 def build(page: Page) -> Tab:

@@ -6,12 +6,18 @@ from html import escape
 
 import gradio as gr
 
-from common.metric_names import BY_NAME, METRICS
+from common.metrics.names import BY_NAME, METRICS
+from monitor.change_token import Asked
 from monitor.columns import Columns
 from monitor.health import Finding, find, healthy_range, is_outside
+from monitor.i18n import ADVICE_ZH, Words
 from monitor.tables import note, number, problem, table
 from monitor.tabs import Page, Tab, clickable
-from monitor.words import ADVICE_ZH, Words
+
+
+def token(asked: Asked) -> str:
+    """Changes with the numbers of the run."""
+    return asked.numbers()
 
 
 def build(page: Page) -> Tab:

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import gradio as gr
 
+from monitor.change_token import NO_RUN, Asked, changed
+from monitor.i18n import Words
 from monitor.log_tail import WARNING, errors, is_error, search, tail
 from monitor.plain import plain
 from monitor.tables import note, problem
 from monitor.tabs import QUIET, Page, Tab, tailing, view
-from monitor.words import Words
+
+
+def token(asked: Asked) -> str:
+    """Changes with the log."""
+    return changed(asked.monitor.log(asked.run)) if asked.row else NO_RUN
 
 
 def build(page: Page) -> Tab:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import gradio as gr
 
+from monitor.change_token import Asked
 from monitor.plain import plain
 from monitor.tables import RUN_COLUMNS, filter_rows, note, problem, runs_table, sort_rows
 from monitor.tabs import QUIET, Page, Tab, clickable
 
 STATES = ("running", "finished", "failed", "stopped", "died", "live", "quiet")
 _FIRST_ASCENDING = {"name", "algorithm", "model", "state"}
+
+
+def token(asked: Asked) -> str:
+    """Changes with the table."""
+    return f"{asked.monitor.version()}|{asked.monitor.problem}"
 
 
 def build(page: Page) -> Tab:

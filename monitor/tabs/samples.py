@@ -7,14 +7,24 @@ from pathlib import Path
 
 import gradio as gr
 
+from monitor.change_token import NO_RUN, Asked, changed
+from monitor.i18n import Words
 from monitor.samples import SOURCES, Sample, choose, follow, group_of, question, read_step, steps_of
 from monitor.tables import facts, note, number, problem, table
 from monitor.tabs import QUIET, Page, Tab, clickable, view
-from monitor.words import Words
 
 PER_PAGE = 25
 MAX_TEXT = 6_000  # characters of one prompt or answer on the page
 NEWEST = "newest"
+
+
+def token(asked: Asked) -> str:
+    """Changes with the newest file of each source."""
+    if asked.row is None:
+        return NO_RUN
+    folders = [asked.monitor.file(asked.run, name) for name in SOURCES]
+    newest = [folder / f"{steps[-1]}.jsonl" for folder in folders if folder and (steps := steps_of(folder))]
+    return "|".join(changed(path) for path in newest)
 
 
 def build(page: Page) -> Tab:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from html import escape
 
+from monitor.change_token import Asked
 from monitor.figures import plain_panel
+from monitor.i18n import Words
 from monitor.system import Gpu, Moment, Sampler
 from monitor.tables import note, number, table
 from monitor.tabs import Page, Tab, charts, view
-from monitor.words import Words
 
 GIB = 1 << 30
 MAX_POINTS = 360  # of one line
+
+
+def token(asked: Asked) -> str:
+    """Changes with every look at the machine."""
+    moments = asked.sampler.moments
+    return f"{moments[-1].time:.1f}" if moments else ""
 
 
 def build(page: Page) -> Tab:

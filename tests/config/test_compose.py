@@ -1,5 +1,6 @@
 """Every config.yaml and every knob composes against the installed verl; no key is in two places."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from common.runner.compose import ConfigError, after_options, compose_command
+from common.preflight.compose import ConfigError, after_options, compose_command
 from tests.conftest import ALGORITHMS, ROOT, command_in
 
 HARDWARE = {"sft": "sft", "grpo": "rl", "ppo": "rl", "gspo": "rl", "dpo": "sft"}
@@ -36,11 +37,74 @@ def dotted(node: dict, prefix: str = "") -> set[str]:
 
 
 def yaml_keys(path: Path) -> set[str]:
-    """Keys of a file; those of `ppo/config.yaml` with the reward model's, which stand in a file of their own."""
+    """Keys of one file."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    beside = path.parent / "reward_model_config.yaml"
-    more = yaml_keys(beside) if path.name == "config.yaml" and beside.is_file() else set()
-    return more | dotted({key: value for key, value in content.items() if key not in ("hydra", "defaults", "knobs")})
+    return dotted({key: value for key, value in content.items() if key not in ("hydra", "defaults", "knobs")})
+
+
+def kit_files(algorithm: str) -> list[Path]:
+    """The kit's own files that make up an algorithm's config: config.yaml and what it names in its defaults."""
+    config = ROOT / algorithm / "config.yaml"
+    named = [entry for entry in yaml.safe_load(config.read_text())["defaults"] if isinstance(entry, str)]
+    folders = (config.parent, ROOT / "common" / "config" / HARDWARE[algorithm])
+    found = [folder / f"{name}.yaml" for name in named for folder in folders]
+    # dpo_trainer.yaml is the schema that dpo/trainer.py adds to verl's, not values of the kit
+    return [config, *(path for path in found if path.is_file() and path.name != "dpo_trainer.yaml")]
+
+
+def kit_keys(algorithm: str) -> set[str]:
+    return set().union(*(yaml_keys(path) for path in kit_files(algorithm)))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_config_yaml_is_the_algorithm_and_nothing_else(algorithm):
+    files = kit_files(algorithm)
+    assert ROOT / "common" / "config" / HARDWARE[algorithm] / "kit.yaml" in files
+    lines = [line for line in files[0].read_text().splitlines() if line.strip() and not line.startswith("#")]
+    settings = [line for line in lines[lines.index("  - _self_") + 1 :]]
+    assert len(lines) <= 22 and len(settings) <= 15, settings
+
+
+@pytest.mark.parametrize("family", sorted(set(HARDWARE.values())))
+def test_no_setting_is_in_two_algorithms_of_a_family(family):
+    """What two have in common belongs to their kit.yaml, or group.yaml; and what is there is not said again."""
+    members = [name for name, of in HARDWARE.items() if of == family]
+    shared = [ROOT / "common" / "config" / family / "kit.yaml", *(ROOT / name / "config.yaml" for name in members)]
+    assert len(members) > 1
+    settings = [values(path) for path in shared]
+    for number, one in enumerate(settings):
+        for two in settings[number + 1 :]:
+            assert not set(one.items()) & set(two.items())
+
+
+def values(path: Path) -> dict[str, str]:
+    """Dotted key -> value as text, of one file."""
+    content = OmegaConf.create(yaml.safe_load(path.read_text(encoding="utf-8")))
+    plain = OmegaConf.to_container(content, resolve=False)
+
+    def at(key: str) -> str:
+        node = plain
+        for part in key.split("."):
+            node = node[part]
+        return str(node)
+
+    return {key: at(key) for key in yaml_keys(path)}
+
+
+def test_what_makes_each_rl_algorithm(command):
+    """Figures of the papers, and of the READMEs, whichever file says them."""
+    for algorithm, (loss, estimator) in {
+        "grpo": ("token-mean", "grpo"),
+        "gspo": ("seq-mean-token-mean", "grpo"),
+        "ppo": ("token-mean", "gae"),
+    }.items():
+        config = compose_command(command(algorithm))
+        actor = config.actor_rollout_ref.actor
+        assert (actor.loss_agg_mode, config.algorithm.adv_estimator) == (loss, estimator)
+        assert (actor.kl_loss_type, actor.entropy_coeff) == ("low_var_kl", 0)
+        assert config.algorithm.use_kl_in_reward == (algorithm == "ppo")
+        assert actor.strategy == actor.fsdp_config.strategy == "fsdp2"
+    assert config.critic.strategy == config.critic.fsdp.strategy == "fsdp2"
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -61,7 +125,10 @@ def test_every_knob_reaches_the_config(command, algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_no_key_is_in_the_yaml_and_in_the_script(command, algorithm):
     in_script = {o.split("=", 1)[0].lstrip("+") for o in after_options(command(algorithm))}
-    in_yaml = yaml_keys(ROOT / algorithm / "config.yaml")
+    files = kit_files(algorithm)
+    in_yaml = kit_keys(algorithm)
+    said_twice = sum(len(yaml_keys(path)) for path in files) - len(in_yaml)
+    assert said_twice == {"gspo": 1}.get(algorithm, 0)  # gspo's loss_agg_mode takes the place of the kit's
     assert in_script & in_yaml == set()
     for device in ("cpu", "cuda"):
         overlay = ROOT / "common" / "config" / HARDWARE[algorithm] / "hardware" / f"{device}.yaml"
@@ -74,17 +141,20 @@ def test_every_yaml_key_is_in_verls_schema(algorithm, device):
     """Compose verl's own config alone and look each of our keys up in it."""
     base = {"sft": "sft_trainer_engine", "dpo": "sft_trainer_engine"}.get(algorithm, "ppo_trainer")
     from hydra import compose, initialize_config_dir
+    from verl.workers.config import RolloutConfig
 
-    from common.runner.compose import _verl_config_dir
+    from common.preflight.compose import _verl_config_dir
 
     with initialize_config_dir(config_dir=str(_verl_config_dir()), version_base=None):
         verl = compose(config_name=base)
+    in_dataclass = {f".rollout.{field.name}" for field in dataclasses.fields(RolloutConfig)}  # more than in its yaml
     overlay = ROOT / "common" / "config" / HARDWARE[algorithm] / "hardware" / f"{device}.yaml"
     # open dictionaries of verl, whose keys are passed on to Ray and to the sampler
     open_nodes = ("ray_kwargs.ray_init.", "trainer.v1.sampler.sampler_kwargs.")
-    for key in yaml_keys(ROOT / algorithm / "config.yaml") | yaml_keys(overlay):
+    for key in kit_keys(algorithm) | yaml_keys(overlay):
         if not key.startswith(open_nodes):
-            assert _has(verl, key), f"{key} is not in verl's {base}"
+            known = _has(verl, key) or key.endswith(tuple(in_dataclass))
+            assert known, f"{key} is not in verl's {base}, nor a field of its RolloutConfig"
 
 
 VARIANTS = sorted((ROOT / "grpo" / "variants").glob("*.yaml"))

@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.preflight import config_checks
+from common.preflight.compose import compose_command
 from common.preflight.verl_check import VerlCheck, validate
-from common.runner.compose import compose_command
 from tests.conftest import command_in
 
 

@@ -9,21 +9,21 @@ import sys
 import time
 from pathlib import Path
 
+import grpc
 import msgspec
 import psutil
 import zmq
 
 CUSTOM_TYPE_PICKLE = 1  # transfer_queue/utils/serial_utils.py
-RAY = (
-    "raylet",
-    "gcs_server",
-    "dashboard",
-    "runtime_env",
-    "ray::",
-    "main_ppo",
-    "log_monitor",
-    "monitor.py",
-    "default_worker",
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+GRPC = ("raylet", "gcs_server", "ray::", "main_ppo")  # commands of Ray that serve gRPC, all on ::ffff:127.0.0.1
+CALLS = (
+    "NodeInfoGcsService/GetAllNodeInfo",
+    "NodeManagerService/GetNodeStats",
+    "ObjectManagerService/FreeObjects",
+    "ObjectManagerService/Push",
+    "ObjectManagerService/Pull",
+    "CoreWorkerService/GetCoreWorkerStats",
 )
 
 
@@ -64,6 +64,38 @@ def send_pickles(sockets: list[tuple[str, int, str]], marker: Path) -> bool:
     time.sleep(3)
     context.destroy(linger=0)
     return marker.exists()
+
+
+def let_in_by_grpc(sockets: list[tuple[str, int, str]]) -> list[str]:
+    """Calls each gRPC port of Ray without a token and with a wrong one; what did not refuse, with its answer.
+
+    Raises:
+        AssertionError: A call met no server, so nothing was tried.
+    """
+    open_ones, refused = [], 0
+    servers = [one for one in sockets if one[0] == "::ffff:127.0.0.1" and any(word in one[2] for word in GRPC)]
+    assert len(servers) >= 5, sockets
+    for _, port, command in servers:
+        for metadata in (), (("authorization", "Bearer " + "0" * 64),):
+            answers = {name: _call(port, f"/ray.rpc.{name}", metadata) for name in CALLS}
+            assert "UNAVAILABLE" not in answers.values(), (port, command)
+            # A service that this port does not have is UNIMPLEMENTED; the one that it has must refuse. A port with none
+            # of these services has nothing that is known here to answer a stranger.
+            refused += "UNAUTHENTICATED" in answers.values()
+            if not set(answers.values()) <= {"UNAUTHENTICATED", "UNIMPLEMENTED"}:
+                open_ones.append(f"{port} {command[-60:]} {'wrong' if metadata else 'no'} token: {answers}")
+    assert refused >= 6, "three ports at least, without and with a wrong token"
+    return open_ones
+
+
+def _call(port: int, method: str, metadata: tuple) -> str:
+    """Name of the status that a gRPC call with an empty message ends with."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method)(b"", metadata=metadata, timeout=10)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
 
 
 def joins_ray(sockets: list[tuple[str, int, str]], home: Path, token: str | None) -> str:

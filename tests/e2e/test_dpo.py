@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.preflight.knobs import read_knobs
 from common.preflight.resolved import process_environment
 from common.run_dir import read_metrics, read_run

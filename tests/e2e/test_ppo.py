@@ -12,9 +12,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from common.checkpoints.integrity import latest_checkpoint
 from common.checkpoints.layout import checkpoints_of
-from common.metric_names import friendly
-from common.run_dir import latest_checkpoint, read_metrics, read_run
+from common.metrics.names import friendly
+from common.run_dir import read_metrics, read_run
 from tests.api_server import FAILURES
 from tests.conftest import ROOT
 from tests.e2e.test_training import curve, finish, start, wait_for_step, wait_until_gone

@@ -11,10 +11,12 @@ import time
 
 import pytest
 
+from common.checkpoints.integrity import latest_checkpoint
 from common.checkpoints.layout import checkpoints_of
 from common.evaluation.cli import main as evaluate
-from common.metric_names import friendly
-from common.run_dir import latest_checkpoint, read_metrics, read_run
+from common.metrics.names import friendly
+from common.run_dir import read_metrics, read_run
+from common.verl_ext.version import pinned
 from tests.conftest import ROOT
 from tests.e2e import ports
 
@@ -104,16 +106,16 @@ def test_grpo_demo_writes_everything_and_the_rollout_agrees_with_training(clean_
     sockets = ports.listening(run_dir)
     queues = [one for one in sockets if re.search(r"TransferQueue|SimpleStorage", one[2]) and one[0] == "127.0.0.1"]
     assert len(queues) >= 3, sockets  # two of the controller, one of the storage
-    others = [one for one in sockets if one not in queues and one[0] not in ("127.0.0.1", "::1")]
-    assert all(any(word in one[2] for word in ports.RAY) for one in others), others  # Ray's own, which ask for a token
+    assert [one for one in sockets if one[0] not in ports.LOOPBACK] == []
+    assert ports.let_in_by_grpc(sockets) == []
     assert not ports.send_pickles(sockets, tmp_path / "ran")
-    assert "joined" != ports.joins_ray(sockets, tmp_path, "wrong")
+    assert "joined" not in {ports.joins_ray(sockets, tmp_path, token) for token in (None, "wrong")}
     output, _ = launcher.communicate(timeout=600)
     assert launcher.returncode == 0, output[-3000:] + log_end(run_dir)
     assert "Step 3/3 | reward" in output and "Finished" in output
     run = read_run(run_dir)
     assert (run["state"], run["exit_status"], run["algorithm"]) == ("finished", 0, "grpo")
-    assert run["knobs"]["LEARNING_RATE"] not in ("", "auto") and run["versions"]["verl"] == "0.9.1"
+    assert run["knobs"]["LEARNING_RATE"] not in ("", "auto") and run["versions"]["verl"] == pinned()
     for name in (
         "command.sh",
         "train.log",

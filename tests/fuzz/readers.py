@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from common.data.files import DataError
-from ppo.api.verdict import BadReplyError
+from common.data.readers.files import DataError
+from common.rewards.api.verdict import BadReplyError
+from common.verl_ext.version import pinned
 from tests.fuzz import formats
 from tests.fuzz.mutations import DEPTHS, changed_line, changed_tree, mutated
 
@@ -127,7 +128,7 @@ Killed
 
 
 def _failure_samples() -> list[bytes]:
-    from common.known_failures import KNOWN_FAILURES
+    from common.runner.known_failures import KNOWN_FAILURES
 
     words = "\n".join(known.pattern.replace("\\", "") for known in KNOWN_FAILURES)
     return [_FAILED, b"Traceback (most recent call last):\n" + words.encode() + b"\n", b"all is well\nno error\n"]
@@ -152,7 +153,7 @@ def _made_failure(random: Random, samples: Sequence[bytes]) -> bytes:
 
 
 def _read_failure(path: Path) -> None:
-    from common.failures import diagnose
+    from common.runner.failures import diagnose
 
     diagnose(path)
     diagnose(path.read_bytes().decode("utf-8", errors="replace"))
@@ -164,7 +165,7 @@ _RUN = {
     "id": "1a2b3c4d", "state": "running", "host": "elsewhere", "pid": 12, "pid_started": 1.7e9,
     "algorithm": "grpo", "attempt": 1,
     "model": "demo", "model_name": "demo", "reason": "", "started": "2026-01-01T10:00:00+00:00", "git_commit": "0" * 40,
-    "knobs": {"TOTAL_STEPS": "100", "MODEL_PATH": "demo", "LR": "1e-6"}, "versions": {"verl": "0.9.1"},
+    "knobs": {"TOTAL_STEPS": "100", "MODEL_PATH": "demo", "LR": "1e-6"}, "versions": {"verl": pinned()},
     "data": {"train": []},
 }  # fmt: skip
 
@@ -331,7 +332,7 @@ _CSV_TOKENS = (b'"', b'""', b",", b";", b"\t", b"\r", b"\r\n", b'",\n"', b"sep=,
 
 
 def _read_data(path: Path) -> None:
-    from common.data.readers import read_records
+    from common.data.readers.records import read_records
 
     for _ in islice(read_records(path, say=_nothing), ROWS):
         pass
@@ -339,7 +340,7 @@ def _read_data(path: Path) -> None:
 
 def _read_table(path: Path) -> None:
     """With and without a header; the second is read also where the first is refused."""
-    from common.data.readers import read_records
+    from common.data.readers.records import read_records
 
     try:
         _read_data(path)
@@ -395,7 +396,7 @@ def _changed_reply(random: Random, samples: Sequence[bytes]) -> bytes:
 
 
 def _settings() -> list:
-    from ppo.api.settings import Criterion, Settings
+    from common.rewards.api.settings import Criterion, Settings
 
     two = (Criterion("correctness", 0, 10), Criterion("clarity", 0, 10))
     pattern = (Criterion("quality", 1, 10, pattern=r"\[\[(\d+)\]\]"),)
@@ -416,7 +417,7 @@ def _settings() -> list:
 
 def _read_reply(path: Path) -> None:
     """By all kinds of settings, of an answer that gives itself a score, and of one that says all the judge said."""
-    from ppo.api.exchange import read_scores, total
+    from common.rewards.api.exchange import read_scores, total
 
     body = path.read_bytes().decode("utf-8", errors="replace")
     for settings in _settings():

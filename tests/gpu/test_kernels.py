@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import common.varlen_attention as varlen
-from common.verl_patches import chunked_log_probs
+import common.hf_engine.varlen_attention as varlen
+from common.verl_ext.log_probs import chunked_log_probs
 from tests.gpu.conftest import DEVICE, REHEARSAL, report
 
 LENGTHS = (3, 129, 17, 64) if REHEARSAL else (1500, 3, 800, 129, 1, 2048, 64)
@@ -124,7 +124,7 @@ def test_log_probabilities_in_chunks(vocabulary):
     logits = 3 * torch.randn(tokens, vocabulary, generator=generator, device=DEVICE).bfloat16()
     labels = torch.randint(0, vocabulary, (tokens,), generator=generator, device=DEVICE)
 
-    def verls_loop(given, labels):  # verl/utils/torch_functional.py:199, which the kit replaces
+    def verls_loop(given, labels):  # its logprobs_from_logits_v2, which the kit replaces
         rows = [torch.log_softmax(row, -1).gather(-1, label[None])[0] for row, label in zip(given, labels, strict=True)]
         return torch.stack(rows)
 

@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from common.verl_ext.version import pinned
 from requirements import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -262,7 +263,7 @@ def test_install_says_the_size_first_and_ends_with_versions_and_the_next_command
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "about 0.5 GB" in "\n".join(lines[: lines.index("[1/4] making .venv ...")])
-    assert "verl 0.9.1" in lines[-3] and "torch 2.13.0" in lines[-3] and "transformers 5.9.0" in lines[-3]
+    assert f"verl {pinned()}" in lines[-3] and "torch 2.13.0" in lines[-3] and "transformers 5.9.0" in lines[-3]
     assert lines[-2].strip().startswith("devices: CPU")
     assert lines[-1].endswith("Next: ./grpo/train.sh")
     # Compiled also where Python is told not to write bytecode: each Ray worker would compile everything again.

@@ -190,7 +190,7 @@ class Rows(list):
 
 def test_remax_compares_with_the_greedy_answer_of_the_group():
     """Groups of 3; the third answer is greedy. Rewards 1, 0, 0.5 and 0, 0, 1: advantages 0.5, -0.5 and -1, -1."""
-    from common.algorithms.remax import baselines, greedy_rows, sampling_of
+    from common.verl_ext.remax import baselines, greedy_rows, sampling_of
 
     keys = ["u-1_0_0", "v_2_0", "u-1_2_0", "v_0_0", "v_1_0", "u-1_1_0"]
     rewards = torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0, 0.0])
@@ -204,7 +204,7 @@ def test_remax_compares_with_the_greedy_answer_of_the_group():
 
 
 def test_remax_without_a_greedy_answer_falls_back_on_the_groups_mean():
-    from common.algorithms.remax import baselines
+    from common.verl_ext.remax import baselines
 
     greedy = torch.tensor([False, False])
     assert baselines(torch.tensor([1.0, 0.0]), ["u", "u"], greedy).tolist() == [0.5, 0.5]
@@ -212,7 +212,7 @@ def test_remax_without_a_greedy_answer_falls_back_on_the_groups_mean():
 
 def test_the_example_estimator_and_loss():
     """Medians: of a, 1/2; of b, 1/4. The loss at ratio 1 is minus the advantage, its slope the ratio."""
-    from common.algorithms.user import load
+    from common.verl_ext.user import load
     from tests.conftest import ROOT
 
     example = load(ROOT / "grpo" / "my_algorithm.py")

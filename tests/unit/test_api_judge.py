@@ -9,11 +9,11 @@ import time
 import pytest
 from aiohttp import web
 
-from ppo.api.client import ApiClient, ApiRewardError
-from ppo.api.exchange import BadReplyError, build_request, read_scores
-from ppo.api.number import plain, read_number
-from ppo.api.settings import make_settings
-from ppo.api.verdict import read_verdict
+from common.rewards.api.client import ApiClient, ApiRewardError
+from common.rewards.api.exchange import BadReplyError, build_request, read_scores
+from common.rewards.api.number import plain, read_number
+from common.rewards.api.settings import make_settings
+from common.rewards.api.verdict import read_verdict
 from tests.conftest import ROOT
 
 TWO = {"correctness": {"range": [0, 10]}, "clarity": {"range": [0, 10]}}

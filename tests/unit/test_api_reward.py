@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 import time
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -13,9 +14,9 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ppo.api.client import ApiClient, ApiRewardError
-from ppo.api.exchange import BadReplyError, build_request, fill, prompt_text, read_scores
-from ppo.api.settings import make_settings, read_settings
+from common.rewards.api.client import ApiClient, ApiRewardError
+from common.rewards.api.exchange import BadReplyError, build_request, fill, prompt_text, read_scores
+from common.rewards.api.settings import make_settings, read_settings
 from ppo.api_reward import DEFAULT_CONFIG, _clients, compute_score, for_trial
 from tests.api_server import FAILURES, KEY, Judge
 from tests.conftest import ROOT
@@ -327,7 +328,7 @@ def test_several_criteria_are_scaled_and_weighted():
     one = settings(criteria=criteria)
     scores, usage = read_scores(one, chat('It says "R=1", no: R=5 K=1'))
     assert scores == {"right": 0.5, "kind": 1.0} and usage.tokens_in == 0
-    from ppo.api.exchange import total
+    from common.rewards.api.exchange import total
 
     assert total(scores, one.criteria) == pytest.approx((3 * 0.5 + 1) / 4)
 
@@ -449,3 +450,31 @@ def test_compute_score_as_verl_calls_it(tmp_path):
     assert (good["api_cached"], again["api_cached"]) == (0.0, 1.0)
     assert good["api_cost"] == pytest.approx(120e-6) and good.keys() == bad.keys() == again.keys()
     assert "reward" not in good and all(isinstance(value, float) for value in good.values())
+
+
+def test_a_served_judge_is_asked_by_the_name_that_its_server_gives_it(tmp_path):
+    """vLLM and SGLang serve a model under its folder's name and answer 404 to any other."""
+    asked = []
+
+    async def answer(request):
+        asked.append(await request.json())
+        return web.json_response({"choices": [{"message": {"content": "Score: 10"}}]})
+
+    async def go():
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", answer)
+        server = TestServer(app)
+        await server.start_server()
+        router = f"{server.host}:{server.port}"
+        tokenizer = SimpleNamespace(name_or_path="/models/judge-7b")
+        for given in (tokenizer, None):
+            _clients.clear()
+            await compute_score(
+                "d", "#### 1", "1", config=DEFAULT_CONFIG, reward_router_address=router, reward_model_tokenizer=given
+            )
+        for client in _clients.pop(asyncio.get_running_loop()).values():
+            await client.close()
+        await server.close()
+
+    run(go())
+    assert asked[0]["model"] == "/models/judge-7b" and asked[-1]["model"] != "/models/judge-7b"

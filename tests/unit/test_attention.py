@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import common.varlen_attention  # noqa: F401  (registers sdpa_varlen)
+import common.hf_engine.varlen_attention  # noqa: F401  (registers sdpa_varlen)
 
 LENGTHS = (5, 17, 1, 9)
 

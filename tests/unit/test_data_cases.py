@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.data.convert import BadRows, Options, Source, convert
-from common.data.files import DataError
 from common.data.losses import texts_in
 from common.data.names import Columns, parse_map
+from common.data.readers.files import DataError
 from common.data.rows import loaded
 from common.data_utils import main
 

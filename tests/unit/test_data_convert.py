@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.data import convert as convert_module
-from common.data import readers, table
+from common.data import table
 from common.data.convert import BadRows, Options, Source, convert
-from common.data.files import DataError
 from common.data.keys import question_of
+from common.data.readers import records as readers
+from common.data.readers.files import DataError
 from common.data.rows import ALGORITHMS
 from common.data_utils import json_to_parquet, main
 

@@ -7,9 +7,9 @@ import zipfile
 import openpyxl
 import pytest
 
-from common.data import excel_reader
-from common.data.files import DataError
-from common.data.readers import read_records
+from common.data.readers import excel_reader
+from common.data.readers.files import DataError
+from common.data.readers.records import read_records
 
 HEAD = ["question", "answer"]
 

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from common.data.forms import Columns, read_example
 from common.data.messages import RowError
+from common.data.names import Columns
+from common.data.row_reader import read_example
 from common.data.rows import RowOptions, final_answer, make_row
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}

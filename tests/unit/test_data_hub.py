@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.data.catalog import KNOWN
-from common.data.files import DataError
 from common.data.hub import is_hub_id, split_files
+from common.data.readers.files import DataError
 from common.data_utils import main
 
 COMMIT = "a" * 40

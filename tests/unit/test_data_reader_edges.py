@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from common.data import files, json_reader
-from common.data.files import DataError
-from common.data.readers import read_records
+from common.data.readers import files, json_reader
+from common.data.readers.files import DataError
+from common.data.readers.records import read_records
 
 ROWS = [
     {"q": "苹果 😀 \u2028 é", "n": -12.5e3, "deep": {"list": [1, [2, {"a": None}]], "t": True}},

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.data import files
-from common.data.files import DataError
-from common.data.readers import read_records
+from common.data.readers import files
+from common.data.readers.files import DataError
+from common.data.readers.records import read_records
 
 ROWS = [
     {"question": "1+1?", "answer": "2"},

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.data.files import DataError
+from common.data.readers.files import DataError
 from common.data.table import Shape, TableWriter, storable
 
 

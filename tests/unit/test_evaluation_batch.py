@@ -12,10 +12,10 @@ import pytest
 import torch
 from xlsxwriter.exceptions import FileCreateError
 
-from common.cpu_backend import generation
 from common.demo_model import DEMO_MODEL_DIR
-from common.evaluation import transformers_engine
 from common.evaluation.cli import main
+from common.evaluation.engines import transformers_engine
+from common.hf_engine import generation
 from tests.conftest import ROOT
 
 VAL = ROOT / "grpo" / "data" / "val.parquet"

@@ -14,7 +14,7 @@ import pytest
 
 from common.demo_model import DEMO_MODEL_DIR
 from common.evaluation.cli import main
-from common.evaluation.engine import Pieces
+from common.evaluation.engines.engine import Pieces
 from tests.conftest import ROOT
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[=>]|[\r\x08]")

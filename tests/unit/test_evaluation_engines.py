@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from common.evaluation.cli import main
+from common.evaluation.engines.vllm_engine import lora_rank_limit, memory_hint
 from common.evaluation.settings import EvaluationError
-from common.evaluation.vllm_engine import lora_rank_limit, memory_hint
 from tests.conftest import ROOT
 
 VAL = ROOT / "grpo" / "data" / "val.parquet"
@@ -96,7 +96,7 @@ def test_a_server_answers_and_failures_are_tried_again(tmp_path, server):
 
 
 def test_a_server_that_goes_away_loses_nothing(tmp_path, server, capsys, monkeypatch):
-    monkeypatch.setattr("common.evaluation.server_engine.LOST", 3)
+    monkeypatch.setattr("common.evaluation.engines.server_engine.LOST", 3)
     server.state["gone"] = 12
     batch(tmp_path, "--server", server.url, "--concurrency", "2", status=2)
     assert "the last 3 requests failed" in capsys.readouterr().err

@@ -9,13 +9,13 @@ import pytest
 from openpyxl.utils.escape import unescape
 
 from common.csv_text import csv_text
-from common.evaluation.cells import LONGEST, cell_text, units
-from common.evaluation.engine import Answer
-from common.evaluation.outputs import check_output, write_report
+from common.evaluation.engines.engine import Answer
+from common.evaluation.engines.recorded import deliver_recorded
 from common.evaluation.questions import Question
-from common.evaluation.recorded import deliver_recorded
-from common.evaluation.report import Report
-from common.evaluation.results import ModelResults
+from common.evaluation.report.excel_text import LONGEST, cell_text, units
+from common.evaluation.report.outputs import check_output, write_report
+from common.evaluation.report.report import Report
+from common.evaluation.report.results import ModelResults
 from common.evaluation.settings import EvaluationError
 
 NASTY = "=cmd|' /C calc'!A0\x1b[31m\x00 _x0041_ \ud800 文字 😀\r\n+1"
@@ -170,7 +170,7 @@ def test_the_summary_has_charts(tmp_path):
 
 
 def test_more_rows_than_a_sheet_holds_go_on_in_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.evaluation.excel.MAX_ROWS", 3)
+    monkeypatch.setattr("common.evaluation.report.excel.MAX_ROWS", 3)
     write_report(report(7), tmp_path / "r.xlsx")
     sizes = [len(read_sheet(tmp_path / "r.xlsx", name)) for name in ("Results", "Results 2", "Results 3")]
     assert sizes == [3, 3, 1]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from common.data.forms import Columns
+from common.data.names import Columns
 from common.evaluation.questions import read_questions
 from common.evaluation.rewards import choose
 from common.evaluation.settings import EvaluationError

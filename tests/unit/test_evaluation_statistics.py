@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from common.evaluation.statistics import (
+from common.evaluation.report.significance import (
     holm,
     ks_of,
     majority,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.failures import diagnose
-from common.known_failures import KNOWN_FAILURES
-from common.runner.advice import numbers_to_try
+from common.plan.advice import numbers_to_try
+from common.runner.failures import diagnose
+from common.runner.known_failures import KNOWN_FAILURES
 
 TASK = "\x1b[36m(TaskRunnerV1 pid=2596)\x1b[0m "
 AGENT = "\x1b[36m(AgentLoopWorkerTQ pid=7019)\x1b[0m "

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.cpu_backend.generation import Request, generate, pad_left
-from common.cpu_backend.sampling import SamplingParams
 from common.demo_model import DEMO_MODEL_DIR
+from common.hf_engine.generation import Request, generate, pad_left
+from common.hf_engine.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
 

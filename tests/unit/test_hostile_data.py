@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.data import template_trial
-from common.data.files import DataError
-from common.data.readers import read_records
-from common.data.template_trial import DangerousTemplate, check_template
+from common.data.readers.files import DataError
+from common.data.readers.records import read_records
+from common.data.templates import trial as template_trial
+from common.data.templates.trial import DangerousTemplate, check_template
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """
@@ -25,11 +25,11 @@ import resource, sys
 from itertools import islice
 from pathlib import Path
 import pyarrow.parquet
-from common.data.readers import read_records
+from common.data.readers.records import read_records
 peak = lambda who: resource.getrusage(who).ru_maxrss // 1024
 before = peak(resource.RUSAGE_SELF)
 print(sum(1 for _ in islice(read_records(Path(sys.argv[1])), 1)))
-from common.data import parquet_reader
+from common.data.readers import parquet_reader
 for worker in parquet_reader._idle:
     worker.stop()
 print(max(peak(resource.RUSAGE_SELF) - before, peak(resource.RUSAGE_CHILDREN)))
@@ -125,7 +125,7 @@ def test_what_an_excel_file_says_of_its_size_does_not_count(tmp_path):
 
 
 def test_a_gzip_bomb_ends_at_the_same_place_with_an_encoding(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.data.files.RATIO_COUNTS_FROM", 2**23)
+    monkeypatch.setattr("common.data.readers.files.RATIO_COUNTS_FROM", 2**23)
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}\n' * 2**20 * 2))
     for encoding in (None, "gb18030"):
@@ -185,3 +185,17 @@ def test_a_chat_template_that_takes_too_much_is_refused(monkeypatch, template, s
 def test_a_template_that_only_refuses_or_cannot_be_compiled_passes_the_trial():
     check_template("{{ raise_exception('no') }}")
     check_template("{% if %}")
+
+
+def test_training_reads_no_parquet_that_the_door_refuses_and_all_others_alike(tmp_path):
+    from common.data.verl_datasets import _table_of
+
+    bomb = parquet(tmp_path / "bomb.parquet", pa.array(["a" * 2**16] * 5000), dictionary_pagesize_limit=2**26)
+    with pytest.raises(DataError, match="the rows up to it become 256 MiB"):
+        _table_of(str(bomb))
+    talk = [{"role": "user", "content": "问"}, {"role": "assistant", "content": None}]
+    rows = [{"messages": talk * (1 + n % 3), "n": n, "tools": None if n % 2 else "[]"} for n in range(10_000)]
+    for count in (0, 1, 10_000):
+        good = tmp_path / f"{count}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows).slice(0, count), good, row_group_size=3_000)
+        assert _table_of(str(good)).equals(pq.read_table(good), check_metadata=True)

@@ -64,7 +64,7 @@ def test_a_resume_from_elsewhere_that_would_run_code_is_refused(monkeypatch, tmp
         monkeypatch.setattr(run_name, "OUTPUTS", outputs)
         knobs = read_knobs("grpo", {"RESUME": str(step)}, ())
         knobs.errors.clear()
-        found = resume.named_checkpoint(knobs)
+        found = resume.named_checkpoint(knobs, run_name.OUTPUTS)
         assert (found is None) == refused
         if refused:
             assert (

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from common.metric_names import BY_NAME, METRICS, check_health, friendly
+from common.metrics.names import BY_NAME, METRICS, check_health, friendly
 
-# Step 1 of a real GRPO run of verl 0.9.1 on a CPU, shortened.
+# Step 1 of a real GRPO run of verl on a CPU, shortened.
 GRPO_STEP_1 = {
     "actor/entropy": 0.75,
     "training/rollout_actor_probs_pearson_corr": 0.9999957084655762,

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.run_dir import read_metrics
 from monitor import metrics_collector
 from monitor.columns import Columns

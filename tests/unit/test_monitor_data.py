@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.metric_names import check_health, friendly
+from common.metrics.names import check_health, friendly
 from monitor import log_tail, samples, system
 from monitor.checkpoints import saved_in, signature
 from monitor.columns import Columns

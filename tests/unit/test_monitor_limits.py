@@ -13,6 +13,7 @@ from monitor.choices import step_range
 from monitor.columns import Columns
 from monitor.compare import config_of
 from monitor.exports import png
+from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain, plain_tree
 from monitor.samples import choose, read_step
@@ -20,7 +21,6 @@ from monitor.server import build_app
 from monitor.store import Monitor
 from monitor.tables import filter_rows
 from monitor.tabs import compare
-from monitor.words import Words
 from tests.unit.test_monitor_page import Server
 from tests.unit.test_monitor_runs import make_run, step
 

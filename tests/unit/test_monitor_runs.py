@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from monitor.i18n import Words
 from monitor.runs import Row
 from monitor.store import Monitor
 from monitor.tables import filter_rows, runs_table, sort_rows
-from monitor.words import Words
 
 
 def make_run(root: Path, name: str, lines: list[dict] = (), **fields) -> Path:

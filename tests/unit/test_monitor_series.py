@@ -9,14 +9,14 @@ import re
 import numpy as np
 import pytest
 
-from common.metric_names import BY_NAME
+from common.metrics.names import BESIDE, BY_NAME
 from monitor.columns import Columns
 from monitor.exports import csv_lines, png
-from monitor.figures import BESIDE, Look, compare_panel, metric_panel
+from monitor.figures import Look, compare_panel, metric_panel
+from monitor.i18n import ADVICE_ZH, TEXTS, Words
 from monitor.metrics_collector import RunMetrics
 from monitor.series import hours, smooth, thin, value_range, within
 from monitor.tabs.curves import default_names, step_range
-from monitor.words import ADVICE_ZH, METRICS_ZH, TEXTS, Words
 
 
 def test_smoothing_is_that_of_tensorboard():
@@ -106,7 +106,7 @@ def test_a_panel_shows_limits_nan_and_resumes(tmp_path):
     figure = metric_panel(metrics.columns, "kl_divergence", Look(), Words("zh"))
     limit, resumed = figure["layout"]["shapes"]
     assert limit["y0"] == BY_NAME["kl_divergence"].high and resumed["x0"] == 6
-    assert figure["title"] == METRICS_ZH["kl_divergence"] and figure["latest"] == "NaN"
+    assert figure["title"] == BY_NAME["kl_divergence"].zh and figure["latest"] == "NaN"
     assert figure["data"][-1]["name"] == "NaN" and figure["data"][-1]["x"] == [6]
     json.dumps(figure, allow_nan=False)
 
@@ -140,7 +140,7 @@ def test_every_text_is_there_in_both_languages():
         assert set(texts) == {"en", "zh"} and all(texts.values()), key
         holes = [sorted(re.findall(r"{\d}", text)) for text in texts.values()]
         assert holes[0] == holes[1], key
-    assert set(METRICS_ZH) == set(BY_NAME), "metrics_zh of texts.yaml: not the metrics of common/metric_names.py"
+    assert all(metric.zh and metric.zh != metric.label for metric in BY_NAME.values())
     advice = {f"{m.name}_{side}" for m in BY_NAME.values() for side in ("above", "below") if getattr(m, side)}
     assert advice <= set(ADVICE_ZH), "advice_zh of texts.yaml"
     assert {*BESIDE, *BESIDE.values()} <= set(BY_NAME)

@@ -73,7 +73,7 @@ def test_an_algorithm_of_ones_own_is_chosen(check, composed):  # noqa: F811
     assert (knobs["ADV_ESTIMATOR"], knobs["POLICY_LOSS"]) == ("best_of_group", "soft_clip")
     slip = check(ALGORITHM_PATH=str(ROOT / "grpo" / "my_algorithm.py"), ADV_ESTIMATOR="best_of_grop")
     assert "did you mean best_of_group?" in only_error(slip)
-    assert process_environment(knobs)["VERL_USE_EXTERNAL_MODULES"].endswith("common.algorithms.user")
+    assert process_environment(knobs)["VERL_EXT"].endswith("user")
 
 
 def test_an_algorithm_file_that_does_not_do(check, tmp_path):  # noqa: F811
@@ -90,7 +90,7 @@ def test_tools_turn_the_agent_loop_on_and_count_in_the_prompt(check):  # noqa: F
     assert knobs.errors == []
     assert (agent_loop(plain), agent_loop(knobs)) == ("single_turn_agent", "kit_tool_agent")
     assert knobs.number("MAX_PROMPT_LENGTH") > plain.number("MAX_PROMPT_LENGTH") + 100
-    assert "common.tools.loop" in process_environment(knobs)["VERL_USE_EXTERNAL_MODULES"]
+    assert "tools" in process_environment(knobs)["VERL_EXT"].split(",")
 
 
 def test_tools_that_do_not_do(check, tmp_path):  # noqa: F811

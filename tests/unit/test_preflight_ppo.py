@@ -86,7 +86,7 @@ def test_reward_model(tmp_path):
     values = resolved(checked(REWARD="model"), tmp_path)
     assert values["USE_REWARD_MODEL"] == "true" and values["REWARD_MODEL_PATH"] == str(DEMO_REWARD_MODEL_DIR)
     assert (values["REWARD_FUNC_PATH"], values["REWARD_KWARGS"]) == ("null", "{}")
-    assert "common.cpu_backend.reward_model" in values["VERL_USE_EXTERNAL_MODULES"]
+    assert "hf_reward" in values["VERL_EXT"].split(",")
 
 
 @pytest.mark.parametrize(

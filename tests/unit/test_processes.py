@@ -9,7 +9,7 @@ import pytest
 
 from common.run_dir import read_run, update_run
 from common.runner.follow import MetricsTail, Tail
-from common.runner.keeper import STOP
+from common.runner.supervisor import STOP
 from tests.conftest import ROOT
 
 # A trainer that starts a daemon in another session through a process that ends at once, as Ray does, and a child.
@@ -37,7 +37,7 @@ def start_keeper(tmp_path, kind):
     """Start a keeper with a trainer under it; returns the keeper and the processes below the trainer."""
     pids = tmp_path / "pids"
     update_run(tmp_path, state="running")
-    command = [sys.executable, "-m", "common.runner.keeper", str(tmp_path), "--"]
+    command = [sys.executable, "-m", "common.runner.supervisor", str(tmp_path), "--"]
     keeper = subprocess.Popen(
         [*command, sys.executable, "-c", TRAINER, kind, str(pids)], stdin=subprocess.PIPE, cwd=ROOT
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.progress_line import format_duration, step_line
+from common.metrics.progress_line import format_duration, step_line
 
 RL = {
     "reward_mean": 0.71,

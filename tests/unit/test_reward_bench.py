@@ -8,7 +8,7 @@ import pytest
 
 from common.preflight.reward import check_reward, reward_kwargs
 from common.reward_functions import main
-from common.rewards.bench import FACE
+from common.rewards.bench.trial import FACE
 
 ROWS = [
     {
@@ -314,7 +314,7 @@ def test_responses_by_index(bench, tmp_path):
 
 
 def test_responses_of_a_verl_dump(bench, tmp_path):
-    """The fields that verl 0.9.1 writes to rollouts/<step>.jsonl (trainer/ppo/v1/trainer_base.py)."""
+    """The fields that verl writes to rollouts/<step>.jsonl (trainer/ppo/v1/trainer_base.py)."""
     path = tmp_path / "1.jsonl"
     prompt = "user\nWhat is 11 + 11?\nassistant\n"
     lines = [
@@ -412,4 +412,4 @@ def _is_bench(pid: str) -> bool:
         return False
     with open(f"/proc/{pid}/stat") as stream:
         parent = int(stream.read().rpartition(")")[2].split()[1])
-    return b"common.rewards.bench_child" in words and parent == os.getpid()
+    return b"common.rewards.bench.child" in words and parent == os.getpid()

@@ -7,9 +7,9 @@ import torch
 from aiohttp.test_utils import TestClient, TestServer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from common.cpu_backend.reward_server import RewardServer
 from common.demo_model import DEMO_MODEL_DIR, DEMO_REWARD_MODEL_DIR
 from common.demo_model.make_reward_model import conversation
+from common.hf_engine.reward_server import RewardServer
 
 GOOD, BAD = "15 + 37 = 52\n#### 52", "The answer is 52."
 

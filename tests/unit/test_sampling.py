@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from common.cpu_backend.sampling import BatchSampler, SamplingParams, filter_top_k_top_p
+from common.hf_engine.sampling import BatchSampler, SamplingParams, filter_top_k_top_p
 
 
 def logits(rows: int = 6, vocabulary: int = 50) -> torch.Tensor:

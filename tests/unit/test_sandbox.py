@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from common.rewards import sandbox, sandbox_probe
 from common.rewards.code import code
+from common.rewards.sandbox import execute as mechanism
+from common.rewards.sandbox import probe as sandbox_probe
+from common.rewards.sandbox import run as sandbox
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -266,17 +268,19 @@ with tempfile.TemporaryFile("w+") as file:
 
 DRIVER = """
 import json, os, sys, time
-from common.rewards import sandbox, sandbox_probe
+from common.rewards.sandbox import execute as mechanism
+from common.rewards.sandbox import run as sandbox
+from common.rewards.sandbox import probe as sandbox_probe
 from common.rewards.code import code
 order = json.load(sys.stdin)
-plan = [name for name in sandbox.plan() if name not in order["without"]]
+plan = [name for name in mechanism.plan() if name not in order["without"]]
 results = {"plan": plan}
 for name, (program, limits) in order["attacks"].items():
-    limits = sandbox.Limits(**limits)
+    limits = mechanism.Limits(**limits)
     token, start = "attack-" + os.urandom(8).hex(), time.monotonic()
     program = program.replace("PARENT", str(os.getpid()))
     test = {"kind": "stdin", "input": "", "limit": 5000}
-    results[name] = sandbox.execute(program, [test], limits, plan, token)[0]
+    results[name] = mechanism.execute(program, [test], limits, plan, token)[0]
     results[name]["seconds"], results[name]["left"] = time.monotonic() - start, sandbox_probe.processes_with(token)
 json.dump(results, sys.stdout)
 """
@@ -285,7 +289,7 @@ json.dump(results, sys.stdout)
 @functools.lru_cache(maxsize=1)
 def python_for_all():
     """A Python that any user can run; the one of the tests may stand in a closed home folder."""
-    check = "import sys; assert sys.version_info >= (3, 10); import common.rewards.sandbox"
+    check = "import sys; assert sys.version_info >= (3, 10); import common.rewards.sandbox.run"
     for python in (sys._base_executable, "/usr/bin/python3"):
         try:
             done = subprocess.run([python, "-c", check], user=NOBODY, group=NOBODY, cwd=ROOT, capture_output=True)
@@ -297,7 +301,7 @@ def python_for_all():
 
 
 @functools.lru_cache(maxsize=8)
-def attack(who, without):
+def attack(who, without, bwrap):
     """Runs all attacks as `who`; gives their results and what the machine looks like afterwards."""
     python, user = sys.executable, {}
     if who == "plain user" and os.geteuid() == 0:
@@ -323,7 +327,11 @@ def attack(who, without):
         attacks = {name: (given + program, {**LIMITS, **more}) for name, (program, more) in ATTACKS.items()}
         if {"namespaces", "uid"} <= set(without):  # nothing to kill them by: `run` refuses this, see below
             attacks = {name: (program, {**limits, "forks": False}) for name, (program, limits) in attacks.items()}
-        environment = {"PATH": os.environ["PATH"], "SECRET": SECRET, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            "PATH": os.environ["PATH"] if bwrap else "/nowhere",
+            "SECRET": SECRET,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         done = subprocess.run(
             [python, "-c", DRIVER], input=json.dumps({"attacks": attacks, "without": list(without)}), text=True,
             capture_output=True, cwd=ROOT, env=environment, timeout=100, **user,
@@ -343,14 +351,17 @@ def attack(who, without):
     return results
 
 
-WAYS = [(who, without) for who in ("root", "plain user") for without in ((), ("namespaces", "uid", "nproc"))]
-WAYS.append(("root", ("namespaces",)))
+WAYS = [(who, without, False) for who in ("root", "plain user") for without in ((), ("namespaces", "uid", "nproc"))]
+WAYS += [("root", ("namespaces",), False), ("root", (), True), ("plain user", (), True)]
+WAYS += [("root", ("landlock",), True), ("plain user", ("landlock",), True)]  # so that bwrap alone hides files
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}, without {' '.join(way[1]) or 'nothing'}")
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}, {'bwrap, ' * way[2]}without {' '.join(way[1]) or 'nothing'}")
 def results(request):
-    who, without = request.param
-    found = attack(who, without)
+    found = attack(*request.param)
+    if request.param[2] and "bwrap" not in found["plan"]:
+        pytest.skip("bwrap is not installed, or may make no namespaces here")
+    assert ("bwrap" in found["plan"]) == request.param[2]
     if "landlock" not in found["plan"] and "namespaces" not in found["plan"] or "seccomp" not in found["plan"]:
         pytest.skip("this machine offers too little")
     return found
@@ -443,11 +454,11 @@ def test_signals_and_privileges(results):
 @linux
 def test_seccomp_alone_refuses_signals():
     """Newer kernels have Landlock for this too."""
-    if sandbox.reasons()["seccomp"]:
+    if mechanism.reasons()["seccomp"]:
         pytest.skip("no seccomp here")
     program = ATTACKS["kill_trainer"][0].replace("PARENT, 9", f"{os.getpid()}, 0")
     tests = [{"kind": "stdin", "input": "", "limit": 99}]
-    assert sandbox.execute(program, tests, sandbox.Limits(), ["seccomp", "rlimits"])[0]["out"] == "refused\n"
+    assert mechanism.execute(program, tests, mechanism.Limits(), ["seccomp", "rlimits"])[0]["out"] == "refused\n"
 
 
 @linux
@@ -456,10 +467,47 @@ def test_what_programs_need_works(results):
 
 
 def test_every_mechanism_has_a_verdict():
-    assert set(sandbox.reasons()) == {"namespaces", "uid", "nproc", "landlock", "seccomp", "rlimits"}
+    assert set(mechanism.reasons()) == {"namespaces", "uid", "nproc", "landlock", "seccomp", "rlimits", "bwrap"}
     found = sandbox.limits()
     assert {name for name, (held, _) in found.items() if held} >= {"wall_time", "output"}
     assert all(how for _, how in found.values())
+
+
+def fake_bwrap(monkeypatch, tmp_path, script):
+    """A bwrap of our own on PATH; the mechanisms are asked for anew."""
+    monkeypatch.setattr(mechanism, "reasons", functools.lru_cache(mechanism.reasons.__wrapped__))
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@linux
+def test_a_bwrap_that_may_not_make_namespaces_is_named_and_done_without(monkeypatch, tmp_path):
+    fake_bwrap(monkeypatch, tmp_path, "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    assert "No permissions to create new namespace" in mechanism.reasons()["bwrap"]
+    assert "bwrap" not in mechanism.plan()
+    tests = [{"kind": "stdin", "input": "", "limit": 9}]
+    assert mechanism.execute("print(1)", tests, mechanism.Limits(), mechanism.plan())[0]["out"] == "1\n"
+
+
+@linux
+def test_a_bwrap_that_isolates_nothing_is_not_believed(monkeypatch, tmp_path):
+    """It is asked for namespaces; that it ran the child is no proof of them."""
+    child = 'while [ "$1" != -- ]; do shift; done; shift'
+    code = f'exec "$1" -I -S -c "$(echo "$5" | cat)" {mechanism.sandbox_bwrap.HERE} x'
+    script = f'{child}; python=$1; while [ "$1" != -c ]; do shift; done; set -- "$python" -I -S -c "$2"; {code}'
+    fake_bwrap(monkeypatch, tmp_path, script)
+    assert "process 1" in mechanism.reasons()["bwrap"]
+    assert "bwrap" not in mechanism.plan()
+
+
+@linux
+def test_a_bwrap_that_goes_away_in_the_run_is_an_error_and_no_weaker_run(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(mechanism.SandboxError, match="bwrap"):
+        mechanism.execute(
+            "print(1)", [{"kind": "stdin", "input": "", "limit": 9}], mechanism.Limits(), ["namespaces", "bwrap"]
+        )
 
 
 @linux
@@ -474,9 +522,9 @@ def test_the_probe_sees_what_is_missing(monkeypatch):
 def test_require_refuses_to_run(monkeypatch):
     monkeypatch.setattr(sandbox, "_protections", lambda: {"network": (False, "no"), "read": (True, "")})
     tests = [{"kind": "stdin", "input": "", "limit": 9}]
-    with pytest.raises(sandbox.SandboxError, match="cannot enforce network"):
+    with pytest.raises(mechanism.SandboxError, match="cannot enforce network"):
         sandbox.run("print(1)", tests, require=("network",))
-    with pytest.raises(sandbox.SandboxError, match="cannot enforce netwrok"):
+    with pytest.raises(mechanism.SandboxError, match="cannot enforce netwrok"):
         sandbox.run("print(1)", tests, require=("netwrok",))
     assert sandbox.run("print(1)", tests, require=("read",))[0]["out"] == "1\n"
 
@@ -485,7 +533,7 @@ def test_without_what_keeps_strangers_out_nothing_runs_unless_asked_for(monkeypa
     """A container without namespaces and Landlock: files and the trainer's environment could be read there."""
     monkeypatch.setattr(sandbox, "_protections", lambda: {name: (name != "read", "") for name in sandbox.REQUIRED})
     answer, tests = "```python\nprint(1)\n```", {"inputs": [""], "outputs": ["1"]}
-    with pytest.raises(sandbox.SandboxError, match="cannot enforce read, so no program is run; .*sandbox_fusion"):
+    with pytest.raises(mechanism.SandboxError, match="cannot enforce read, so no program is run; .*sandbox_fusion"):
         code("x", answer, tests)
     assert code("x", answer, tests, require=[])["acc"] == 1.0
 
@@ -510,46 +558,48 @@ print(open("/dev/null").read() == "" and "read")
 @linux
 def test_datagram_pairs_and_files_opened_without_rights_are_refused():
     """Both are ways past Landlock and past the filter of socket()."""
-    if sandbox.reasons()["seccomp"]:
+    if mechanism.reasons()["seccomp"]:
         pytest.skip("no seccomp here")
     tests = [{"kind": "stdin", "input": "", "limit": 99}]
-    got = sandbox.execute(PAIRS, tests, sandbox.Limits(), ["seccomp", "rlimits"])[0]
+    got = mechanism.execute(PAIRS, tests, mechanism.Limits(), ["seccomp", "rlimits"])[0]
     assert got["out"] == "pair\nrefused\nrefused\nrefused\nread\n"
-    assert sandbox.execute(PAIRS, tests, sandbox.Limits(), ["rlimits"])[0]["out"].startswith("pair\npair\npair\nopened")
+    assert mechanism.execute(PAIRS, tests, mechanism.Limits(), ["rlimits"])[0]["out"].startswith(
+        "pair\npair\npair\nopened"
+    )
 
 
 def test_a_folder_of_locks_that_is_not_ours_is_done_without(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / f"program-slots-{os.getuid()}").write_text("")  # as another user could make it first
-    sandbox._slots_folder.cache_clear()
+    mechanism._slots_folder.cache_clear()
     try:
-        assert sandbox._slots_folder() is None
+        assert mechanism._slots_folder() is None
         assert sandbox.run("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], require=())[0]["out"] == "1\n"
     finally:
-        sandbox._slots_folder.cache_clear()
+        mechanism._slots_folder.cache_clear()
 
 
 def test_forks_need_something_to_kill_them_by(monkeypatch):
-    monkeypatch.setattr(sandbox, "plan", lambda: ["landlock", "seccomp", "rlimits"])
-    with pytest.raises(sandbox.SandboxError, match="forks=True"):
-        sandbox.run("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], sandbox.Limits(forks=True))
+    monkeypatch.setattr(mechanism, "plan", lambda: ["landlock", "seccomp", "rlimits"])
+    with pytest.raises(mechanism.SandboxError, match="forks=True"):
+        sandbox.run("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], mechanism.Limits(forks=True))
 
 
 @linux
 @pytest.mark.parametrize("place", ["confine.own_uid", "sandbox_program._confine"])  # before and after the fork
 def test_a_mechanism_that_fails_is_an_error_and_no_weaker_run(monkeypatch, place):
-    broken = sandbox.BOOT.replace("sandbox_child.main()", f"sandbox_child.{place} = 1; sandbox_child.main()")
-    monkeypatch.setattr(sandbox, "BOOT", broken)
-    with pytest.raises(sandbox.SandboxError, match="TypeError"):
-        sandbox.execute("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], sandbox.Limits(), ["uid"])
+    broken = mechanism.BOOT.replace("sandbox_child.main()", f"sandbox_child.{place} = 1; sandbox_child.main()")
+    monkeypatch.setattr(mechanism, "BOOT", broken)
+    with pytest.raises(mechanism.SandboxError, match="TypeError"):
+        mechanism.execute("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], mechanism.Limits(), ["uid"])
 
 
 def test_a_child_that_hangs_is_killed_by_the_parent(monkeypatch):
-    monkeypatch.setattr(sandbox, "BOOT", "import time; time.sleep(100)")
-    monkeypatch.setattr(sandbox, "GRACE", 0.2)
+    monkeypatch.setattr(mechanism, "BOOT", "import time; time.sleep(100)")
+    monkeypatch.setattr(mechanism, "GRACE", 0.2)
     start = time.monotonic()
     tests = [{"kind": "stdin", "input": "", "limit": 9}]
-    assert sandbox.execute("", tests, sandbox.Limits(total_s=0.3), [])[0]["status"] == "timeout"
+    assert mechanism.execute("", tests, mechanism.Limits(total_s=0.3), [])[0]["status"] == "timeout"
     assert time.monotonic() - start < 3
 
 
@@ -570,4 +620,4 @@ def test_from_many_threads_each_gets_its_own_answer():
 
 def test_bad_limits_are_named():
     with pytest.raises(ValueError, match="timeout_s=0 "):
-        sandbox.Limits(timeout_s=0)
+        mechanism.Limits(timeout_s=0)

@@ -10,7 +10,7 @@ import pytest
 from common.data.checks import structure
 from common.data.self_play import is_pair, is_prompt
 from common.demo_model import DEMO_MODEL_DIR
-from common.metric_names import friendly
+from common.metrics.names import friendly
 from common.preflight.knobs import read_block
 from common.preflight.self_play import stage_names
 from common.run_dir import read_metrics

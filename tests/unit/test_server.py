@@ -8,10 +8,10 @@ import torch
 pytest.importorskip("verl")
 from verl.workers.config import HFModelConfig, RolloutConfig  # noqa: E402
 
-from common.cpu_backend import server as server_module  # noqa: E402
-from common.cpu_backend.rollout import buckets  # noqa: E402
-from common.cpu_backend.server import HFServer  # noqa: E402
 from common.demo_model import DEMO_MODEL_DIR  # noqa: E402
+from common.hf_engine import server as server_module
+from common.hf_engine.rollout import buckets  # noqa: E402
+from common.hf_engine.server import HFServer  # noqa: E402
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
 

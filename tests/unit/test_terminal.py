@@ -5,7 +5,6 @@ import pytest
 from common.run_dir import update_run
 from common.runner.console import without_controls
 from common.runner.terminal import Terminal
-from tests.conftest import ROOT
 
 RL_LOG = [
     "2026-11-20 09:24:14,674\tINFO worker.py:2189 -- Started a local Ray instance.",
@@ -108,8 +107,3 @@ def test_a_failure_comes_with_the_numbers_that_the_preflight_wrote(terminal, tmp
     terminal.failed(1)
     shown = capsys.readouterr().out
     assert "try: TOKENS_PER_GPU=8192 (now 16384)" in shown and "ROLLOUT_N" not in shown
-
-
-def test_the_launcher_needs_nothing_of_the_preflight():
-    sources = (ROOT / "common" / "runner").glob("*.py")
-    assert [path.name for path in sources if "common.preflight" in path.read_text(encoding="utf-8")] == []

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from common.tools.check import descriptions
-from common.tools.process import MAX_CHARACTERS, call, load_functions
+from common.verl_ext.tool_descriptions import descriptions
+from common.verl_ext.tool_process import MAX_CHARACTERS, call, load_functions
 from tests.conftest import ROOT
 
 TOOLS = ROOT / "grpo" / "tools"
@@ -143,7 +143,7 @@ def test_a_bad_file_is_said(tmp_path, text, words):
 
 
 def test_tools_that_misbehave_neither_stop_nor_flood_the_run(naughty):
-    from common.tools.loop import ToolFailed, ToolPool
+    from common.verl_ext.tool_loop import ToolFailed, ToolPool
 
     pool = ToolPool(str(naughty), limit_s=1.0)
 
@@ -168,7 +168,7 @@ def test_tools_that_misbehave_neither_stop_nor_flood_the_run(naughty):
 
 
 def test_calls_and_failures_are_counted():
-    from common.tools.metrics import tool_metrics
+    from common.verl_ext.tool_metrics import tool_metrics
 
     fields = [{"tool_calls": 2, "tool_failures": 1}, {"tool_calls": 0, "tool_failures": 0}, {"tool_calls": 1}, {}]
     assert tool_metrics(fields) == {
@@ -181,7 +181,7 @@ def test_calls_and_failures_are_counted():
 
 
 def test_a_run_without_calls_warns_after_20_steps():
-    from common.metric_names import check_health, friendly
+    from common.metrics.names import check_health, friendly
 
     history = [friendly({"tools/calls/mean": 0.0, "critic/score/mean": 0.5}) for _ in range(20)]
     assert not [w for w in check_health(history[:19]) if w.name == "tool_calls"]
@@ -218,7 +218,7 @@ def answer_with():
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
     from common.demo_model import DEMO_MODEL_DIR
-    from common.tools.loop import KitToolAgentLoop
+    from common.verl_ext.tool_loop import KitToolAgentLoop
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
 

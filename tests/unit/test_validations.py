@@ -8,11 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 import common.callbacks
-from common.callbacks import RunCallback, not_finite, share_cut
+from common.callbacks import RunCallback, not_finite
+from common.metrics.validations import Validations
 from common.rewards.errors import RewardError, RewardErrors, read_errors, size
 from common.run_dir import read_early_stop
 from common.step_figures import reward_figures, spread_figures
-from common.validations import Validations
+from common.verl_ext.share_cut import share_cut
 
 
 def fed(patience, sequence, **earlier):

@@ -1,0 +1,1 @@
+"""Files of rows become records, one by one, within bounds of memory."""

@@ -1,0 +1,1 @@
+"""Chat templates of models, rendered in a sandbox and in a limited process."""

@@ -1,0 +1,1 @@
+"""What answers the questions: one module an engine, one that chooses."""

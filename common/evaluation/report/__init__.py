@@ -1,0 +1,1 @@
+"""What comes out: scores with intervals, comparisons, the Excel file."""

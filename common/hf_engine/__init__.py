@@ -1,0 +1,1 @@
+"""Transformers generates and scores, on the CPU or with CUDA: the rollout server, reward models, evaluation."""

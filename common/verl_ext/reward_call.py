@@ -1,0 +1,28 @@
+"""A reward function that raises is counted, its error written down and its answer scored 0.
+
+Target: `_call_with_kwargs`, verl/trainer/ppo/reward.py:32.
+
+verl turns the exception into a lost answer, of which nobody hears. ``common.rewards.errors`` counts it, and the run
+ends when it is more than a rare accident.
+
+Upstream: https://github.com/verl-project/verl/issues/4417 (open) asks for a way to handle rewards that fail.
+
+Until: verl reports how many answers of a step were lost to exceptions, and keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from common.rewards.errors import this_run
+
+
+def replacement(original: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """The call through the run's counter of errors."""
+    errors = this_run()
+
+    def call(raw_fn: Callable, extra: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return errors.call(raw_fn, *args, **{**kwargs, **extra})
+
+    return call

@@ -1,0 +1,1 @@
+"""The structure of the tree, measured with the standard library: ``python -m tests.structure``."""
