@@ -231,7 +231,7 @@ BAD = {
     "remove_previous_ckpt_in_save": bad("grpo", "KEEP_CHECKPOINTS=1", "trainer.remove_previous_ckpt_in_save=true"),
     # values that verl's own validation lets through
     "a misspelt loss": bad("grpo", "gspoo|did you mean gspo", f"{RL}.actor.policy_loss.loss_mode=gspoo"),
-    "an estimator that is none": bad("grpo", "=dppo|did you mean", "algorithm.adv_estimator=dppo"),
+    "an estimator that is none": bad("grpo", "=dppo|use one of gae, grpo", "algorithm.adv_estimator=dppo"),
     "a misspelt logger": bad("grpo", "wandbb|did you mean wandb", "trainer.logger=[console,wandbb]"),
     "a misspelt reward manager": bad("grpo", "daapo|did you mean dapo", "reward.reward_manager.name=daapo"),
     "a resume mode that is none": bad("grpo", "resume_mode=blah", "trainer.resume_mode=blah"),

@@ -7,6 +7,7 @@ module         what it holds
 ``machine``    GPUs that one has, or plans for: ``8x80GB``
 ``memory``     bytes on a GPU and on the host, part by part
 ``fit``        the largest settings that fit: offload, tensor parallelism, tokens
+``advice``     knobs with values to try after a failure, from the plan
 ``duration``   a rough time a step
 ``report``     the plan as a table and as JSON
 =============  ===================================================================

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.plan.cores import CPUS_PER_GPU
@@ -17,7 +18,6 @@ from common.preflight import (
     rendering,
     reward,
     self_play,
-    size_checks,
     sizing,
 )
 from common.preflight.config_check import ConfigCheck
@@ -68,48 +68,109 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
     return run_dir
 
 
+@dataclass
+class Rows:
+    """The data of a launch as the steps of `prepare` hand it on.
+
+    Args:
+        train: Files to train on.
+        validation: Files to validate on.
+        pairs: Rows of ``train`` with a better and a worse answer, of self-play.
+        usable: Rows to train on; without the prompts that verl will leave out once lengths are known.
+    """
+
+    train: list[data.DataFile]
+    validation: list[data.DataFile]
+    pairs: int
+    usable: int
+
+    @property
+    def held_out(self) -> int:
+        """Rows to validate on."""
+        return sum(file.rows for file in self.validation)
+
+
 def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
-    """Hardware, model, data, batch, plan and reward, in the order in which later ones need earlier ones."""
+    """Resolve ``auto``, and check what no config of verl has: each step with what it needs of those before."""
+    use_machine(knobs, machine)  # nothing
+    use_model(knobs, machine)  # the device
+    rows = read_rows(knobs)  # nothing
+    measure_rows(knobs, rows)  # model and rows
+    choose_method(knobs)  # model and lengths
+    choose_batch(knobs, rows)  # rows that fit, processes, method
+    choose_models_beside(knobs)  # model, batch and epochs
+    knobs.plan = sizing.plan_run(knobs, knobs.model, machine, auto.longest_group(knobs))  # all of these
+    auto.resolve_without_plan(knobs)  # that there is no plan
+    check_rows(knobs, rows)  # batch, steps and lengths
+    if everything:
+        check_reward(knobs, rows.train)  # rows, and whether there are errors
+        data_checks.check_leak(knobs, rows.train, rows.validation)
+    check_wandb(knobs)
+    check_rate(knobs, knobs.model)  # the learning rate
+
+
+def use_machine(knobs: Knobs, machine: Machine) -> None:
+    """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
-    model = knobs.model = check_model(knobs, weights=not machine.planned)
-    check_fitness(knobs, model)
-    auto.resolve_attention(knobs, model)
+
+
+def use_model(knobs: Knobs, machine: Machine) -> None:
+    """The model, and the attention that it can have on this device."""
+    knobs.model = check_model(knobs, weights=not machine.planned)
+    check_fitness(knobs, knobs.model)
+    auto.resolve_attention(knobs, knobs.model)
+
+
+def read_rows(knobs: Knobs) -> Rows:
+    """The files to train and validate on."""
     train, validation = launch_data.make_ready(knobs)
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
-    rows = sum(file.rows for file in train)
-    tools = extensions.read_tools(knobs, model)
-    measured = rendering.measure(knobs, model, {"TRAIN_DATA": train, "VAL_DATA": validation}, tools)
-    auto.resolve_lengths(knobs, model, measured.lengths, measured.answers)
+    return Rows(train, validation, pairs, sum(file.rows for file in train))
+
+
+def measure_rows(knobs: Knobs, rows: Rows) -> None:
+    """Length limits from the rows as the model will see them, with its tools."""
+    tools = extensions.read_tools(knobs, knobs.model)
+    measured = rendering.measure(knobs, knobs.model, {"TRAIN_DATA": rows.train, "VAL_DATA": rows.validation}, tools)
+    auto.resolve_lengths(knobs, knobs.model, measured.lengths, measured.answers)
     rendering.check_taught(knobs, measured)
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
-        rows = int(rows * auto.share_that_fits(measured.lengths, knobs.number("MAX_PROMPT_LENGTH")))
+        fit = auto.share_that_fits(measured.lengths, knobs.number("MAX_PROMPT_LENGTH"))
+        rows.usable = int(rows.usable * fit)
+
+
+def choose_method(knobs: Knobs) -> None:
+    """Adapter, learning rate, estimator, loss and what they set."""
     extensions.check_adapter(knobs)
-    extensions.check_targets(knobs, model)
-    auto.resolve_optimisation(knobs, model)
-    own = extensions.read_algorithm(knobs)
+    extensions.check_targets(knobs, knobs.model)
+    auto.resolve_optimisation(knobs, knobs.model)
+    extensions.read_algorithm(knobs)
     method.resolve_method(knobs)
-    method.check_method(knobs, own)
-    if rows:
-        auto.resolve_batch(knobs, model, rows)
-        auto.resolve_schedule(knobs, model, rows)
+
+
+def choose_batch(knobs: Knobs, rows: Rows) -> None:
+    """Batch sizes, epochs and steps."""
+    if rows.usable:
+        auto.resolve_batch(knobs, knobs.model, rows.usable)
+        auto.resolve_schedule(knobs, knobs.model, rows.usable)
+
+
+def choose_models_beside(knobs: Knobs) -> None:
+    """PPO's critic and its KL, DPO's reference."""
     resolve_ppo(knobs)
     if "CRITIC_MODEL_PATH" in knobs:
-        check_critic(knobs, model, model_folder(knobs["CRITIC_MODEL_PATH"]))
+        check_critic(knobs, knobs.model, model_folder(knobs["CRITIC_MODEL_PATH"]))
     auto.resolve_reference(knobs)
-    check_reference(knobs, model)
-    knobs.plan = sizing.plan_run(knobs, model, machine, auto.longest_group(knobs))
-    auto.resolve_without_plan(knobs)
-    if rows:
-        size_checks.check_batch(knobs, rows, sum(file.rows for file in validation))
-    size_checks.check_parallel(knobs)
-    size_checks.check_context(knobs, model)
-    self_play.check_self_play(knobs, rows, pairs, sum(file.rows for file in validation))
-    if everything:
-        check_reward(knobs, train)
-        data_checks.check_leak(knobs, train, validation)
-    check_wandb(knobs)
-    check_rate(knobs, model)
+    check_reference(knobs, knobs.model)
+
+
+def check_rows(knobs: Knobs, rows: Rows) -> None:
+    """The number of rows against batch and steps, lengths against the model, the rounds of self-play."""
+    if rows.usable:
+        data_checks.check_rows(knobs, rows.usable, rows.held_out)
+    data_checks.check_context(knobs, knobs.model)
+    self_play.check_self_play(knobs, rows.usable, rows.pairs, rows.held_out)
 
 
 def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: VerlCheck | None) -> None:
@@ -127,9 +188,8 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     config = command.compose(knobs, run_dir)
     if config is None:
         return
-    own = bool(knobs.values.get("ALGORITHM_PATH"))
     check = ConfigCheck(
-        config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), own, launch_data.coming(knobs, run_dir)
+        config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), knobs.registered, launch_data.coming(knobs, run_dir)
     )
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0))

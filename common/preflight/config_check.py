@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ class ConfigCheck:
     Args:
         config: As Hydra composed it.
         owners: Key of verl -> knob that sets it.
-        own_names: Whether a file of the user's registers estimators and losses (it has been checked already).
+        registered: Key of verl -> names that the user's file adds to verl's own.
         coming: Data files that the launcher puts into the run directory before the trainer starts.
         errors: Stop the launch.
         warnings: Do not.
@@ -26,7 +26,7 @@ class ConfigCheck:
 
     config: Any
     owners: Mapping[str, str] = field(default_factory=dict)
-    own_names: bool = False
+    registered: Mapping[str, Sequence[str]] = field(default_factory=dict)
     coming: frozenset[str] = frozenset()
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)

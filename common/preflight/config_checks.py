@@ -14,6 +14,8 @@ from typing import Any
 from common.preflight.config_check import RL, ConfigCheck
 from common.preflight.config_sizes import (
     check_batches,
+    check_budget,
+    check_divides,
     check_fsdp_size,
     check_lengths,
     check_parallel,
@@ -22,10 +24,13 @@ from common.preflight.config_sizes import (
 )
 
 ESTIMATORS = (
-    "gae", "grpo", "grpo_vectorized", "gdpo", "grpo_passk", "reinforce_plus_plus", "reinforce_plus_plus_baseline",
-    "rloo", "rloo_vectorized", "opo", "remax", "gpg", "optimal_token_baseline", "tir_optimal_token_baseline",
+    "gae", "grpo", "grpo_vectorized", "grpo_passk", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "rloo",
+    "rloo_vectorized", "opo", "remax", "gpg",
 )  # fmt: skip
-GROUPED = tuple(name for name in ESTIMATORS if name not in ("gae", "reinforce_plus_plus", "remax"))
+# verl has them, but its v1 trainer does not hand them what they need (trainer_base.py:1745).
+UNFED = ("gdpo", "optimal_token_baseline", "tir_optimal_token_baseline")
+# ReMax too: its last answer is the greedy baseline (common/verl_ext/remax.py), which is not trained on.
+GROUPED = tuple(name for name in ESTIMATORS if name not in ("gae", "reinforce_plus_plus"))
 LOSSES = (
     "vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean", "dro", "cispo",
     "bypass_mode",
@@ -37,11 +42,12 @@ LOGGERS = (
 )  # fmt: skip
 SAVED = ("model", "optimizer", "extra", "hf_model")
 # Key -> values, for RL configs and for SFT ones; a key that a config does not have is passed over.
+ESTIMATOR, LOSS = "algorithm.adv_estimator", f"{RL}.actor.policy_loss.loss_mode"
 CHOICES: dict[str, tuple[str, ...]] = {
-    "algorithm.adv_estimator": ESTIMATORS,
+    ESTIMATOR: ESTIMATORS,
     "algorithm.kl_penalty": KL_TYPES,
     "algorithm.kl_ctrl.type": ("fixed", "adaptive"),
-    f"{RL}.actor.policy_loss.loss_mode": LOSSES,
+    LOSS: LOSSES,
     f"{RL}.actor.loss_agg_mode": AGGREGATIONS,
     f"{RL}.actor.kl_loss_type": KL_TYPES,
     f"{RL}.actor.strategy": ("fsdp", "fsdp2", "megatron", "veomni", "torchtitan"),
@@ -69,7 +75,6 @@ def check_config(check: ConfigCheck, heads: int = 0) -> None:
     _choices(check)
     _lists(check)
     _files(check)
-    _saving(check)
     if check.get(RL) is None:
         _supervised(check, heads)
         return
@@ -91,11 +96,15 @@ def near(value: str, known: tuple[str, ...]) -> str:
 
 def _choices(check: ConfigCheck) -> None:
     for key, known in CHOICES.items():
-        value = check.get(key)
-        if check.own_names and known in (ESTIMATORS, LOSSES):
+        value, own = check.get(key), tuple(check.registered.get(key, ()))
+        if not isinstance(value, str) or value in (*known, *own):
             continue
-        if isinstance(value, str) and value not in known:
-            check.error(key, "verl does not know it", near(value, known))
+        if key == ESTIMATOR and value in UNFED:
+            check.error(key, "verl's trainer does not hand it what it computes from", near(value, known))
+        else:
+            fix = near(value, known + own)
+            fix += " (ALGORITHM_PATH adds your own)" if key in (ESTIMATOR, LOSS) else ""
+            check.error(key, "verl does not know it", fix)
 
 
 def _lists(check: ConfigCheck) -> None:
@@ -150,28 +159,22 @@ def _files(check: ConfigCheck) -> None:
         check.error("trainer.resume_from_path", "verl resumes from a global_step_N folder", "set RESUME to one")
 
 
-def _saving(check: ConfigCheck) -> None:
-    save, total = check.get("trainer.save_freq"), check.get("trainer.total_training_steps")
-    if isinstance(save, int) and save <= 0:
-        check.error("trainer.save_freq", "nothing would ever be saved, not even at the end", "set SAVE_FREQ from 1")
-    if isinstance(total, int) and total <= 0:
-        check.error("trainer.total_training_steps", "no step would be trained", "set TOTAL_STEPS from 1")
-    test = check.get("trainer.test_freq")
-    if isinstance(test, int) and test > 0 and check.get(RL) is None and not check.get("data.val_files"):
-        check.error("trainer.test_freq", "there is no validation file, so SFT would fail there", "set VAL_DATA")
-
-
 def _groups(check: ConfigCheck) -> None:
     """Estimators that compare the answers to one prompt need several of them."""
-    estimator, answers = check.get("algorithm.adv_estimator"), check.size(f"{RL}.rollout.n")
-    if estimator in GROUPED and answers < 2:
-        check.error(f"{RL}.rollout.n", f"{estimator} compares the answers to a prompt and needs at least 2", "set 8")
+    estimator, key = check.get(ESTIMATOR), f"{RL}.rollout.n"
+    if estimator in GROUPED and check.size(key) < 2:
+        name = check.name(ESTIMATOR)
+        check.error(
+            key,
+            f"{name}={estimator} compares the answers to one prompt",
+            f"set {check.name(key)}=2 or more, or {name}=reinforce_plus_plus, which needs no group",
+        )
+    if estimator == "gae" and ESTIMATOR in check.owners:  # a script without the critic's knobs
+        check.error(ESTIMATOR, "needs a critic", "use ppo/train.sh, or another estimator")
     if estimator == "gae" and check.get("critic.enable") is False:
         check.error("critic.enable", "gae needs a critic", "remove it, or use another algorithm.adv_estimator")
     if check.get("algorithm.filter_groups.enable") and check.get("reward.reward_model.enable"):
         check.error("algorithm.filter_groups.enable", "not with a reward model on the same GPUs", "set it to false")
-    if check.get(f"{RL}.rollout.temperature") == 0:
-        check.error(f"{RL}.rollout.temperature", "all answers to a prompt would be the same", "set TEMPERATURE=1.0")
 
 
 def _lora(check: ConfigCheck) -> None:
@@ -182,8 +185,6 @@ def _lora(check: ConfigCheck) -> None:
         check.error(f"{RL}.rollout.load_format", "with LoRA the engine needs the base weights", "write safetensors")
     if engine == "sglang" and not merge:
         check.error(f"{RL}.model.lora.merge", "SGLang takes LoRA only merged", "write true")
-    if not check.get(f"{RL}.model.lora_alpha"):
-        check.error(f"{RL}.model.lora_alpha", "0 makes the adapter do nothing", "set LORA_ALPHA to 2 x LORA_RANK")
 
 
 def _reward_model(check: ConfigCheck) -> None:
@@ -203,9 +204,12 @@ def _reward_model(check: ConfigCheck) -> None:
 def _contradictions(check: ConfigCheck) -> None:
     if check.get("algorithm.use_kl_in_reward") and check.get(f"{RL}.actor.use_kl_loss"):
         check.warn("algorithm.use_kl_in_reward", "the KL is in the reward and in the loss", "one of them is usual")
-    low, high = (check.get(f"{RL}.actor.clip_ratio_{side}") for side in ("low", "high"))
-    if isinstance(low, float) and isinstance(high, float) and low > high:
-        check.warn(f"{RL}.actor.clip_ratio_low", f"above clip_ratio_high={high}", "usually it is the smaller one")
+    keys = [f"{RL}.actor.clip_ratio_{side}" for side in ("low", "high")]
+    low, high = (check.get(key) for key in keys)
+    # verl would clip to [1 - low, 1 + high] without a word. CISPO has no lower bound, which is written as 1.
+    if all(isinstance(bound, float | int) for bound in (low, high)) and low > high and check.get(LOSS) != "cispo":
+        high_name = check.name(keys[1])
+        check.error(keys[0], f"is above {high_name}={high}; the bounds are the wrong way round", "swap the two")
     multi = check.get(f"{RL}.rollout.multi_turn.enable")
     if multi and check.get(f"{RL}.rollout.agent.default_agent_loop") == "single_turn_agent":
         check.warn(
@@ -213,7 +217,7 @@ def _contradictions(check: ConfigCheck) -> None:
             "is read nowhere",
             f"tools are turned on with {RL}.rollout.agent.default_agent_loop=tool_agent",
         )
-    if check.get("algorithm.adv_estimator") == "gae" and check.count("trainer.critic_warmup") >= (
+    if check.get(ESTIMATOR) == "gae" and check.count("trainer.critic_warmup") >= (
         check.count("trainer.total_training_steps") or float("inf")
     ):
         check.error("trainer.critic_warmup", "the actor would not be trained in any step", "lower it")
@@ -223,18 +227,14 @@ def _supervised(check: ConfigCheck, heads: int) -> None:
     world = check.size("trainer.n_gpus_per_node") * check.size("trainer.nnodes")
     batch = check.count("data.train_batch_size")
     parallel = check.size("engine.ulysses_sequence_parallel_size")
-    if batch and batch % max(1, world // parallel):
-        check.error("data.train_batch_size", f"not divisible by the {world // parallel} data-parallel ranks")
+    check_divides(check, batch, max(1, world // parallel))
     check_sequence_parallel(check, "engine.ulysses_sequence_parallel_size", "model", world, heads)
     check_fsdp_size(check, "engine.fsdp_size", world)
     micro = check.count("data.micro_batch_size_per_gpu")
     share = batch // max(1, world // parallel) if batch else 0
     if not check.get("data.use_dynamic_bsz") and micro and share % micro:
         check.error("data.micro_batch_size_per_gpu", f"must divide the {share} rows a GPU has of a batch")
-    budget, longest = check.count("data.max_token_len_per_gpu"), check.count("data.max_length")
-    if check.get("data.use_dynamic_bsz") and budget and longest and budget * parallel < longest:
-        check.error(
-            "data.max_token_len_per_gpu", f"must hold one row of {longest} tokens", "raise it, or lower MAX_LENGTH"
-        )
-    if check.count("model.lora_rank") and not check.get("model.lora_alpha"):
-        check.error("model.lora_alpha", "0 makes the adapter do nothing", "set LORA_ALPHA to 2 x LORA_RANK")
+    pair = 2 * (check.count("data.max_prompt_length") + check.count("data.max_response_length"))  # of dpo
+    check_budget(check, "data", parallel, pair or check.count("data.max_length"), "pair" if pair else "sequence")
+    if check.get("trainer.test_freq", -1) > 0 and not check.get("data.val_files"):
+        check.error("trainer.test_freq", "there is no validation file, so SFT would fail there", "set VAL_DATA")

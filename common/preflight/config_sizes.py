@@ -13,13 +13,17 @@ SEQUENCE_PARALLEL = (  # the short ones are verl's older names, which it still o
 def check_batches(check: ConfigCheck, world: int) -> None:
     """Batch, mini batch and micro batch, on so many GPUs."""
     batch, mini = check.count("data.train_batch_size"), check.count(f"{RL}.actor.ppo_mini_batch_size")
-    answers = check.size(f"{RL}.rollout.n")
+    answers, key = check.size(f"{RL}.rollout.n"), f"{RL}.actor.ppo_mini_batch_size"
     if not batch or not mini:
         return
-    if mini > batch:
-        check.error(
-            f"{RL}.actor.ppo_mini_batch_size", f"larger than the batch of {batch}", f"set MINI_BATCH_SIZE={batch}"
-        )
+    check_divides(check, batch, world, answers)
+    if batch % mini:  # verl would fill the last one up with answers that it repeats
+        fits = [str(size) for size in range(1, batch + 1) if batch % size == 0 and size * answers % world == 0]
+        fix = f"use one of {', '.join(fits)}" if fits else ""
+        check.error(key, f"must divide {check.name('data.train_batch_size')}={batch}", fix)
+    elif mini * answers % world:
+        times = f"times {check.name(f'{RL}.rollout.n')}={answers}"
+        check.error(key, f"{times} must be divisible by {world} GPUs", f"use a multiple of {world}")
     micro = check.count(f"{RL}.actor.ppo_micro_batch_size_per_gpu")
     share = mini * answers // world
     if not check.get(f"{RL}.actor.use_dynamic_bsz") and micro and share % micro:
@@ -38,6 +42,30 @@ def check_batches(check: ConfigCheck, world: int) -> None:
         check.error("critic.ppo_mini_batch_size", f"larger than the batch of {batch}", "remove it")
 
 
+def check_divides(check: ConfigCheck, batch: int, ranks: int, answers: int = 1) -> None:
+    """A batch, with so many answers to each of its rows, against the processes that share it."""
+    if batch * answers % ranks:
+        below = batch - batch % ranks
+        near = f"{below} or {below + ranks}" if below else str(ranks)
+        check.error("data.train_batch_size", f"not divisible by the {ranks} GPUs", f"use {near}")
+
+
+def check_budget(check: ConfigCheck, part: str, parallel: int, longest: int, word: str = "sequence") -> None:
+    """Tokens of a forward pass against the longest thing that must be in one; it counts where batches are packed.
+
+    Args:
+        check: Collects what is found.
+        part: Of the config, ``data`` or ``actor_rollout_ref.actor``.
+        parallel: GPUs that share a sequence: verl multiplies the budget by them.
+        longest: Tokens.
+        word: What that thing is.
+    """
+    key = f"{part}.{'max' if part == 'data' else 'ppo_max'}_token_len_per_gpu"
+    budget = check.count(key)
+    if check.get(f"{part}.use_dynamic_bsz") and budget and budget * parallel < longest:
+        check.error(key, f"must hold one {word} of {longest} tokens", "raise it, or lower the length limits")
+
+
 def check_parallel(check: ConfigCheck, world: int, heads: int) -> None:
     """Tensor, data, pipeline and sequence parallel against GPUs and attention heads."""
     tensor = check.size(f"{RL}.rollout.tensor_model_parallel_size")
@@ -48,6 +76,8 @@ def check_parallel(check: ConfigCheck, world: int, heads: int) -> None:
         check.error(
             key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}", f"{divisors(world)}"
         )
+    elif tensor > 1 and check.get(f"{RL}.rollout.name") == "hf":
+        check.error(key, f"{check.name(f'{RL}.rollout.name')}=hf has none", "set 1")
     elif heads and heads % tensor:
         fits = [size for size in range(1, world + 1) if world % size == 0 and heads % size == 0]
         check.error(key, f"the model has {heads} attention heads", f"use one of {', '.join(map(str, fits))}")
@@ -103,6 +133,4 @@ def check_lengths(check: ConfigCheck) -> None:
             f"{RL}.rollout.max_num_batched_tokens", f"below a prompt of {prompt} without chunked prefill", "raise it"
         )
     parallel = max(check.size(key) for key in SEQUENCE_PARALLEL[:2])
-    key, dynamic = f"{RL}.actor.ppo_max_token_len_per_gpu", check.get(f"{RL}.actor.use_dynamic_bsz")
-    if dynamic and (check.count(key) or prompt + response) * parallel < prompt + response:
-        check.error(key, f"must hold one sequence of {prompt + response} tokens", "raise it, or lower the lengths")
+    check_budget(check, f"{RL}.actor", parallel, prompt + response)

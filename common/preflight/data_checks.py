@@ -1,4 +1,4 @@
-"""The data of a launch: files, rows, and validation rows that stand in training too."""
+"""The data of a launch: files, rows, their number and lengths, and validation rows that stand in training too."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from common.data.checks import structure
 from common.data.keys import prompt_key, question_of
-from common.preflight import data
+from common.preflight import auto, data
 from common.preflight.findings import Problem, about
 from common.preflight.knobs import Knobs
+from common.preflight.model import ModelInfo
 
 
 def in_own_form(path: Path, algorithm: str) -> bool:
@@ -76,3 +77,34 @@ def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.D
             f"{both} of {len(rows)} rows looked at stand in the training data too",
             ".venv/bin/python -m common.data_utils validate --against names them",
         )
+
+
+def check_rows(knobs: Knobs, rows: int, validation_rows: int) -> None:
+    """Batch and steps against the number of rows."""
+    batch = knobs.number("BATCH_SIZE")
+    if not batch:
+        return
+    if batch > rows:
+        knobs.error("BATCH_SIZE", f"the training data has only {rows} rows", "lower it or add data", value=batch)
+    if knobs.algorithm == "sft" and validation_rows and validation_rows < batch:
+        knobs.error(
+            "VAL_DATA",
+            f"has {validation_rows} rows, fewer than BATCH_SIZE={batch}: verl would validate on nothing",
+            f"use BATCH_SIZE={validation_rows} or less, or more validation rows",
+        )
+    total, most = knobs.number("TOTAL_STEPS"), rows // batch * knobs.number("TOTAL_EPOCHS")
+    if rows >= batch and total > most:
+        knobs.error(
+            "TOTAL_STEPS",
+            f"TOTAL_EPOCHS={knobs['TOTAL_EPOCHS']} ends after {most} steps",
+            "set TOTAL_EPOCHS=auto",
+            value=total,
+        )
+
+
+def check_context(knobs: Knobs, model: ModelInfo | None) -> None:
+    """Length limits against the longest sequence the model was made for."""
+    longest = auto.longest_sequence(knobs)
+    if model and model.context and longest > model.context:
+        names = "MAX_LENGTH" if "MAX_LENGTH" in knobs else "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH"
+        knobs.error(names, f"the model was made for {model.context} tokens", "lower the limits", value=longest)

@@ -73,6 +73,7 @@ DERIVED = (
     Derived("READY_DATA", ("TRAIN_DATA", "VAL_DATA"), LAUNCHER, "where the preflight put converted data"),
     Derived("KNOBS_JSON", (), LAUNCHER, "the knobs as resolved"),
     Derived("KNOBS_AUTO", (), LAUNCHER, "names of the knobs that were auto"),
+    Derived("NUMBERS_TO_TRY", (), LAUNCHER, "knobs with values to try after a failure, by its cause"),
 )
 # Knobs that the trainer's processes read from the environment. All others end with the command: LAM, BETA or DEVICE are
 # names that another program might read as its own.

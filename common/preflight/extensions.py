@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.plan.weights import read_weights
+from common.preflight import config_checks
 from common.preflight.chat_template import token_lengths
 from common.preflight.knobs import ROOT, Knobs
 from common.preflight.model import ModelInfo
@@ -38,19 +39,19 @@ def find_file(knobs: Knobs, name: str) -> Path | None:
     return path
 
 
-def read_algorithm(knobs: Knobs) -> dict[str, list[str]]:
-    """What the file of ``ALGORITHM_PATH`` registers; it becomes the choice where the knobs are ``auto``."""
-    nothing: dict[str, list[str]] = {"estimators": [], "losses": []}
+def read_algorithm(knobs: Knobs) -> None:
+    """Note what the file of ``ALGORITHM_PATH`` registers; it becomes the choice where the knobs are ``auto``."""
     path = find_file(knobs, "ALGORITHM_PATH")
     if path is None:
-        return nothing
+        return
     from common.verl_ext.registered import registered
 
     try:
         found = registered(path)
     except ValueError as error:
         knobs.error("ALGORITHM_PATH", str(error), value=path)
-        return nothing
+        return
+    knobs.registered = {config_checks.ESTIMATOR: found["estimators"], config_checks.LOSS: found["losses"]}
     if not any(found.values()):
         knobs.error(
             "ALGORITHM_PATH",
@@ -66,7 +67,6 @@ def read_algorithm(knobs: Knobs) -> dict[str, list[str]]:
             knobs.error(
                 "", f"{knob}=auto: {path.name} registers {', '.join(found[kind])}", f"set {knob} to one of them"
             )
-    return found
 
 
 def read_tools(knobs: Knobs, model: ModelInfo | None) -> list[dict[str, Any]] | None:

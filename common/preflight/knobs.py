@@ -148,6 +148,7 @@ class Knobs:
         data: The files to train and validate on, None before they were looked for.
         cores: CPU cores of a node.
         resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
+        registered: Key of verl -> names that the file of ``ALGORITHM_PATH`` adds to verl's own.
     """
 
     algorithm: str
@@ -164,6 +165,7 @@ class Knobs:
     data: LaunchData | None = None
     cores: int = 1
     resume_from: Path | None = None
+    registered: dict[str, list[str]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
@@ -248,7 +250,7 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
     given = {name: value for name, value in values.items() if value != defaults[name]}
     knobs = Knobs(algorithm, values, arguments=tuple(arguments), given=given)
     owners = knobs_of_keys(script)
-    for key, _, value in (argument.partition("=") for argument in arguments):
+    for key, _, value in (argument.lstrip("+").partition("=") for argument in arguments):
         if owners.get(key) in RULES:
             knobs.values[owners[key]] = value
     for name, value in knobs.values.items():

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
 from common.preflight.knobs import SUPERVISED, Knobs
 
@@ -91,6 +92,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values["KNOBS_AUTO"] = ",".join(knobs.reasons)
+    values["NUMBERS_TO_TRY"] = json.dumps(by_cause(knobs.values, knobs.plan.setup if knobs.plan else None))
     values.update(process_environment(knobs))
     path.write_bytes(b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
 

@@ -135,7 +135,8 @@ class Attempt:
         self.metrics.touch()
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
-        update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], **facts)
+        tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
+        update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
         """Make the run's folder fit to the checkpoint that it goes on from.

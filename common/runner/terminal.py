@@ -218,21 +218,9 @@ class Terminal:
         return diagnosis.cause
 
     def _numbers(self, cause: str) -> list[str]:
-        """Knobs with values to try, from the run's knobs and its memory plan."""
-        from common.preflight.knobs import Knobs
-        from common.preflight.machine import this_machine
-        from common.preflight.model import read_model
-        from common.preflight.sizing import setup_of
-        from common.runner.advice import numbers_to_try
-
-        run = read_run(self.run_dir)
-        knobs = Knobs(run.get("algorithm", ""), run.get("knobs", {}))
-        try:
-            sequence = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
-            setup = setup_of(knobs, read_model(knobs["MODEL_PATH"]), this_machine(), sequence)
-        except (ValueError, KeyError, OSError):  # the model is gone, or the run was of an older kit
-            setup = None
-        return numbers_to_try(cause, knobs.values, setup)
+        """Knobs with values to try, as the preflight has planned them for this failure."""
+        tries = read_run(self.run_dir).get("numbers_to_try", {})
+        return [text for start, texts in tries.items() if cause.startswith(start) for text in texts]
 
     def stopped(self, resume: str) -> None:
         """Print where a run that was stopped can go on."""

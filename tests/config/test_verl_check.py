@@ -15,8 +15,8 @@ def test_names_are_those_of_verls_registries():
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
     from verl.utils.tracking import Tracking
 
-    assert set(config_checks.ESTIMATORS) <= set(ADV_ESTIMATOR_REGISTRY)
-    assert set(config_checks.LOSSES) <= set(POLICY_LOSS_REGISTRY)
+    assert {*config_checks.ESTIMATORS, *config_checks.UNFED} == set(ADV_ESTIMATOR_REGISTRY)
+    assert set(config_checks.LOSSES) == set(POLICY_LOSS_REGISTRY)
     assert set(config_checks.LOGGERS) == set(Tracking.supported_backend)
     assert set(REWARD_MANAGER) == set(config_checks.CHOICES["reward.reward_manager.name"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.runner.advice import numbers_to_try
+from common.plan.advice import numbers_to_try
 from common.runner.failures import diagnose
 from common.runner.known_failures import KNOWN_FAILURES
 

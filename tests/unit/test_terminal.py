@@ -96,3 +96,14 @@ def test_an_answer_that_looks_like_verls_words_is_not_taken_for_them(terminal):
 
 def test_control_characters_of_a_log_do_not_reach_the_terminal():
     assert without_controls("a\x1b[31mred\x1b[0m \x1b]52;c;eA==\x07\tb") == "ared \ufffd]52;c;eA==\ufffd\tb"
+
+
+def test_a_failure_comes_with_the_numbers_that_the_preflight_wrote(terminal, tmp_path, capsys):
+    tries = {"The GPU ran out of memory": ["TOKENS_PER_GPU=8192 (now 16384)"], "The machine ran out": ["ROLLOUT_N=4"]}
+    update_run(tmp_path, numbers_to_try=tries)
+    error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    log = f'Traceback (most recent call last):\n  File "a.py", line 1, in step\n{error}\n'
+    (tmp_path / "train.log").write_text(log)
+    terminal.failed(1)
+    shown = capsys.readouterr().out
+    assert "try: TOKENS_PER_GPU=8192 (now 16384)" in shown and "ROLLOUT_N" not in shown

@@ -11,6 +11,13 @@ from common.plan.memory import Setup, memory_of
 
 GPU, HOST, CACHE = "The GPU ran out of memory", "The machine ran out of main memory", "vLLM got too little GPU memory"
 TAKEN = "vLLM asked for more GPU memory than is free"
+CAUSES = (GPU, HOST, CACHE, TAKEN)
+
+
+def by_cause(knobs: Mapping[str, str], setup: Setup | None = None) -> dict[str, list[str]]:
+    """`numbers_to_try` for each failure that has some, for run.json: beginning of the cause -> texts."""
+    found = {cause: numbers_to_try(cause, knobs, setup) for cause in CAUSES}
+    return {cause: texts for cause, texts in found.items() if texts}
 
 
 def numbers_to_try(cause: str, knobs: Mapping[str, str], setup: Setup | None = None) -> list[str]:
