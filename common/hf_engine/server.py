@@ -18,7 +18,11 @@ from verl.utils.tokenizer import normalize_token_ids
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
+<<<<<<< HEAD
 from common.hf_engine.end_tokens import end_ids
+=======
+from common.hf_engine.experts import ExpertWeights
+>>>>>>> w-arch
 from common.hf_engine.generation import Request, cache_bytes_per_token, generate
 from common.hf_engine.sampling import SamplingParams
 
@@ -83,7 +87,7 @@ class HFServer:
         """Copy one bucket of the policy's weights into the model.
 
         Args:
-            tensors: Parameter names as in the Hugging Face checkpoint, and CPU tensors of the same shapes.
+            tensors: Parameter names as in the model or, for single experts, in its checkpoint; CPU tensors.
             is_first: Starts a new transfer.
             is_last: Ends it; from here on answers come from the new weights.
 
@@ -94,17 +98,31 @@ class HFServer:
         state = self.model.state_dict()
         if is_first:
             self.received: set[str] = set()
+            self.experts = ExpertWeights()
         with torch.no_grad():
             for name, tensor in tensors:
-                if name not in state:
-                    raise KeyError(
-                        f"the trainer sent a weight {name!r} that the rollout model does not have; with LoRA set "
-                        "actor_rollout_ref.model.lora.merge=true so that whole weights are sent"
-                    )
-                state[name].copy_(tensor)
-                self.received.add(name)
+                whole = (name, tensor) if name in state else self._fused(name, tensor, state)
+                if whole is not None:
+                    state[whole[0]].copy_(whole[1])
+                    self.received.add(whole[0])
         if is_last:
             self._check_all_received(state)
+
+    def _fused(
+        self, name: str, tensor: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[str, torch.Tensor] | None:
+        """The weight that holds this expert's and all others', once the last of them arrived."""
+        try:
+            return self.experts.add(name, tensor, state)
+        except KeyError:
+            fix = (
+                "with LoRA set actor_rollout_ref.model.lora.merge=true so that whole weights are sent"
+                if "lora_" in name or ".base_layer." in name
+                else f"for a {self.model.config.model_type} set ROLLOUT_ENGINE=vllm"
+            )
+            raise KeyError(
+                f"the trainer sent a weight {name!r} that the rollout model of ROLLOUT_ENGINE=hf does not have; {fix}"
+            ) from None
 
     def _check_all_received(self, state: dict[str, torch.Tensor]) -> None:
         filled = {state[name].data_ptr() for name in self.received}  # tied weights share their storage

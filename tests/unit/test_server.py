@@ -1,12 +1,15 @@
 """The rollout server without Ray: batching, weights, aborts, limits."""
 
 import asyncio
+import random
 
 import pytest
 import torch
 
 pytest.importorskip("verl")
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from verl.workers.config import HFModelConfig, RolloutConfig  # noqa: E402
+from verl.workers.engine.fsdp.utils import unfuse_moe_params  # noqa: E402
 
 from common.demo_model import DEMO_MODEL_DIR  # noqa: E402
 from common.hf_engine import server as server_module
@@ -131,3 +134,62 @@ def test_buckets_split_by_size_and_mark_the_last():
     weights = [("a", torch.zeros(4)), ("b", torch.zeros(4)), ("c", torch.zeros(100)), ("d", torch.zeros(1))]
     got = [([name for name, _ in bucket], is_last) for bucket, is_last in buckets(iter(weights), limit=32)]
     assert got == [(["a", "b"], False), (["c"], False), (["d"], True)]
+
+
+def small_mixture(kind):
+    """The config of a mixture of 12 experts (two digits: their order is that of numbers, not of texts)."""
+    sizes = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "num_experts_per_tok": 2}
+    if kind == "qwen3_moe":
+        return AutoConfig.for_model(kind, **sizes, num_experts=12)
+    if kind == "mixtral":
+        return AutoConfig.for_model(kind, **sizes, num_local_experts=12)
+    ranks = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    routing = {"n_routed_experts": 12, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+    return AutoConfig.for_model(kind, **sizes, **ranks, **routing)
+
+
+def server_of(config, path):
+    """A server that waits for the trainer's weights, of a model with the demo's tokenizer."""
+    AutoTokenizer.from_pretrained(DEMO_MODEL_DIR).save_pretrained(path)
+    config.architectures = [type(AutoModelForCausalLM.from_config(config)).__name__]
+    config.save_pretrained(path)
+    settings = RolloutConfig(name="hf", prompt_length=64, response_length=16, load_format="dummy", seed=3)
+    return HFServer(settings, HFModelConfig(path=str(path)), 0, "cpu", num_threads=1)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "deepseek_v3", "mixtral"])
+def test_experts_sent_one_by_one_arrive_as_the_trainer_holds_them(kind, tmp_path):
+    config = small_mixture(kind)
+    server = server_of(config, tmp_path)
+    trainer = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in trainer.parameters():
+            parameter.normal_()  # the update
+    sent = list(unfuse_moe_params(iter(trainer.state_dict().items()), config.model_type))
+    assert any(".mlp.experts.11.down_proj.weight" in name for name, _ in sent)
+    random.Random(0).shuffle(sent)
+    for number, (bucket, is_last) in enumerate(buckets(iter(sent), 20_000)):
+        server.update_weights(bucket, is_first=number == 0, is_last=is_last)
+    assert number > 3
+    held = server.model.state_dict()
+    assert held.keys() == trainer.state_dict().keys()
+    for name, weight in trainer.state_dict().items():
+        assert torch.equal(held[name], weight), name
+    ids = torch.randint(0, 512, (2, 9))
+    assert torch.equal(server.model(ids).logits, trainer.eval()(ids).logits)
+
+
+def test_an_expert_that_was_not_sent_ends_the_transfer(tmp_path):
+    server = server_of(small_mixture("qwen3_moe"), tmp_path)
+    sent = [
+        pair for pair in unfuse_moe_params(iter(server.model.state_dict().items())) if ".experts.5.up" not in pair[0]
+    ]
+    with pytest.raises(RuntimeError, match="gate_up_proj"):
+        server.update_weights(sent, is_first=True, is_last=True)
+
+
+def test_the_advice_on_an_unknown_weight_fits_it(server):
+    for name, advice in (("a.lora_A.weight", "lora.merge=true"), ("a.experts.0.w1.weight", "ROLLOUT_ENGINE=vllm")):
+        with pytest.raises(KeyError, match=advice):
+            server.update_weights([(name, torch.zeros(1))], is_first=True, is_last=True)
