@@ -18,11 +18,8 @@ from verl.utils.tokenizer import normalize_token_ids
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
-<<<<<<< HEAD
 from common.hf_engine.end_tokens import end_ids
-=======
 from common.hf_engine.experts import ExpertWeights
->>>>>>> w-arch
 from common.hf_engine.generation import Request, cache_bytes_per_token, generate
 from common.hf_engine.sampling import SamplingParams
 
