@@ -249,4 +249,4 @@ def test_hub_ids(tmp_path, monkeypatch):
 def test_modelscope_that_is_not_installed(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "modelscope", None)
     assert main(["download", "org/tiny", "--hub", "modelscope", "--to", str(tmp_path / "m")]) == 2
-    assert "pip install modelscope" in capsys.readouterr().err
+    assert "pip install --no-deps -r requirements/lock-modelscope.txt" in capsys.readouterr().err
