@@ -27,7 +27,7 @@ ESTIMATORS = (
     "gae", "grpo", "grpo_vectorized", "grpo_passk", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "rloo",
     "rloo_vectorized", "opo", "remax", "gpg",
 )  # fmt: skip
-# verl has them, but its v1 trainer does not hand them what they need (trainer_base.py:1745).
+# verl has them, but its v1 trainer does not hand them what they need (`PPOTrainer` of its trainer_base).
 UNFED = ("gdpo", "optimal_token_baseline", "tir_optimal_token_baseline")
 # ReMax too: its last answer is the greedy baseline (common/verl_ext/remax.py), which is not trained on.
 GROUPED = tuple(name for name in ESTIMATORS if name not in ("gae", "reinforce_plus_plus"))

@@ -198,10 +198,10 @@ async def whole_pass(url, cache):
 
 
 def test_throughput_and_cache(tmp_path):
-    """512 answers at 200 ms and 64 at a time: at most 1.15 times the ideal 1.6 s; from the cache in under 0.2 s.
+    """512 answers at 200 ms and 64 at a time: at most 1.15 times the ideal 1.6 s, or what the same
+    calls take without our client where that is longer; from the cache in under 0.2 s.
 
-    On a machine that is busy with other work, the same calls without our client stand for the ideal, and our own work
-    for each call takes longer too.
+    On a machine that is busy with other work, our own work for each call takes longer too.
     """
 
     async def go():
@@ -215,7 +215,7 @@ def test_throughput_and_cache(tmp_path):
                 second, again = await whole_pass(url, cache)
                 print(f"{first:.3f} s ({first / 1.6:.3f} x ideal), bare {bare:.3f} s, from the cache {second:.3f} s")
                 assert all(one.cached and one.score == 1.0 for one in again)
-                limit = 1.15 * 1.6 if bare < 1.1 * 1.6 else 1.35 * bare
+                limit = (1.15 if bare < 1.1 * 1.6 else 1.35) * max(1.6, bare)
                 if first <= limit and second < 0.2:
                     return judge
             raise AssertionError("too slow four times")

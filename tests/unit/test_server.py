@@ -155,7 +155,9 @@ def server_of(config, path):
     config.architectures = [type(AutoModelForCausalLM.from_config(config)).__name__]
     config.save_pretrained(path)
     settings = RolloutConfig(name="hf", prompt_length=64, response_length=16, load_format="dummy", seed=3)
-    return HFServer(settings, HFModelConfig(path=str(path)), 0, "cpu", num_threads=1)
+    return HFServer(
+        settings, HFModelConfig(path=str(path), override_config={"attn_implementation": "sdpa"}), 0, "cpu", 1
+    )
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "deepseek_v3", "mixtral"])
