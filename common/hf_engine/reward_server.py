@@ -72,14 +72,14 @@ class RewardServer:
 
         if num_threads and device == "cpu":
             torch.set_num_threads(num_threads)
-        architecture = (AutoConfig.from_pretrained(path).architectures or [""])[0]
+        architecture = (AutoConfig.from_pretrained(path, trust_remote_code=False).architectures or [""])[0]
         self.generates = "ForCausalLM" in architecture
         auto_class = AutoModelForCausalLM if self.generates else AutoModelForSequenceClassification
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         self.path = path
         self.device = torch.device(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = auto_class.from_pretrained(path, dtype=dtype).to(self.device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        self.model = auto_class.from_pretrained(path, dtype=dtype, trust_remote_code=False).to(self.device).eval()
         self.max_length = max_length or self.model.config.max_position_embeddings
         self._classify = Batcher(self.scores)
         self._chat = Batcher(self.answers)
