@@ -18,8 +18,9 @@ from common.demo_model import DEMO_MODEL_DIR
 from common.preflight import resume, run_name
 from common.preflight.knobs import read_knobs
 from common.preflight.model import count_parameters
+from tests.run_maker import complete
 from tests.unit.test_checkpoints import small_model, write_checkpoint
-from tests.unit.test_preflight import check, complete, only_error  # noqa: F401
+from tests.unit.test_preflight import only_error
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,7 +100,7 @@ def test_a_header_that_claims_too_much_is_a_sentence(tmp_path):
         count_parameters(tmp_path)
 
 
-def test_code_that_a_tokenizer_brings_is_named(check, tmp_path):  # noqa: F811
+def test_code_that_a_tokenizer_brings_is_named(check, tmp_path):
     model = shutil.copytree(DEMO_MODEL_DIR, tmp_path / "model")
     settings = json.loads((model / "tokenizer_config.json").read_text())
     settings["auto_map"] = {"AutoTokenizer": ["tokenization_mine.Mine", None]}
