@@ -40,10 +40,10 @@ from common.run_dir import (
     short_model_name,
     update_run,
 )
-from common.runner.follow import MetricsTail, Tail
 from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
+from common.tail import MetricsTail, Tail
 
 POLL_SECONDS = 0.2
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
@@ -100,7 +100,7 @@ class Attempt:
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
         terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
-        log = Tail(self.run_dir / LOG_FILE, self._log_size())
+        log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
         keeper = self._start(self.command)
         try:

@@ -18,7 +18,7 @@ from common.metrics.names import HEADLINES, check_health, friendly
 from common.metrics.progress_line import format_duration, step_line
 from common.run_dir import LOG_FILE, read_run
 from common.runner.failures import diagnose
-from common.runner.follow import MetricsTail, Tail
+from common.tail import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
 PHASES: tuple[tuple[str, str], ...] = (
