@@ -160,7 +160,7 @@ class Terminal:
         warnings = check_health(self.history, self.max_response_length)
         for warning in warnings:
             if warning.name not in self.warned:
-                self.console.print(f"[yellow]warning:[/yellow] {escape(warning.message)}")
+                self.console.print(f"[yellow]warning:[/yellow] {escape(str(warning))}")
         self.warned = {warning.name for warning in warnings}
 
     # ---- the end -----------------------------------------------------------------------------------------
