@@ -255,7 +255,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     if on_cpu and engine == "sglang":
         knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf, or vllm", value=engine)
     elif on_cpu and engine == "vllm" and not has_package("vllm"):
-        fix = "set ROLLOUT_ENGINE=hf, or install it: VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
+        fix = "set ROLLOUT_ENGINE=hf, or install it: ./setup_env.sh --cpu --engine vllm, then VENV_DIR=.venv-vllm-cpu"
         knobs.error("ROLLOUT_ENGINE", "is not installed here", fix, value=engine)
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.error("ATTENTION", "needs a GPU", "set ATTENTION=sdpa_varlen, or sdpa", value="flash_attention_2")
