@@ -14,6 +14,7 @@ from common.hf_engine.generation import Request, generate
 from common.hf_engine.sampling import SamplingParams
 from common.hf_engine.server import HFServer
 from common.preflight.auto import resolve_attention
+from common.preflight.data_checks import two_ropes
 from common.preflight.knobs import read_knobs
 from common.preflight.model import read_model
 from tests.architecture_figures import ALPHA, RANK, trained_weights
@@ -137,3 +138,11 @@ def test_the_table_has_a_row_for_each_architecture_and_marks_what_is_off():
         problems(found["gemma2"]["sft"]) == ["first loss 0.3", "agreement nan"]
         and problems(found["qwen2"]["sft"]) == []
     )
+
+
+def test_two_ropes_are_known_from_either_form_of_a_config():
+    factors = {"short_factor": [1.0], "long_factor": [2.0]}
+    old = {"rope_scaling": factors | {"type": "longrope"}, "original_max_position_embeddings": 4096}
+    new = {"rope_parameters": factors | {"rope_type": "longrope", "original_max_position_embeddings": 4096}}
+    assert two_ropes(old) == two_ropes(new) == two_ropes({"text_config": new}) == 4096
+    assert two_ropes({"rope_parameters": {"rope_type": "yarn"}}) == two_ropes({"rope_parameters": None}) == 0
