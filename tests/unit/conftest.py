@@ -23,6 +23,22 @@ def not_composed(request, monkeypatch):
         monkeypatch.setattr(command, "compose", lambda knobs, run_dir: None)
 
 
+@pytest.fixture
+def check(monkeypatch, tmp_path):
+    """Run all checks with some knobs set; returns the knobs."""
+    monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setenv("CALLER_DIR", str(tmp_path))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def run(algorithm="grpo", machine=None, arguments=(), **environment):
+        knobs = read_knobs(algorithm, environment, arguments)
+        checks.check(knobs, machine or LAPTOP)
+        return knobs
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def bases():
     """Composed configs by algorithm, made when they are first asked for."""
