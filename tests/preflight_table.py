@@ -58,6 +58,10 @@ def make_files(folder: Path) -> None:
     model(folder / "few-words", demo | {"vocab_size": 100})
     model(folder / "no-tokenizer", demo)
     capped = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 30.0}
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "rope_theta": 10000.0}
+    phi = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64}
+    model(folder / "two-ropes", demo | phi | {"rope_scaling": rope})
+    model(folder / "one-rope", demo | phi | {"rope_scaling": rope | {"short_factor": [2.0] * 16}})
     model(folder / "capped", demo | capped | {"head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"})
     for file in (folder / "no-tokenizer").glob("*token*"):
         file.unlink()
@@ -160,6 +164,14 @@ BAD = {
     "vllm without a GPU": bad("grpo", "ROLLOUT_ENGINE=vllm|hf", ROLLOUT_ENGINE="vllm"),
     "an engine that is none": bad("grpo", "ROLLOUT_ENGINE=vlm", ROLLOUT_ENGINE="vlm"),
     "flash attention without a GPU": bad("sft", "ATTENTION=flash_attention_2|sdpa", ATTENTION="flash_attention_2"),
+    "two ropes in one batch": bad(
+        "grpo",
+        "MAX_RESPONSE_LENGTH=132|phi3|long_factor|within 64",
+        MODEL_PATH="{tmp}/two-ropes",
+        MAX_PROMPT_LENGTH="32",
+        MAX_RESPONSE_LENGTH="100",
+    ),
+    "two ropes, SFT": bad("sft", "MAX_LENGTH=200|within 64", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="200"),
     "capped scores without a cap": bad(
         "sft", "ATTENTION=sdpa:|gemma2|softcapping=30|set ATTENTION=eager", ATTENTION="sdpa", MODEL_PATH="{tmp}/capped"
     ),
@@ -313,6 +325,8 @@ BAD = {
 GOOD = {
     "grpo demo": good("grpo"),
     "sft demo": good("sft"),
+    "sft, two ropes, short": good("sft", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="64"),
+    "sft, one rope, long": good("sft", MODEL_PATH="{tmp}/one-rope", MAX_LENGTH="200"),
     "sft, capped scores": good("sft", MODEL_PATH="{tmp}/capped"),
     "grpo, capped scores, as asked": good("grpo", ATTENTION="eager", MODEL_PATH="{tmp}/capped"),
     "dpo demo": good("dpo"),

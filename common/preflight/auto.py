@@ -36,8 +36,7 @@ USUAL_TOKENS = 16384  # of one forward pass
 VARLEN_FAMILIES = (
     "apertus", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4",
     "glm4_moe", "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral",
-    "olmo",
-    "olmo2", "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
+    "olmo", "olmo2", "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
     "stablelm", "starcoder2",
 )
 # fmt: on
