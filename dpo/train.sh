@@ -47,6 +47,7 @@ DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda wh
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # nodes; several are not there yet
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
+FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
@@ -79,6 +80,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   model.path="${MODEL_PATH}" \
   model.use_remove_padding="${REMOVE_PADDING}" \
   +model.override_config.attn_implementation="${ATTENTION}" \
+  model.use_fused_kernels="${FUSED_KERNELS}" \
   model.lora_rank="${LORA_RANK}" \
   model.lora_alpha="${LORA_ALPHA}" \
   model.target_modules="${LORA_TARGETS}" \

@@ -54,6 +54,7 @@ def make_files(folder: Path) -> None:
     demo = json.loads((DEMO_MODEL_DIR / "config.json").read_text())
     model(folder / "reward-model", demo | {"architectures": ["Qwen2ForSequenceClassification"]})
     model(folder / "quantised", demo | {"quantization_config": {"quant_method": "gptq"}})
+    model(folder / "granite", demo | {"model_type": "granite", "logits_scaling": 8.0})
     model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     model(folder / "few-words", demo | {"vocab_size": 100})
     model(folder / "no-tokenizer", demo)
@@ -298,6 +299,28 @@ BAD = {
         f"{RL}.actor.ulysses_sequence_parallel_size=3",
         gpus="8x80GB",
     ),
+    "chunked head of a model that scales its logits": bad(
+        "sft", "FUSED_KERNELS=true|not known to be right for granite", FUSED_KERNELS="true", MODEL_PATH="{tmp}/granite"
+    ),
+    "chunked head as an argument": bad(
+        "grpo", "FUSED_KERNELS=true|granite", f"{RL}.model.use_fused_kernels=true", MODEL_PATH="{tmp}/granite"
+    ),
+    "chunked head by triton on the CPU": bad(
+        "grpo",
+        "impl_backend=triton|needs a GPU",
+        f"{RL}.model.fused_kernel_options.impl_backend=triton",
+        FUSED_KERNELS="true",
+    ),
+    "chunked head by liger": bad(
+        "dpo",
+        "impl_backend=liger|torch or triton",
+        "model.fused_kernel_options.impl_backend=liger",
+        FUSED_KERNELS="true",
+    ),
+    "chunked head and a baseline of whole logits": bad(
+        "grpo", "needs whole logits|FUSED_KERNELS", f"{RL}.actor.calculate_sum_pi_squared=true", FUSED_KERNELS="true"
+    ),
+    "chunked head of a critic": bad("ppo", "a critic has no logits", "+critic.model.use_fused_kernels=true"),
     "FSDP groups of 3": bad("grpo", "fsdp_size=3", f"{RL}.actor.fsdp_config.fsdp_size=3", gpus="8x80GB"),
     "pipeline in the engine": bad(
         "grpo", "pipeline_model_parallel_size=2", f"{RL}.rollout.pipeline_model_parallel_size=2", gpus="8x80GB"
@@ -349,6 +372,7 @@ GOOD = {
     "grpo, a Hugging Face copy in each checkpoint": good(
         "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     ),
+    "sft demo, chunked head": good("sft", FUSED_KERNELS="true"),
     "dpo, simpo": good("dpo", LOSS_TYPE="simpo", BETA="2.0"),
     # examples/tuning and examples/grpo_trainer of verl
     "0.5B LoRA, 1 x 80": good(

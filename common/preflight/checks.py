@@ -13,6 +13,7 @@ from common.preflight import (
     data,
     data_checks,
     extensions,
+    fused,
     launch_data,
     method,
     rendering,
@@ -100,6 +101,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     choose_method(knobs)  # model and lengths
     choose_batch(knobs, rows)  # rows that fit, processes, method
     choose_models_beside(knobs)  # model, batch and epochs
+    fused.check_fused(knobs, knobs.model)  # the model and its adapter
     knobs.plan = sizing.plan_run(knobs, knobs.model, machine, auto.longest_group(knobs))  # all of these
     auto.resolve_without_plan(knobs)  # that there is no plan
     check_rows(knobs, rows)  # batch, steps and lengths
