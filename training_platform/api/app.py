@@ -17,8 +17,9 @@ from common import __version__
 from common.files import ROOT
 from monitor.store import Monitor
 from monitor.system import Sampler
-from training_platform.api import errors, jobs, runs
+from training_platform.api import errors, jobs, runs, streams
 from training_platform.api.errors import ApiError
+from training_platform.api.feed import gpu_records
 from training_platform.api.guard import Guard
 from training_platform.api.tokens import Tokens
 from training_platform.api.views import JobView, View, Views
@@ -120,10 +121,12 @@ def build_app(options: Options) -> FastAPI:
     app = FastAPI(title="Training platform", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.scheduler, app.state.monitor, app.state.sampler = scheduler, monitor, sampler
     errors.install(app)
-    handlers = jobs.Jobs(scheduler, Views(scheduler, monitor))
+    views = Views(scheduler, monitor)
+    handlers = jobs.Jobs(scheduler, views)
     _routes(app, scheduler, handlers, sampler, options.kit)
     app.include_router(jobs.routes(handlers))
     app.include_router(runs.routes(runs.Runs(handlers)))
+    app.include_router(streams.routes(views, sampler))
     tokens = Tokens(options.folder, options.token)
     app.add_middleware(Guard, tokens=tokens, needed=options.needs_token, port=options.port, hosts=options.hosts)
     return app
@@ -173,22 +176,6 @@ def _queue(scheduler: Scheduler, handlers: jobs.Jobs) -> QueueView:
         shown.append(SlotView(slot=name, state=state, job=owner.get(name), holder=held.get(name)))
     queued = [handlers.views.job(job, full=False) for job in store.in_order()[:1000]]
     return QueueView(slots=shown, queued=queued, counts=store.counts())
-
-
-def gpu_records(gpus: Iterable[Any]) -> list[dict[str, Any]]:
-    """GPUs as the API shows them; memory in GB."""
-    return [
-        {
-            "index": gpu.index,
-            "name": gpu.name,
-            "utilization": gpu.use,
-            "memory_used": gpu.memory and gpu.memory / 1e9,
-            "memory_total": gpu.total and gpu.total / 1e9,
-            "temperature": gpu.temperature,
-            "power": gpu.power,
-        }
-        for gpu in gpus
-    ]
 
 
 def _docs(openapi: dict[str, Any]) -> str:
