@@ -283,6 +283,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
     """What run.json says of a run that this process starts now."""
     return {
         "name": run_dir.name,
+        "job_uuid": os.environ.get("JOB_UUID"),  # of the platform's job, None for a run that a person has started
         "algorithm": algorithm,
         "model": knobs["MODEL_PATH"],
         "model_name": short_model_name(knobs["MODEL_PATH"]),
