@@ -37,6 +37,7 @@ from common.run_dir import (
     read_early_stop,
     read_metrics,
     read_run,
+    resume_command,
     short_model_name,
     update_run,
 )
@@ -217,7 +218,7 @@ class Attempt:
     def _close(self, status: int, terminal: Terminal) -> int:
         """Export, draw, write the last state, say how it ended."""
         stage = os.environ.get("STAGE")  # of self-play, which says itself how to go on
-        resume = f"EXPERIMENT_NAME={self.run_dir.name} ./{self.environment['ALGORITHM']}/train.sh"
+        resume = resume_command(self.run_dir, self.environment["ALGORITHM"])
         exported = self.stop_signal is None and status == 0 and self._finish_model(terminal)
         early = read_early_stop(self.run_dir) if exported else None
         if early:
