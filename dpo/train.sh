@@ -46,7 +46,7 @@ REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | 
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # nodes; several are not there yet
-ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa | sdpa_varlen (CPU)
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it

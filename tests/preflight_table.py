@@ -57,6 +57,8 @@ def make_files(folder: Path) -> None:
     model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     model(folder / "few-words", demo | {"vocab_size": 100})
     model(folder / "no-tokenizer", demo)
+    capped = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 30.0}
+    model(folder / "capped", demo | capped | {"head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"})
     for file in (folder / "no-tokenizer").glob("*token*"):
         file.unlink()
     model(folder / "no-template", demo)
@@ -158,6 +160,19 @@ BAD = {
     "vllm without a GPU": bad("grpo", "ROLLOUT_ENGINE=vllm|hf", ROLLOUT_ENGINE="vllm"),
     "an engine that is none": bad("grpo", "ROLLOUT_ENGINE=vlm", ROLLOUT_ENGINE="vlm"),
     "flash attention without a GPU": bad("sft", "ATTENTION=flash_attention_2|sdpa", ATTENTION="flash_attention_2"),
+    "capped scores without a cap": bad(
+        "sft", "ATTENTION=sdpa:|gemma2|softcapping=30|set ATTENTION=eager", ATTENTION="sdpa", MODEL_PATH="{tmp}/capped"
+    ),
+    "capped scores, packed": bad(
+        "grpo", "ATTENTION=sdpa_varlen|gemma2|eager", ATTENTION="sdpa_varlen", MODEL_PATH="{tmp}/capped"
+    ),
+    "capped scores, by a key": bad(
+        "dpo",
+        "ATTENTION=sdpa|gemma2",
+        "++model.override_config.attn_implementation=sdpa",
+        MODEL_PATH="{tmp}/capped",
+    ),
+    "a capped critic": bad("ppo", "ATTENTION=sdpa|gemma2", CRITIC_MODEL_PATH="{tmp}/capped"),
     "a name that leaves the folder": bad("grpo", "EXPERIMENT_NAME=../x", EXPERIMENT_NAME="../x"),
     "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
     "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
@@ -298,6 +313,8 @@ BAD = {
 GOOD = {
     "grpo demo": good("grpo"),
     "sft demo": good("sft"),
+    "sft, capped scores": good("sft", MODEL_PATH="{tmp}/capped"),
+    "grpo, capped scores, as asked": good("grpo", ATTENTION="eager", MODEL_PATH="{tmp}/capped"),
     "dpo demo": good("dpo"),
     "ppo demo": good("ppo"),
     "gspo demo": good("gspo"),

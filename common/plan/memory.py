@@ -49,7 +49,7 @@ class Setup:
         reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
-        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa``).
+        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
         checkpointing: Activations are computed again in the backward pass.
     """
 

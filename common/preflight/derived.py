@@ -33,7 +33,7 @@ class Derived:
 
 
 DERIVED = (
-    Derived("REMOVE_PADDING", ("ATTENTION",), SCRIPT, "whether sequences are packed; plain sdpa cannot"),
+    Derived("REMOVE_PADDING", ("ATTENTION",), SCRIPT, "whether sequences are packed; sdpa and eager cannot"),
     Derived("EPOCH_LIMIT", ("TOTAL_EPOCHS",), SCRIPT, "passes over the data, one more in RL: TOTAL_STEPS ends it"),
     Derived("OFFLOAD_POLICY", ("OFFLOAD",), SCRIPT, "true for OFFLOAD=full; OFFLOAD itself becomes true or false"),
     Derived("RESUME_MODE", ("RESUME", "EXPERIMENT_NAME"), SCRIPT, "resume_path, or disable"),

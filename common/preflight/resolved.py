@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
 from common.preflight.knobs import SUPERVISED, Knobs
@@ -89,7 +90,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
-    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
+    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] not in PADDED).lower()  # the others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values["KNOBS_AUTO"] = ",".join(knobs.reasons)
     values["NUMBERS_TO_TRY"] = json.dumps(by_cause(knobs.values, knobs.plan.setup if knobs.plan else None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.attention import PADDED
 from common.plan.fit import Fit, choose, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
@@ -74,7 +75,7 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
-        padded=knobs["ATTENTION"] == "sdpa",
+        padded=knobs["ATTENTION"] in PADDED,
     )
 
 

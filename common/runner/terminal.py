@@ -13,10 +13,10 @@ from typing import Any
 from rich.markup import escape
 
 from common.checkpoints.integrity import latest_checkpoint
+from common.console import QuietConsole, without_controls
 from common.metrics.names import HEADLINES, check_health, friendly
 from common.metrics.progress_line import format_duration, step_line
 from common.run_dir import LOG_FILE, read_run
-from common.runner.console import QuietConsole, without_controls
 from common.runner.failures import diagnose
 from common.runner.follow import MetricsTail, Tail
 
