@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
+
+
+def outputs_folder(environment: Mapping[str, str]) -> Path:
+    """The folder of runs: ``OUTPUTS_DIR``, meant from where the user is, else ``outputs/`` of the repository."""
+    given = environment.get("OUTPUTS_DIR")
+    if not given:
+        return ROOT / "outputs"
+    return Path(os.path.abspath(Path(environment.get("CALLER_DIR", ".")) / Path(given).expanduser()))
 
 
 def write_atomically(path: Path, text: str, executable: bool = False) -> None:

@@ -15,6 +15,7 @@ from common.preflight import (
     extensions,
     fused,
     launch_data,
+    machines,
     method,
     rendering,
     reward,
@@ -246,7 +247,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             value=own,
         )
     if knobs.number("NNODES") > 1 and not machine.planned:
-        knobs.error("NNODES", "training over several nodes is not there yet", "set NNODES=1")
+        machines.check(knobs)
     if on_cpu:
         knobs.warn(
             "",
