@@ -217,7 +217,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
-        knobs.error("DEVICE", machine.gpu_problem, "mend the driver, or set DEVICE=cpu")
+        knobs.error("DEVICE", machine.gpu_problem, "repair the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
         knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
     elif not on_cpu and wanted > there:

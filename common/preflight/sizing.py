@@ -125,7 +125,7 @@ def reason_of(field: str, fit: Fit) -> str:
     size = f"{setup.gpus.memory / GIB:.0f} GiB a GPU"
     if field == "offload":
         if setup.offload == "full":
-            return f"weights, gradients and optimiser do not fit beside the rest in {size}: the host keeps them"
+            return f"weights, gradients and optimiser do not fit next to the rest in {size}: the host keeps them"
         return f"weights, gradients and optimiser take {states / GIB:.0f} of {size}"
     if field == "tokens":
         each = (memory.training["activations"] + memory.training["logits"]) / max(1, setup.tokens) / 2**20
