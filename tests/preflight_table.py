@@ -58,6 +58,12 @@ def make_files(folder: Path) -> None:
     model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     model(folder / "few-words", demo | {"vocab_size": 100})
     model(folder / "no-tokenizer", demo)
+    capped = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 30.0}
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "rope_theta": 10000.0}
+    phi = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64}
+    model(folder / "two-ropes", demo | phi | {"rope_scaling": rope})
+    model(folder / "one-rope", demo | phi | {"rope_scaling": rope | {"short_factor": [2.0] * 16}})
+    model(folder / "capped", demo | capped | {"head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"})
     for file in (folder / "no-tokenizer").glob("*token*"):
         file.unlink()
     model(folder / "no-template", demo)
@@ -159,6 +165,27 @@ BAD = {
     "vllm without a GPU": bad("grpo", "ROLLOUT_ENGINE=vllm|hf", ROLLOUT_ENGINE="vllm"),
     "an engine that is none": bad("grpo", "ROLLOUT_ENGINE=vlm", ROLLOUT_ENGINE="vlm"),
     "flash attention without a GPU": bad("sft", "ATTENTION=flash_attention_2|sdpa", ATTENTION="flash_attention_2"),
+    "two ropes in one batch": bad(
+        "grpo",
+        "MAX_RESPONSE_LENGTH=132|phi3|long_factor|within 64",
+        MODEL_PATH="{tmp}/two-ropes",
+        MAX_PROMPT_LENGTH="32",
+        MAX_RESPONSE_LENGTH="100",
+    ),
+    "two ropes, SFT": bad("sft", "MAX_LENGTH=200|within 64", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="200"),
+    "capped scores without a cap": bad(
+        "sft", "ATTENTION=sdpa:|gemma2|softcapping=30|set ATTENTION=eager", ATTENTION="sdpa", MODEL_PATH="{tmp}/capped"
+    ),
+    "capped scores, packed": bad(
+        "grpo", "ATTENTION=sdpa_varlen|gemma2|eager", ATTENTION="sdpa_varlen", MODEL_PATH="{tmp}/capped"
+    ),
+    "capped scores, by a key": bad(
+        "dpo",
+        "ATTENTION=sdpa|gemma2",
+        "++model.override_config.attn_implementation=sdpa",
+        MODEL_PATH="{tmp}/capped",
+    ),
+    "a capped critic": bad("ppo", "ATTENTION=sdpa|gemma2", CRITIC_MODEL_PATH="{tmp}/capped"),
     "a name that leaves the folder": bad("grpo", "EXPERIMENT_NAME=../x", EXPERIMENT_NAME="../x"),
     "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
     "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
@@ -333,6 +360,10 @@ BAD = {
 GOOD = {
     "grpo demo": good("grpo"),
     "sft demo": good("sft"),
+    "sft, two ropes, short": good("sft", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="64"),
+    "sft, one rope, long": good("sft", MODEL_PATH="{tmp}/one-rope", MAX_LENGTH="200"),
+    "sft, capped scores": good("sft", MODEL_PATH="{tmp}/capped"),
+    "grpo, capped scores, as asked": good("grpo", ATTENTION="eager", MODEL_PATH="{tmp}/capped"),
     "dpo demo": good("dpo"),
     "ppo demo": good("ppo"),
     "gspo demo": good("gspo"),

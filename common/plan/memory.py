@@ -53,11 +53,11 @@ class Setup:
         reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
+        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
         fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
         fusable: They may be, with this model.
         sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
         sequence_sizes: What that may be, with this model, its attention and the GPUs.
-        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa``).
         checkpointing: Activations are computed again in the backward pass.
     """
 

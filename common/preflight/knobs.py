@@ -117,7 +117,7 @@ RULES: dict[str, Rule] = {
     "N_GPUS": _count(),
     "NNODES": _count(auto=False),
     "THINKING": Rule("choice", choices=("true", "false"), auto=True),
-    "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa", "sdpa_varlen"), auto=True),
+    "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa_varlen", "sdpa", "eager"), auto=True),
     "FUSED_KERNELS": Rule("choice", choices=SWITCH, auto=True),
     "SEQUENCE_PARALLEL": _count(),
     "OFFLOAD": Rule("choice", choices=(*SWITCH, "full"), auto=True),

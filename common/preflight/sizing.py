@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.attention import PADDED
 from common.plan.fit import Fit, choose, sequence_sizes, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
@@ -77,17 +78,17 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
+        padded=knobs["ATTENTION"] in PADDED,
         fused=knobs["FUSED_KERNELS"] == "true",
         fusable=unfit(knobs, model) is None,
         sequence_parallel=knobs.number("SEQUENCE_PARALLEL") or 1,
         sequence_sizes=_sequence_sizes(knobs, weights, gpus),
-        padded=knobs["ATTENTION"] == "sdpa",
     )
 
 
 def _sequence_sizes(knobs: Knobs, model: Model, gpus: Gpus) -> tuple[int, ...]:
     """GPUs that may share a sequence; between machines the exchange in each layer would be slow."""
-    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] != "sdpa"
+    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED
     return sequence_sizes(model.heads, model.kv_heads, gpus.per_node) if packs else (1,)
 
 
