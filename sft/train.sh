@@ -38,6 +38,7 @@ N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
+SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
@@ -78,6 +79,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   engine.param_offload="${OFFLOAD}" \
   engine.offload_policy="${OFFLOAD_POLICY}" \
+  engine.ulysses_sequence_parallel_size="${SEQUENCE_PARALLEL}" \
   trainer.seed="${SEED}" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \

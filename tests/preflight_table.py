@@ -279,23 +279,35 @@ BAD = {
     ),
     "a checkpoint without the model": bad("grpo", "add model", f"{RL}.actor.checkpoint.save_contents=[optimizer]"),
     "sequence parallel with padding": bad(
-        "grpo", "ulysses_sequence_parallel_size", f"{RL}.actor.ulysses_sequence_parallel_size=2", N_GPUS="2"
+        "grpo", "SEQUENCE_PARALLEL=2|ATTENTION=sdpa_varlen", SEQUENCE_PARALLEL="2", ATTENTION="sdpa", N_GPUS="2"
     ),
     "sequence parallel by its other key": bad(
         "grpo",
-        "fsdp_config.ulysses_sequence_parallel_size=2|flash_attention_2",
+        "fsdp_config.ulysses_sequence_parallel_size=2|reference|SEQUENCE_PARALLEL=2",
         f"{RL}.actor.fsdp_config.ulysses_sequence_parallel_size=2",
         N_GPUS="2",
     ),
     "sequence parallel of a critic": bad(
-        "ppo", "critic.fsdp.ulysses_sequence_parallel_size=3", "critic.fsdp.ulysses_sequence_parallel_size=3"
+        "ppo",
+        "SEQUENCE_PARALLEL=3|must divide the 1 GPUs",
+        "critic.fsdp.ulysses_sequence_parallel_size=3",
     ),
-    "sequence parallel of SFT on the CPU": bad(
-        "sft", "not sdpa_varlen", "engine.ulysses_sequence_parallel_size=2", N_GPUS="2"
+    "sequence parallel of a critic by a key that is not read": bad(
+        "ppo", "critic.fsdp.ulysses_sequence_parallel_size=2", "critic.ulysses_sequence_parallel_size=2", N_GPUS="2"
+    ),
+    "sequence parallel of SFT with padding": bad(
+        "sft", "not with sdpa", "engine.ulysses_sequence_parallel_size=2", N_GPUS="2", ATTENTION="sdpa"
+    ),
+    "sequence parallel above the key-value heads": bad(
+        "sft",
+        "SEQUENCE_PARALLEL=7|28 attention heads and fit its 4 key-value heads|use one of 1",
+        SEQUENCE_PARALLEL="7",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        gpus="7x80GB",
     ),
     "sequence parallel 3 of 8": bad(
         "grpo",
-        "ulysses_sequence_parallel_size=3|use one of",
+        "SEQUENCE_PARALLEL=3|use one of 1, 2, 4, 8",
         f"{RL}.actor.ulysses_sequence_parallel_size=3",
         gpus="8x80GB",
     ),
@@ -373,6 +385,8 @@ GOOD = {
         "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     ),
     "sft demo, chunked head": good("sft", FUSED_KERNELS="true"),
+    "sft demo, two processes share each sequence": good("sft", N_GPUS="2", SEQUENCE_PARALLEL="2"),
+    "grpo demo, two processes share each sequence": good("grpo", N_GPUS="2", SEQUENCE_PARALLEL="2"),
     "dpo, simpo": good("dpo", LOSS_TYPE="simpo", BETA="2.0"),
     # examples/tuning and examples/grpo_trainer of verl
     "0.5B LoRA, 1 x 80": good(

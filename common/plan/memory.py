@@ -56,6 +56,8 @@ class Setup:
         padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
         fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
         fusable: They may be, with this model.
+        sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
+        sequence_sizes: What that may be, with this model, its attention and the GPUs.
         checkpointing: Activations are computed again in the backward pass.
     """
 
@@ -75,6 +77,8 @@ class Setup:
     flash: bool = True
     fused: bool = False
     fusable: bool = False
+    sequence_parallel: int = 1
+    sequence_sizes: tuple[int, ...] = (1,)
     padded: bool = False
     checkpointing: bool = True
 
@@ -82,6 +86,11 @@ class Setup:
     def rows(self) -> int:
         """Tokens of a forward pass with its padding."""
         return int(self.tokens * (PADDING if self.padded else 1))
+
+    @property
+    def share(self) -> int:
+        """Tokens of the longest sequence on one GPU."""
+        return -(-self.sequence // self.sequence_parallel)
 
 
 @dataclass

@@ -196,7 +196,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
         config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), knobs.registered, launch_data.coming(knobs, run_dir)
     )
     text = model.config.get("text_config", model.config) if model else {}
-    check_config(check, text.get("num_attention_heads", 0))
+    check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)
     check_attention(check, knobs, model)
     named = {error.knob for error in knobs.errors}
     knobs.errors += [error for error in check.errors if error.knob not in named]

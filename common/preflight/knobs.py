@@ -119,6 +119,7 @@ RULES: dict[str, Rule] = {
     "THINKING": Rule("choice", choices=("true", "false"), auto=True),
     "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa_varlen", "sdpa", "eager"), auto=True),
     "FUSED_KERNELS": Rule("choice", choices=SWITCH, auto=True),
+    "SEQUENCE_PARALLEL": _count(),
     "OFFLOAD": Rule("choice", choices=(*SWITCH, "full"), auto=True),
     "ROLLOUT_ENGINE": Rule("choice", choices=("vllm", "sglang", "hf"), auto=True),
     "TENSOR_PARALLEL_SIZE": _count(),
