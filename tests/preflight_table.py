@@ -61,6 +61,7 @@ def make_files(folder: Path) -> None:
     capped = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 30.0}
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "rope_theta": 10000.0}
     phi = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64}
+    model(folder / "granite", demo | {"model_type": "granite", "architectures": ["GraniteForCausalLM"]})
     model(folder / "two-ropes", demo | phi | {"rope_scaling": rope})
     model(folder / "one-rope", demo | phi | {"rope_scaling": rope | {"short_factor": [2.0] * 16}})
     model(folder / "capped", demo | capped | {"head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"})
@@ -184,6 +185,12 @@ BAD = {
         "ATTENTION=sdpa|gemma2",
         "++model.override_config.attn_implementation=sdpa",
         MODEL_PATH="{tmp}/capped",
+    ),
+    "a critic without a value head": bad(
+        "ppo", "CRITIC_MODEL_PATH|a granite has no head for values|grpo/train.sh", MODEL_PATH="{tmp}/granite"
+    ),
+    "another critic without a value head": bad(
+        "ppo", "/granite: a granite has no head|same tokenizer", CRITIC_MODEL_PATH="{tmp}/granite"
     ),
     "a capped critic": bad("ppo", "ATTENTION=sdpa|gemma2", CRITIC_MODEL_PATH="{tmp}/capped"),
     "a name that leaves the folder": bad("grpo", "EXPERIMENT_NAME=../x", EXPERIMENT_NAME="../x"),
@@ -360,6 +367,7 @@ BAD = {
 GOOD = {
     "grpo demo": good("grpo"),
     "sft demo": good("sft"),
+    "ppo, granite with another critic": good("ppo", MODEL_PATH="{tmp}/granite", CRITIC_MODEL_PATH="demo"),
     "sft, two ropes, short": good("sft", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="64"),
     "sft, one rope, long": good("sft", MODEL_PATH="{tmp}/one-rope", MAX_LENGTH="200"),
     "sft, capped scores": good("sft", MODEL_PATH="{tmp}/capped"),

@@ -87,7 +87,8 @@ def test_the_rollout_server_answers_with_plain_log_probabilities(folder_of, kind
     if load_format == "dummy":
         server.model.load_state_dict(plain.state_dict())
     prompts = [torch.randint(3, 512, (length,)).tolist() for length in LENGTHS]
-    requests = [Request(ids, SamplingParams(), 12, frozenset()) for ids in prompts]
+    lengths = (4, 12, 7, 12)  # finished rows leave the batch, and its cache
+    requests = [Request(ids, SamplingParams(), n, frozenset()) for ids, n in zip(prompts, lengths, strict=True)]
     generate(server.model, requests, 0, torch.Generator().manual_seed(1))
     for prompt, request in zip(prompts, requests, strict=True):
         expected = plain_log_probs(plain, prompt + request.token_ids)[len(prompt) - 1 :]
