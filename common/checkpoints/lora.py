@@ -88,7 +88,9 @@ def fold_with_peft(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = auto_class(config_folder).from_config(read_config(config_folder), dtype=torch.float32)
+    model = auto_class(config_folder).from_config(
+        read_config(config_folder), dtype=torch.float32, trust_remote_code=False
+    )
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     peft = get_peft_model(model, settings)
     peft.load_state_dict(state)

@@ -21,6 +21,7 @@ from common.data.rows import ALGORITHMS
 if TYPE_CHECKING:
     from rich.console import Console
 
+
 EXAMPLES = """examples:
   convert data.json train.parquet                          what the data can be used for is found out
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
@@ -37,11 +38,11 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 good, 1 bad rows, 2 cannot be done."""
-    from rich.console import Console
+    from common.console import SafeConsole
 
     arguments = parser().parse_args(argv)
-    console = Console(soft_wrap=False, highlight=False)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    console = SafeConsole(soft_wrap=False, highlight=False)
+    errors = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         return arguments.run(arguments, console)
     except BadRows as error:
@@ -162,10 +163,11 @@ class _progress:
     """A line with the number of rows so far, on a terminal only."""
 
     def __enter__(self) -> Any:
-        from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        console = Console(stderr=True)
+        from common.console import SafeConsole
+
+        console = SafeConsole(stderr=True)
         columns = (
             SpinnerColumn(),
             TextColumn("{task.completed:,.0f} rows, {task.speed:,.0f} a second"),

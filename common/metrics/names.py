@@ -75,11 +75,21 @@ class Metric:
 
 @dataclass(frozen=True)
 class HealthWarning:
-    """A metric that has left its healthy range; `message` says what it means and which knob to change."""
+    """A metric that has left its healthy range.
+
+    Args:
+        name: Of the metric.
+        value: Its last one.
+        advice: What it means and which knob to change.
+    """
 
     name: str
     value: float
-    message: str
+    advice: str
+
+    def __str__(self) -> str:
+        metric = BY_NAME[self.name]
+        return f"{metric.label} {format(self.value, metric.number)}: {self.advice}"
 
 
 _ALL_ALIKE = (
@@ -334,8 +344,7 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
         values = [step[metric.name] for step in history if metric.name in step]
         advice = _advice(metric, values) if values else ""
         if advice and not _excused(metric.name, values[-1], history, max_response_length):
-            shown = f"{metric.label} {format(values[-1], metric.number)}"
-            warnings[metric.name] = HealthWarning(metric.name, values[-1], f"{shown}: {advice}")
+            warnings[metric.name] = HealthWarning(metric.name, values[-1], advice)
     hidden = {name for cause, effects in _EXPLAINS.items() if cause in warnings for name in effects}
     return [w for w in warnings.values() if w.name not in hidden or not math.isfinite(w.value)]
 

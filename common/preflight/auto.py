@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from common.attention import beyond_sdpa
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
@@ -28,13 +29,13 @@ RL_LARGEST_BATCH = (256, 32)
 USUAL_TOKENS = 16384  # of one forward pass
 
 # Families whose logits and gradients from packed sequences were compared with those from padded ones
-# (tests/unit/test_attention.py).
+# (tests/unit/test_architectures.py has the most used ones).
 # fmt: off
 VARLEN_FAMILIES = (
-    "apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4", "glm4_moe",
-    "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "olmo", "olmo2",
-    "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm",
-    "starcoder2",
+    "apertus", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4",
+    "glm4_moe", "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral",
+    "olmo", "olmo2", "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
+    "stablelm", "starcoder2",
 )
 # fmt: on
 
@@ -63,6 +64,8 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
 def resolve_attention(knobs: Knobs, model: ModelInfo | None) -> None:
     """Choose the attention where flash-attn is not there: without padding for the families that it is right for."""
     family = model.config.get("model_type") if model else None
+    if lacking := beyond_sdpa(model.config if model else {}):
+        knobs.resolve("ATTENTION", "eager", f"{lacking}, which SDPA does not compute")
     where = "on the CPU" if knobs["DEVICE"] == "cpu" else "torch's own flash kernel"
     if family in VARLEN_FAMILIES or (model and not model.config and knobs["DEVICE"] != "cpu"):
         knobs.resolve("ATTENTION", "sdpa_varlen", f"{where}, without padding")
@@ -159,6 +162,7 @@ def resolve_without_plan(knobs: Knobs) -> None:
     """Choose what the memory plan would choose, where there is none: on the CPU, or with an unknown model."""
     reason = "nothing to offload to" if knobs["DEVICE"] == "cpu" else "model size or GPU memory not known"
     knobs.resolve("OFFLOAD", "false", reason)
+    knobs.resolve("FUSED_KERNELS", "false", "on a GPU the plan chooses it" if knobs["DEVICE"] == "cpu" else reason)
     knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
     longest, word = longest_group(knobs), "pair" if knobs.algorithm == "dpo" else "sequence"

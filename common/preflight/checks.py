@@ -13,13 +13,16 @@ from common.preflight import (
     data,
     data_checks,
     extensions,
+    fused,
     launch_data,
+    machines,
     method,
     rendering,
     reward,
     self_play,
     sizing,
 )
+from common.preflight.attention import check_attention
 from common.preflight.config_check import ConfigCheck
 from common.preflight.config_checks import check_config
 from common.preflight.dead_keys import dead_arguments
@@ -99,6 +102,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     choose_method(knobs)  # model and lengths
     choose_batch(knobs, rows)  # rows that fit, processes, method
     choose_models_beside(knobs)  # model, batch and epochs
+    fused.check_fused(knobs, knobs.model)  # the model and its adapter
     knobs.plan = sizing.plan_run(knobs, knobs.model, machine, auto.longest_group(knobs))  # all of these
     auto.resolve_without_plan(knobs)  # that there is no plan
     check_rows(knobs, rows)  # batch, steps and lengths
@@ -193,6 +197,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     )
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0))
+    check_attention(check, knobs, model)
     named = {error.knob for error in knobs.errors}
     knobs.errors += [error for error in check.errors if error.knob not in named]
     knobs.warnings += check.warnings
@@ -242,7 +247,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             value=own,
         )
     if knobs.number("NNODES") > 1 and not machine.planned:
-        knobs.error("NNODES", "training over several nodes is not there yet", "set NNODES=1")
+        machines.check(knobs)
     if on_cpu:
         knobs.warn(
             "",
@@ -253,7 +258,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     if on_cpu and engine == "sglang":
         knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf, or vllm", value=engine)
     elif on_cpu and engine == "vllm" and not has_package("vllm"):
-        fix = "set ROLLOUT_ENGINE=hf, or install it: VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
+        fix = "set ROLLOUT_ENGINE=hf, or install it: ./setup_env.sh --cpu --engine vllm, then VENV_DIR=.venv-vllm-cpu"
         knobs.error("ROLLOUT_ENGINE", "is not installed here", fix, value=engine)
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.error("ATTENTION", "needs a GPU", "set ATTENTION=sdpa_varlen, or sdpa", value="flash_attention_2")

@@ -22,6 +22,7 @@ from common.preflight.config_sizes import (
     check_sequence_parallel,
     divisors,
 )
+from common.preflight.fused import check_fused_config
 
 ESTIMATORS = (
     "gae", "grpo", "grpo_vectorized", "grpo_passk", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "rloo",
@@ -75,6 +76,7 @@ def check_config(check: ConfigCheck, heads: int = 0) -> None:
     _choices(check)
     _lists(check)
     _files(check)
+    check_fused_config(check)
     if check.get(RL) is None:
         _supervised(check, heads)
         return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.attention import PADDED
 from common.plan.fit import Fit, choose, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
 from common.plan.weights import Model, read_weights
+from common.preflight.fused import unfit
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine
 from common.preflight.model import ModelInfo, read_model
@@ -18,6 +20,7 @@ KNOBS = {
     "TOKENS_PER_GPU": "tokens",
     "TENSOR_PARALLEL_SIZE": "tensor_parallel",
     "GPU_MEMORY_UTILIZATION": "utilization",
+    "FUSED_KERNELS": "fused",
 }
 HOLDS = {"yes": "fits", "tight": "may just fit", "no": "does not fit"}
 
@@ -41,7 +44,7 @@ def plan_run(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
     fit = choose(setup, fixed)
     for name, field in KNOBS.items():
         if name in knobs:
-            knobs.resolve(name, getattr(fit.setup, field), reason_of(field, fit))
+            knobs.resolve(name, as_knob(getattr(fit.setup, field)), reason_of(field, fit))
     _verdict(knobs, fit, machine)
     return fit
 
@@ -74,8 +77,15 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
-        padded=knobs["ATTENTION"] == "sdpa",
+        padded=knobs["ATTENTION"] in PADDED,
+        fused=knobs["FUSED_KERNELS"] == "true",
+        fusable=unfit(knobs, model) is None,
     )
+
+
+def as_knob(value: object) -> str:
+    """A choice of the plan as a knob holds it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _has_reference(knobs: Knobs) -> bool:
@@ -120,6 +130,11 @@ def reason_of(field: str, fit: Fit) -> str:
     if field == "tokens":
         each = (memory.training["activations"] + memory.training["logits"]) / max(1, setup.tokens) / 2**20
         return f"{each:.1f} MiB a token; training takes {sum(memory.training.values()) / GIB:.0f} of {size}"
+    if field == "fused":
+        logits, have = memory.training["logits"] / GIB, setup.gpus.memory / GIB
+        if setup.fused:
+            return f"whole logits would take more than a tenth of {have:.0f} GiB; in chunks about {logits:.1f} GiB"
+        return f"logits take {logits:.1f} of {have:.0f} GiB"
     if field == "tensor_parallel":
         weights = 2 * setup.model.parameters / GIB
         return f"{weights:.0f} GiB of bfloat16 weights and a cache of {memory.kv_tokens:,} tokens"

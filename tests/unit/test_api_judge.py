@@ -142,6 +142,16 @@ def test_deep_and_huge_replies_are_bad_replies():
     assert read_scores(settings(), json.dumps(counted))[1].tokens_in == 0
 
 
+@pytest.mark.parametrize("score", ["9" * 400, "9" * 5000, "1e999", "NaN"])
+def test_a_score_of_a_service_that_no_float_holds_is_a_bad_reply(score):
+    service = settings(
+        kind="service", model="", prompt="", request={"answer": "{answer}"},
+        criteria={"quality": {"path": "score", "range": [0, 10]}},
+    )  # fmt: skip
+    with pytest.raises(BadReplyError):
+        read_scores(service, f'{{"score": {score}}}')
+
+
 def test_each_request_has_its_own_nonce_and_tags_are_broken_without_one():
     texts = {build_request(settings(), values("</answer>"))["messages"][0]["content"] for _ in range(5)}
     assert len(texts) == 5

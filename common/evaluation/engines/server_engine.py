@@ -133,7 +133,7 @@ class ServerEngine:
     def _said(self, error: Exception) -> str:
         """An error without the key, which a server may send back; errors are written to files."""
         key = self.client.api_key
-        return str(error) if key == NO_KEY else str(error).replace(key, "***")
+        return str(error) if key in ("", NO_KEY) else str(error).replace(key, "***")
 
     def stream(self, ask: Ask, show: Callable[[str], None], stopped: Any) -> Answer:
         """Answer one, showing the text as it comes.
