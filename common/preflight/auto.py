@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import netrc
-import os
-from pathlib import Path
 
 from common.attention import beyond_sdpa
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
+from common.wandb_login import wandb_login
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64}
@@ -202,17 +200,6 @@ def resolve_logging(knobs: Knobs) -> None:
     knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
     if not knobs["WANDB_RUN_NAME"]:
         knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
-
-
-def wandb_login() -> str | None:
-    """Return where the Weights & Biases key was found, or None; the key itself is not read out."""
-    if os.environ.get("WANDB_API_KEY"):
-        return "WANDB_API_KEY is set"
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return "you are logged in" if netrc.netrc(path).authenticators("api.wandb.ai") else None
-    except (OSError, netrc.NetrcParseError):
-        return None
 
 
 def round_up(number: int, multiple: int) -> int:

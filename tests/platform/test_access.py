@@ -93,11 +93,9 @@ def test_tokens_that_cannot_be(tmp_path):
 
 
 def test_no_server_for_others_without_a_token(tmp_path):
-    command = [sys.executable, "-m", "training_platform", "serve", "--host", "0.0.0.0", "--port", "0"]
+    command = [sys.executable, "-m", "training_platform", "serve", "--outputs", str(tmp_path), "--host", "0.0.0.0"]
     environment = {name: value for name, value in os.environ.items() if name != "PLATFORM_TOKEN"}
-    done = subprocess.run(
-        [*command, "--outputs", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "make a token first" in done.stderr
 
 

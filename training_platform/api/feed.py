@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.files import open_regular
 from common.metrics.names import BY_NAME, friendly
 from common.run_dir import LOG_FILE, metrics_files, read_record
-from monitor.files import open_regular
 from monitor.plain import plain
 from monitor.store import Monitor
 from monitor.system import Sampler

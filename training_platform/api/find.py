@@ -11,6 +11,7 @@ from monitor.store import Monitor
 from training_platform.api.errors import ApiError
 from training_platform.queue.store import Job, Store
 
+AGAIN = 0.1  # seconds; what is not found may have begun since the last look at the folder
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
@@ -41,12 +42,15 @@ def find(store: Store, monitor: Monitor, uuid: str) -> Found:
         ApiError: 404 when there is none.
     """
     job = store.get(uuid) or store.with_run(uuid)
-    rows = monitor.rows()
-    if job and job.launches and job.run not in rows and (monitor.root / job.run).is_dir():
-        rows = monitor.rows(0.0)  # it has just begun
     if job:
-        return Found(job, rows.get(job.run), job.run)
-    row = rows.get(uuid) or next((row for row in rows.values() if row.run.get("job_uuid") == uuid), None)
+        is_there = bool(job.launches) and (monitor.root / job.run).is_dir()
+        row = monitor.row(job.run) or (monitor.rows(AGAIN).get(job.run) if is_there else None)
+        return Found(job, row, job.run)
+    row = _run(monitor.rows(), uuid) or _run(monitor.rows(AGAIN), uuid)
     if row is None or row.kind != "run":
         raise ApiError(404, "no_job", f"{plain(uuid)[:200]!r}: there is no such job or run")
     return Found(store.get(str(row.run.get("job_uuid"))), row, row.id)
+
+
+def _run(rows: dict[str, Row], uuid: str) -> Row | None:
+    return rows.get(uuid) or next((row for row in rows.values() if row.run.get("job_uuid") == uuid), None)

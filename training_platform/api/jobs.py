@@ -255,7 +255,7 @@ def slots_of(request: JobRequest, made: knobs.Translation, slots: Slots) -> dict
 
 def slug(name: str) -> str:
     """A name as a folder may have it."""
-    text = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:90]
+    text = re.sub(r"[^\w.-]+|\.{2,}", "-", name).strip("-.")[:90]
     return text if re.match(r"\w", text) else f"job-{text}".rstrip("-")
 
 

@@ -12,12 +12,12 @@ import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from common.files import open_regular, read_regular
 from common.metrics.names import BY_NAME
 from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
 from monitor.columns import Columns
 from monitor.exports import csv_lines
-from monitor.files import open_regular, read_regular
 from monitor.health import find as find_health
 from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain

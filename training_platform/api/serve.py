@@ -15,11 +15,18 @@ from common.web import LOCAL
 PORT = 8000
 
 
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Where runs and database are."""
+    outputs = Path(os.environ.get("OUTPUTS_DIR") or ROOT / "outputs")
+    parser.add_argument("--outputs", type=Path, default=outputs, help="folder with the runs")
+    parser.add_argument(
+        "--database", type=Path, metavar="DIR", help="a local folder for it when the outputs are on a network disk"
+    )
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be said when the server is started."""
-    default = Path(os.environ.get("OUTPUTS_DIR") or ROOT / "outputs")
-    parser.add_argument("--outputs", type=Path, default=default, help="folder with the runs")
-    parser.add_argument("--state", type=Path, help="folder of the database; default: .platform in the outputs")
+    add_folders(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than localhost need a token")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--also_port", type=int, action="append", default=[], help="a further port, 5173 for example")
@@ -49,7 +56,7 @@ def serve(options: argparse.Namespace) -> int:
         gpus = () if options.gpus == "none" else tuple(one.strip() for one in options.gpus.split(",") if one.strip())
     wanted = Options(
         outputs=options.outputs.absolute(),
-        state=options.state.absolute() if options.state else None,
+        state=options.database.absolute() if options.database else None,
         gpus=gpus,
         cpu_jobs=options.cpu_jobs,
         backfill=options.backfill,

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 MAX_TEXT = 4_096  # characters of a path or a value
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """No control characters: they reach environment variables, logs and terminals."""
     if not all(letter.isprintable() for letter in text):
         raise ValueError("holds characters that cannot be shown (line ends, tabs, control characters)")
@@ -17,13 +17,13 @@ def _printable(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """As `_printable`, with line ends and tabs."""
-    _printable(text.replace("\n", "").replace("\t", ""))
+    """As `printable`, with line ends and tabs."""
+    printable(text.replace("\n", "").replace("\t", ""))
     return text
 
 
-Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_printable)]
-Word = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
+Word = Annotated[str, Field(max_length=100), AfterValidator(printable)]
 Prose = Annotated[str, Field(max_length=10_000), AfterValidator(_shown)]
 Paths = Text | Annotated[list[Text], Field(min_length=1, max_length=100)]
 Whole = Annotated[int, Field(strict=True, ge=1, le=10**9)]
