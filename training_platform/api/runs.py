@@ -320,7 +320,7 @@ def routes(runs: Runs) -> APIRouter:
                 last_step=one.last,
                 now=one.now,
                 value=one.value,
-                message=one.message,
+                message=one.advice,
             )
             for one in wrong
         ]
