@@ -214,7 +214,7 @@ fi
 # ---- The plan ----
 torch_from="the package index"
 if [[ "${mode}" == from ]]; then
-  torch_from="${bundle}"
+  torch_from="${bundle}" size=nothing
 elif [[ "${builds}" == cpu ]]; then
   if [[ "${index}" == http* ]] && ! TORCH_INDEX="${index}" check answers; then
     die "TORCH_INDEX_URL=${shown_index} does not answer, or has no torch"
