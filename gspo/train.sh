@@ -63,6 +63,7 @@ MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a to
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
+TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
@@ -116,6 +117,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.actor.kl_loss_coef="${KL_LOSS_COEF}" \
   actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO_LOW}" \
   actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO_HIGH}" \
+  actor_rollout_ref.actor.strategy="${TRAIN_ENGINE}" \
   actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
   actor_rollout_ref.actor.fsdp_config.offload_policy="${OFFLOAD_POLICY}" \
   actor_rollout_ref.actor.ulysses_sequence_parallel_size="${SEQUENCE_PARALLEL}" \

@@ -318,6 +318,14 @@ BAD = {
         f"{RL}.actor.ulysses_sequence_parallel_size=3",
         gpus="8x80GB",
     ),
+    "an engine of other keys": bad("sft", "TRAIN_ENGINE=megatron|fsdp2 | fsdp", TRAIN_ENGINE="megatron"),
+    "an engine of other keys as an argument": bad("grpo", "TRAIN_ENGINE=megatron", f"{RL}.actor.strategy=megatron"),
+    "FSDP1 with all states on the host": bad(
+        "grpo", "OFFLOAD=full|TRAIN_ENGINE=fsdp2", OFFLOAD="full", TRAIN_ENGINE="fsdp", gpus="8x80GB"
+    ),
+    "7B SFT on one GPU, FSDP1": bad(
+        "sft", "does not fit", MODEL_PATH="{tmp}/Qwen2.5-7B", TRAIN_ENGINE="fsdp", gpus="1x80GB"
+    ),
     "chunked head of a model that scales its logits": bad(
         "sft", "FUSED_KERNELS=true|not known to be right for granite", FUSED_KERNELS="true", MODEL_PATH="{tmp}/granite"
     ),
@@ -392,6 +400,8 @@ GOOD = {
     "grpo, a Hugging Face copy in each checkpoint": good(
         "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     ),
+    "ppo demo, FSDP1": good("ppo", TRAIN_ENGINE="fsdp"),
+    "7B SFT on one GPU, FSDP2": good("sft", MODEL_PATH="{tmp}/Qwen2.5-7B", TRAIN_ENGINE="fsdp2", gpus="1x80GB"),
     "sft demo, chunked head": good("sft", FUSED_KERNELS="true"),
     "sft demo, two processes share each sequence": good("sft", N_GPUS="2", SEQUENCE_PARALLEL="2"),
     "grpo demo, two processes share each sequence": good("grpo", N_GPUS="2", SEQUENCE_PARALLEL="2"),

@@ -69,7 +69,8 @@ def _less_gpu(knobs: Mapping[str, str], setup: Setup | None) -> list[str]:
         found.append(words + _saves(setup, sequence_parallel=more[0], tokens=share))
     found += _less_cache(knobs)
     generates = "ROLLOUT_ENGINE" in knobs
-    steps = {"false": ("true", "full") if generates else ("full",), "true": ("full",)}
+    full = ("full",) if knobs.get("TRAIN_ENGINE") != "fsdp" else ()
+    steps = {"false": ("true",) * generates + full, "true": full}
     for offload in steps.get(knobs.get("OFFLOAD", ""), ()):
         found.append(f"OFFLOAD={offload} (now {knobs['OFFLOAD']})" + _saves(setup, offload=offload))
     if _number(knobs, "LORA_RANK") == 0:

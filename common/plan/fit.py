@@ -96,7 +96,7 @@ def _choose(setup: Setup, fixed: frozenset[str]) -> Fit:
 
 def _candidates(setup: Setup, fixed: frozenset[str]) -> Iterator[Setup]:
     # Between the phases of RL offloading frees the GPU; SFT and DPO have one phase only, where it frees nothing.
-    kinds = ("false", "true", "full") if setup.rollout else ("false", "full")
+    kinds = ("false",) + ("true",) * setup.rollout + ("full",) * setup.keeps_away
     for offload in (setup.offload,) if "offload" in fixed else kinds:
         one = replace(setup, offload=offload)
         if setup.rollout:

@@ -54,6 +54,7 @@ class Setup:
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
         padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
+        keeps_away: The engine can leave all states on the host (``OFFLOAD=full``): FSDP2 can, FSDP1 cannot.
         fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
         fusable: They may be, with this model.
         sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
@@ -75,6 +76,7 @@ class Setup:
     reward_share: float = 0.0
     answers: int = 0
     flash: bool = True
+    keeps_away: bool = True
     fused: bool = False
     fusable: bool = False
     sequence_parallel: int = 1

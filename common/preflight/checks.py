@@ -238,6 +238,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             "expect slow steps",
             value=wanted,
         )
+    if knobs["TRAIN_ENGINE"] == "fsdp" and knobs["OFFLOAD"] == "full":
+        knobs.error("OFFLOAD", "FSDP1 cannot keep all states on the host", "set TRAIN_ENGINE=fsdp2, or OFFLOAD=true")
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     if not on_cpu and wanted <= there < wanted + own:
         knobs.error(
