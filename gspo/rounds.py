@@ -28,6 +28,7 @@ from common.preflight.knobs import read_block
 from common.run_dir import read_run, resume_command, update_run
 from common.runner import processes
 from common.runner.attempt import ROOT, describe_run, draw, listen, now, script_head
+from common.runner.heartbeat import Heartbeat
 from common.runner.terminal import next_steps
 from gspo import harvest, split
 from gspo.curve import JoinedCurve, scores
@@ -59,6 +60,7 @@ class Rounds:
         """Run the stages that are not done; returns the exit status for the shell."""
         done = self._open()
         listen(self._on_signal)
+        heartbeat = Heartbeat(self.run_dir)
         try:
             status = self._run_stages(done)
         except Exception as error:  # the last state is always written
@@ -66,6 +68,8 @@ class Rounds:
                 self.run_dir, state="failed", reason=f"{type(error).__name__}: {error}", ended=now(), exit_status=1
             )
             raise
+        finally:
+            heartbeat.stop()
         return self._close(status, done)
 
     def _run_stages(self, done: dict[str, dict]) -> int:

@@ -62,7 +62,7 @@ MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a to
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
-NNODES="${NNODES:-1}"                                # nodes; several are not there yet
+NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
@@ -81,13 +81,13 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS AGENT_LOOP USE_KL_LOSS SELF_PLAY
+#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS SELF_PLAY
 prepare_run gspo "$@"
 
 # With rounds, this script and dpo/train.sh are run stage by stage; the RL stage is the command below.
 if [[ "${SELF_PLAY}" == true && "${DRY_RUN:-0}" != 1 ]]; then exec "${PYTHON}" -m gspo.rounds "$@"; fi
 
-run_training "${PYTHON}" -m verl.trainer.main_ppo \
+run_training "${PYTHON}" -m "${TRAINER}" \
   --config-path="${PWD}/gspo" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
   data.val_files="${VAL_DATA}" \

@@ -35,7 +35,7 @@ SEED="${SEED:-1}"                                    # order of the data
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
-NNODES="${NNODES:-1}"                                # nodes; several are not there yet
+NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 # ---- Output ----
@@ -51,12 +51,12 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS
+#   RESUME_PATH LOGGERS RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run sft "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
-  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --rdzv-backend=c10d --rdzv-endpoint=localhost:0 \
-  --local-addr=127.0.0.1 \
+  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --node-rank="${MACHINE_RANK}" \
+  --rdzv-backend="${RENDEZVOUS}" --rdzv-endpoint="${RENDEZVOUS_ADDR}" --local-addr="${MACHINE_ADDR}" \
   -m verl.trainer.sft_trainer \
   --config-path="${PWD}/sft" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \

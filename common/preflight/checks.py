@@ -14,6 +14,7 @@ from common.preflight import (
     data_checks,
     extensions,
     launch_data,
+    machines,
     method,
     rendering,
     reward,
@@ -244,7 +245,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             value=own,
         )
     if knobs.number("NNODES") > 1 and not machine.planned:
-        knobs.error("NNODES", "training over several nodes is not there yet", "set NNODES=1")
+        machines.check(knobs)
     if on_cpu:
         knobs.warn(
             "",
