@@ -63,8 +63,6 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: 
             "set HARVEST_PAIRS=true, add rows with chosen and rejected, or set SELF_PLAY_ROUNDS=1",
             value=rounds,
         )
-    if knobs["SELF_PLAY"] == "true" and knobs.number("NNODES") > 1:
-        knobs.error("NNODES", "rounds run on one machine", "set NNODES=1, or SELF_PLAY_ROUNDS=1 without pairs")
     if harvest and knobs.number("ROLLOUT_N") == 1:
         knobs.error(
             "HARVEST_PAIRS", "takes the best and the worst of several answers", "set ROLLOUT_N=2 or more", value="true"

@@ -15,9 +15,8 @@ import pytest
 
 from common.cluster import board as boards
 from common.cluster import ray_node, run_secrets, watch
-from common.cluster.names import Cluster, ClusterError
+from common.cluster.names import Cluster, ClusterError, launchers_of
 from common.run_dir import RUN_FILE
-from common.runner.__main__ import launchers_of
 from common.verl_ext import store_address
 from tests.conftest import ROOT
 
