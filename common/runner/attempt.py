@@ -27,6 +27,7 @@ from common import __version__, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
+from common.cluster import run_secrets
 from common.cluster.names import Cluster
 from common.cluster.watch import Problem, Watch, open_watch
 from common.files import ROOT, write_atomically
@@ -44,6 +45,7 @@ from common.run_dir import (
     short_model_name,
     update_run,
 )
+from common.runner.heartbeat import Heartbeat
 from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
@@ -67,7 +69,7 @@ class Attempt:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], cluster: Cluster | None = None):
         self.command, self.cluster = list(command), cluster
         self.watch: Watch | None = None
-        self.run_dir, self.environment_given = Path(environment["RUN_DIR"]), environment
+        self.run_dir = Path(environment["RUN_DIR"])
         self.knobs = json.loads(environment["KNOBS_JSON"])
         self.resume_from = Path(environment["RESUME_FROM"]) if environment.get("RESUME_FROM") else None
         self.forked = self.resume_from is not None and not (self.run_dir / RUN_FILE).is_file()
@@ -88,7 +90,7 @@ class Attempt:
             "ATTEMPT": str(self.number),
             "TOKENIZERS_PARALLELISM": "false",
             "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
-            **ray_on_loopback(self.knobs, self.environment_given),
+            **ray_on_loopback(self.knobs),
         }
 
     def run(self) -> int:
@@ -101,12 +103,14 @@ class Attempt:
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
+        heartbeat = Heartbeat(self.run_dir)
         keeper = self._start(self.command)
         try:
             self._follow(keeper, terminal, log)
         finally:
             status, problem = self._end(keeper)
             terminal.close()
+            heartbeat.stop()
             status = self._close(
                 status, terminal, problem
             )  # also when the view broke: the last state is always written
@@ -141,6 +145,7 @@ class Attempt:
         tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
         if self.cluster:
             facts["machines"] = json.loads(self.environment["CLUSTER_MACHINES"])
+            run_secrets.make(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
@@ -255,6 +260,7 @@ class Attempt:
             state, reason = "failed", terminal.failed(status, problem)
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
         if self.watch:
+            run_secrets.discard(self.run_dir, self.environment["CLUSTER_LAUNCH"])
             found = latest_checkpoint(self.run_dir) if state in ("failed", "stopped") else None
             goes_on = f"; to go on from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
             self.watch.tell_end(status, f"{reason}{goes_on}" if reason else "")
@@ -292,16 +298,15 @@ def process_environment(environment: Mapping[str, str], knobs: Mapping[str, str]
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
-def ray_on_loopback(knobs: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+def ray_on_loopback(knobs: Mapping[str, str]) -> dict[str, str]:
     """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
 
     The variable makes 127.0.0.1 the node's address (`ray._private.services`); ray.init's own argument for that is
-    turned back into the machine's address. Launchers that meet on loopback are on one machine too.
+    turned back into the machine's address.
     """
     several = knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")
-    abroad = several and not environment.get("MACHINE_ADDR", "").startswith("127.")
     name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    return {} if abroad or name in os.environ else {name: "0"}
+    return {} if several or name in os.environ else {name: "0"}
 
 
 def script_head() -> list[str]:

@@ -361,3 +361,19 @@ def test_prune_leaves_an_unfinished_one_that_may_be_under_way(run, call):
     shard(run, 2).unlink()
     assert call("prune", run, "--keep", 2, "--incomplete", "--yes")[0] == 0
     assert [checkpoint.step for checkpoint in checkpoints_of(run)] == [4, 6]
+
+
+def test_a_checkpoint_without_a_ranks_shard_gets_no_marker(tmp_path):
+    """Two machines that write to disks of their own: the first sees its half only."""
+    folder = tmp_path / "checkpoints" / "global_step_3"
+    (folder / "actor").mkdir(parents=True)
+    (folder / "actor" / "fsdp_config.json").write_text('{"world_size": 2}')
+    for kind in ("model", "optim"):
+        (folder / "actor" / f"{kind}_world_size_2_rank_0.pt").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="model_world_size_2_rank_1.pt is missing, and 1 more.*OUTPUTS_DIR"):
+        mark_complete(folder, seconds=0.0, attempt=1)
+    assert not (folder / "complete.json").exists()
+    for kind in ("model", "optim"):
+        (folder / "actor" / f"{kind}_world_size_2_rank_1.pt").write_bytes(b"x")
+    mark_complete(folder, seconds=0.0, attempt=1)
+    assert (folder / "complete.json").is_file()
