@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
+from common.files import read_regular
 from monitor.choices import MAX_WANTED
-from monitor.files import read_regular
 from monitor.plain import carried, plain_tree
 
 SOURCES = ("rollouts", "validation")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from common.attention import PADDED
 from common.plan.machine import GIB
 from common.preflight import checks, command, run_name
 from common.preflight.knobs import ROOT, knobs_of_keys, read_knobs
@@ -94,7 +95,7 @@ def composed(monkeypatch, tmp_path, bases, not_composed):
             longest = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
             OmegaConf.update(config, "actor_rollout_ref.rollout.max_model_len", longest)
         model = "model" if "model" in config else "actor_rollout_ref.model"
-        OmegaConf.update(config, f"{model}.use_remove_padding", knobs["ATTENTION"] != "sdpa")  # as resolved.py does
+        OmegaConf.update(config, f"{model}.use_remove_padding", knobs["ATTENTION"] not in PADDED)  # as resolved.py does
         return config
 
     monkeypatch.setattr(command, "compose", compose)

@@ -433,7 +433,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "knob", "words"),
     [
-        ({"step": DEMO_STEPS["grpo"]}, {}, "common.checkpoints merge outputs/mine"),
+        ({"step": DEMO_STEPS["grpo"]}, {}, "outputs/mine makes it"),
         ({"algorithm": "sft"}, {}, "is of sft"),
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
