@@ -4,7 +4,7 @@
 #   ./setup_env.sh                   NVIDIA GPU: verl with vLLM (about 4.6 GB); none: CPU builds (about 0.5 GB)
 #   ./setup_env.sh --engine sglang   SGLang instead of vLLM; one engine per environment
 #   ./setup_env.sh --cpu             the CPU builds, whatever the machine has
-#   ./setup_env.sh --dev             also pytest, ruff and shellcheck
+#   ./setup_env.sh --dev             also pytest, ruff, shellcheck and hadolint
 #   ./setup_env.sh --plan            only says what would be installed and how much would be downloaded
 #   ./setup_env.sh --check           only shows what is there, missing, or of another version
 #   ./setup_env.sh --here            into the active conda environment or venv instead of .venv
