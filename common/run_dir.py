@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from common.demo_model import DEMO_MODEL_DIR
-from common.files import write_atomically
+from common.files import ROOT, write_atomically
 
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
@@ -69,6 +70,12 @@ def is_alive(run: dict[str, Any]) -> bool:
         return abs(process.create_time() - run["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):  # gone, or run.json holds no such numbers
         return False
+
+
+def resume_command(run_dir: Path, algorithm: str) -> str:
+    """What a person types to start a run again; several machines are started as they were the first time."""
+    outputs = "" if run_dir.parent == ROOT / "outputs" else f"OUTPUTS_DIR={shlex.quote(str(run_dir.parent))} "
+    return f"{outputs}EXPERIMENT_NAME={run_dir.name} ./{algorithm}/train.sh"
 
 
 def metrics_path(run_dir: Path, attempt: int) -> Path:

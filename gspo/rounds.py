@@ -21,13 +21,13 @@ from pathlib import Path
 from rich.markup import escape
 
 from common import run_data
+from common.console import QuietConsole
 from common.files import write_atomically
 from common.metrics.progress_line import format_duration
 from common.preflight.knobs import read_block
-from common.run_dir import read_run, update_run
+from common.run_dir import read_run, resume_command, update_run
 from common.runner import processes
 from common.runner.attempt import ROOT, describe_run, draw, listen, now, script_head
-from common.runner.console import QuietConsole
 from common.runner.terminal import next_steps
 from gspo import harvest, split
 from gspo.curve import JoinedCurve, scores
@@ -189,7 +189,7 @@ class Rounds:
     def _harvest(self, stage: Stage) -> harvest.Harvest:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.knobs["MODEL_PATH"])
+        tokenizer = AutoTokenizer.from_pretrained(self.knobs["MODEL_PATH"], trust_remote_code=False)
         prompts = [row["prompt"] for row in split.rows_of([self.run_dir / "data" / "prompts.train.parquet"])]
         return harvest.harvest(
             self.run_dir / f"round-{stage.round}" / RL / "rollouts",
@@ -248,7 +248,7 @@ class Rounds:
             self.console.print(
                 f"\n[bold yellow]{state.capitalize()}.[/bold yellow] To go on at the stage that was cut:"
             )
-            self.console.print(f"  EXPERIMENT_NAME={self.run_dir.name} ./gspo/train.sh")
+            self.console.print(f"  {resume_command(self.run_dir, 'gspo')}")
             return
         seconds = format_duration(time.monotonic() - self.started)
         self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} (run {self.run_dir.name})")

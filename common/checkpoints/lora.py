@@ -38,7 +38,7 @@ def rank_and_alpha(folder: Path, run_dir: Path, state: dict[str, torch.Tensor]) 
     alpha = read_json_object(meta).get("lora_alpha") if meta.is_file() else None
     alpha = alpha or read_run(run_dir).get("knobs", {}).get("LORA_ALPHA")
     if not alpha:
-        raise ValueError(f"{meta}: lora_alpha stands neither there nor in {run_dir}/run.json; write it into one")
+        raise ValueError(f"{meta}: lora_alpha is neither there nor in {run_dir}/run.json; write it into one")
     first = next(name for name in state if name.endswith((A, EMBEDDING_A)) and ".experts." not in name)
     return state[first].shape[0], float(alpha)
 
@@ -88,7 +88,9 @@ def fold_with_peft(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = auto_class(config_folder).from_config(read_config(config_folder), dtype=torch.float32)
+    model = auto_class(config_folder).from_config(
+        read_config(config_folder), dtype=torch.float32, trust_remote_code=False
+    )
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     peft = get_peft_model(model, settings)
     peft.load_state_dict(state)

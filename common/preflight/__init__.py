@@ -14,6 +14,7 @@ module             what it holds
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
 ``fitness``        whether verl can train the model
+``attention``      whether the attention computes the model as it was trained
 ``chat_template``  the chat template and the tokenizer, without transformers
 ``data``           rows and columns of a data file
 ``launch_data``    the files of TRAIN_DATA and VAL_DATA: found, converted, split, the same as before
@@ -27,6 +28,7 @@ module             what it holds
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows
 ``auto``           a value and a reason for each ``auto``
+``fused``          whether verl's chunked head is right for the model and its adapter
 ``sizing``         the memory plan, and the knobs that follow from it
 ``rates``          usual learning rates
 ``run_name``       the run directory: new, resumed or refused

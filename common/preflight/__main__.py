@@ -53,7 +53,9 @@ def main() -> int:
         print(f"error: {sys.executable} has no {error.name}; run ./setup_env.sh first", file=sys.stderr)
         return 2
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from common.console import write_error
+
+        write_error(f"error: {error}")
         return 2
     kept = False
     try:

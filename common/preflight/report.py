@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.console import SafeConsole
 from common.plan.duration import seconds_per_step
 from common.plan.fit import Fit
 from common.plan.machine import GIB
@@ -54,7 +55,7 @@ def rows_of(knobs: Knobs) -> list[Row]:
 
 def show(knobs: Knobs) -> None:
     """Print knobs out of the environment, those chosen with their reasons, plan, warnings, every error, to stderr."""
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console = SafeConsole(file=sys.stderr, highlight=False, soft_wrap=True)
     if knobs.given and not os.environ.get("STAGE"):  # a stage of self-play gets all its knobs this way
         given = " ".join(f"{name}={shlex.quote(value)}" for name, value in knobs.given.items())
         console.print(Text(f"  from the environment: {given}", style="default"))
@@ -78,7 +79,7 @@ def _errors(console: Console, knobs: Knobs) -> None:
 
 def show_table(knobs: Knobs) -> None:
     """Print everything as a table, for a person who has asked for it."""
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("what", "value", "verdict", "why, and what to do"):
         table.add_column(name, overflow="fold", no_wrap=name in ("what", "verdict"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
+from common.cluster.names import Cluster, ClusterError, joins_ray, machines_wanted, read_cluster
 from common.preflight.compose import ConfigError, compose_command
 from common.run_data import discard
 
@@ -12,6 +14,11 @@ from common.run_data import discard
 def main() -> int:
     """Check the command's config, then run it; with ``DRY_RUN=1`` print it instead."""
     command = sys.argv[sys.argv.index("--") + 1 :]
+    cluster = None if os.environ.get("DRY_RUN") == "1" else launchers_of(os.environ)
+    if cluster and cluster.rank:
+        from common.runner.follower import follow
+
+        return follow(command, cluster)
     if os.environ.get("PREFLIGHT") == "off":  # else the preflight has composed it
         try:
             compose_command(command)
@@ -21,12 +28,24 @@ def main() -> int:
             return 2
     from common.runner.attempt import Attempt
 
-    attempt = Attempt(command, os.environ)
+    attempt = Attempt(command, os.environ, cluster)
     if os.environ.get("DRY_RUN") == "1":
         print(attempt.script())
         discard(os.environ)
         return 0
-    return attempt.run()
+    try:
+        return attempt.run()
+    except ClusterError as error:
+        discard(os.environ)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def launchers_of(environment: Mapping[str, str]) -> Cluster | None:
+    """This launcher's place among those of several machines; None where it is the only one."""
+    if machines_wanted(environment) == 1 or joins_ray(environment, environment["ALGORITHM"]):
+        return None
+    return read_cluster(environment)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ PRIVATE = (
         ROWS,
         "replaced: whole conversations are rendered",
     ),
+    Private(
+        f"{PROMPTS}._read_files_and_tokenize",
+        ("self.dataframe =", "self.maybe_filter_out_long_prompts("),
+        ROWS,
+        "replaced: limits",
+    ),
     Private(f"{PROMPTS}.__getitem__", ("self._build_messages(",), ROWS, "replaced: stored tool calls are decoded"),
     Private(f"{PROMPTS}.maybe_filter_out_long_prompts", ("self._build_messages(",), ROWS, "extended: the same"),
     Private(f"{LOOP}._call_tool", ("active_tools",), "common/verl_ext/tool_loop.py", "extended: calls are counted"),
