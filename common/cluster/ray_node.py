@@ -45,6 +45,7 @@ def main() -> int:
     try:
         cluster = read_cluster(os.environ)
         os.environ.update(run_secrets.read(Path(os.environ["RUN_DIR"]), os.environ["CLUSTER_LAUNCH"]))
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_SECONDS:.0f}")  # a busy machine takes over 30 s
         start = ray_start(cluster, network.resolve(cluster.master), options.address, options)
         return lead(cluster, start, sys.argv[split + 1 :]) if cluster.rank == 0 else join(cluster, start)
     except ClusterError as error:

@@ -208,6 +208,8 @@ class Attempt:
         status = self._stop(keeper)
         if said == 0:
             return 0, None  # all steps are done, whatever has happened since
+        if said is None and problem:
+            return 1, problem  # not the signal that it was ended with
         if said and self.watch and self.stop_signal is None and not (problem and problem.gone):
             problem = self.watch.who_is_gone() or (replace(problem, echo=True) if problem else None)
         return status, problem
