@@ -45,7 +45,6 @@ def main() -> int:
     try:
         cluster = read_cluster(os.environ)
         os.environ.update(run_secrets.read(Path(os.environ["RUN_DIR"]), os.environ["CLUSTER_LAUNCH"]))
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_SECONDS:.0f}")  # a busy machine takes over 30 s
         start = ray_start(cluster, network.resolve(cluster.master), options.address, options)
         return lead(cluster, start, sys.argv[split + 1 :]) if cluster.rank == 0 else join(cluster, start)
     except ClusterError as error:
@@ -140,11 +139,18 @@ def wait_for_machines(cluster: Cluster, address: str, raylet: subprocess.Popen) 
 def join(cluster: Cluster, start: Sequence[str]) -> int:
     """Join the head until it is gone; returns Ray's status.
 
+    On a busy machine Ray gives up after 30 s, a limit that it has no setting for; then it is asked again.
+
     Raises:
         ClusterError: If it does not answer.
     """
-    wait_for_head(cluster)
-    return subprocess.call(start, stdin=subprocess.DEVNULL)
+    until = time.monotonic() + JOIN_SECONDS / 2
+    while True:
+        wait_for_head(cluster)
+        status = subprocess.call(start, stdin=subprocess.DEVNULL)
+        if time.monotonic() > until:
+            return status
+        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":
