@@ -53,14 +53,7 @@ from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 
 POLL_SECONDS = 0.2
-PASSED_ON = (
-    "NCCL_",
-    "GLOO_",
-    "HF_HOME",
-    "HF_HUB_",
-    "HF_ENDPOINT",
-    "TRANSFORMERS_",
-)  # to a joined Ray
+PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -121,10 +114,8 @@ class Attempt:
         finally:
             status, problem = self._end(keeper)
             terminal.close()
+            status = self._close(status, terminal, problem)  # also when the view broke: the last state is written
             heartbeat.stop()
-            status = self._close(
-                status, terminal, problem
-            )  # also when the view broke: the last state is always written
         return status
 
     def knobs_words(self) -> str:
