@@ -19,10 +19,15 @@ refuse_flags() {
   done
 }
 
-# Outputs: the Python that has verl, to stdout: an active environment that setup_env.sh has filled (with another engine,
-# say), else .venv, else the active environment.
+# Outputs: the Python that has verl, to stdout: VENV_DIR's (with another engine, say), else that of an active environment
+# that setup_env.sh has filled, else .venv, else the active environment.
 find_python() {
   local python="${PWD}/.venv/bin/python" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
+  if [[ -n "${VENV_DIR:-}" ]]; then
+    [[ -x "${VENV_DIR}/bin/python" ]] || die "VENV_DIR=${VENV_DIR}: no environment there; ./setup_env.sh makes it"
+    (cd "${VENV_DIR}/bin" && printf '%s/python\n' "${PWD}")
+    return
+  fi
   [[ -z "${active}" || ! -f "${active}/.setup_env" ]] || python="${active}/bin/python"
   [[ -x "${python}" ]] || python="$(command -v python3 || command -v python || true)"
   [[ -n "${python}" ]] || die "no Python found; run ./setup_env.sh first"

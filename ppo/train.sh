@@ -69,7 +69,10 @@ MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a to
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
+TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
+FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
+SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
@@ -102,6 +105,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.model.path="${MODEL_PATH}" \
   actor_rollout_ref.model.use_remove_padding="${REMOVE_PADDING}" \
   +actor_rollout_ref.model.override_config.attn_implementation="${ATTENTION}" \
+  actor_rollout_ref.model.use_fused_kernels="${FUSED_KERNELS}" \
   actor_rollout_ref.model.lora_rank="${LORA_RANK}" \
   actor_rollout_ref.model.lora_alpha="${LORA_ALPHA}" \
   actor_rollout_ref.model.target_modules="${LORA_TARGETS}" \
@@ -119,8 +123,10 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.actor.clip_ratio="${CLIP_RATIO}" \
   actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO}" \
   actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO}" \
+  actor_rollout_ref.actor.strategy="${TRAIN_ENGINE}" \
   actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
   actor_rollout_ref.actor.fsdp_config.offload_policy="${OFFLOAD_POLICY}" \
+  actor_rollout_ref.actor.ulysses_sequence_parallel_size="${SEQUENCE_PARALLEL}" \
   actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
@@ -150,6 +156,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   critic.cliprange_value="${VALUE_CLIP}" \
   critic.fsdp.param_offload="${OFFLOAD}" \
   critic.fsdp.offload_policy="${OFFLOAD_POLICY}" \
+  critic.fsdp.ulysses_sequence_parallel_size="${SEQUENCE_PARALLEL}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
   +reward.custom_reward_function.reward_kwargs="${REWARD_KWARGS}" \

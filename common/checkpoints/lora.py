@@ -38,7 +38,7 @@ def rank_and_alpha(folder: Path, run_dir: Path, state: dict[str, torch.Tensor]) 
     alpha = read_json_object(meta).get("lora_alpha") if meta.is_file() else None
     alpha = alpha or read_run(run_dir).get("knobs", {}).get("LORA_ALPHA")
     if not alpha:
-        raise ValueError(f"{meta}: lora_alpha stands neither there nor in {run_dir}/run.json; write it into one")
+        raise ValueError(f"{meta}: lora_alpha is neither there nor in {run_dir}/run.json; write it into one")
     first = next(name for name in state if name.endswith((A, EMBEDDING_A)) and ".experts." not in name)
     return state[first].shape[0], float(alpha)
 

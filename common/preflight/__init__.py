@@ -28,6 +28,7 @@ module             what it holds
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows
 ``auto``           a value and a reason for each ``auto``
+``fused``          whether verl's chunked head is right for the model and its adapter
 ``sizing``         the memory plan, and the knobs that follow from it
 ``rates``          usual learning rates
 ``run_name``       the run directory: new, resumed or refused

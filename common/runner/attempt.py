@@ -46,11 +46,11 @@ from common.run_dir import (
     short_model_name,
     update_run,
 )
-from common.runner.follow import MetricsTail, Tail
 from common.runner.heartbeat import Heartbeat
 from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
+from common.tail import MetricsTail, Tail
 
 POLL_SECONDS = 0.2
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
@@ -105,7 +105,7 @@ class Attempt:
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
         terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
-        log = Tail(self.run_dir / LOG_FILE, self._log_size())
+        log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
         heartbeat = Heartbeat(self.run_dir)
         keeper = self._start(self.command)
@@ -358,6 +358,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
     """What run.json says of a run that this process starts now."""
     return {
         "name": run_dir.name,
+        "job_uuid": os.environ.get("JOB_UUID"),  # of the platform's job, None for a run that a person has started
         "algorithm": algorithm,
         "model": knobs["MODEL_PATH"],
         "model_name": short_model_name(knobs["MODEL_PATH"]),

@@ -19,7 +19,7 @@ from common.metrics.names import HEADLINES, check_health, friendly
 from common.metrics.progress_line import format_duration, step_line
 from common.run_dir import LOG_FILE, read_run
 from common.runner.failures import diagnose
-from common.runner.follow import MetricsTail, Tail
+from common.tail import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
 PHASES: tuple[tuple[str, str], ...] = (
@@ -161,7 +161,7 @@ class Terminal:
         warnings = check_health(self.history, self.max_response_length)
         for warning in warnings:
             if warning.name not in self.warned:
-                self.console.print(f"[yellow]warning:[/yellow] {escape(warning.message)}")
+                self.console.print(f"[yellow]warning:[/yellow] {escape(str(warning))}")
         self.warned = {warning.name for warning in warnings}
 
     # ---- the end -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """verl's own vLLM rollout without a GPU: real runs in an environment of its own.
 
-    VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm
+    ./setup_env.sh --cpu --engine vllm
     .venv/bin/python -m pytest -m vllm
 
 VLLM_VENV names another environment. What needs a GPU stays unproven: memory that sleep gives back, CUDA graphs, NCCL.
@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -21,16 +20,16 @@ from tests.conftest import ROOT
 from tests.e2e.test_training import curve, finish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
-VENV = Path(os.environ.get("VLLM_VENV", ROOT / ".venv-vllm-cpu")).resolve()
+VENV = ROOT / os.environ.get("VLLM_VENV", ".venv-vllm-cpu")
 SMALL = {"BATCH_SIZE": 16, "TEST_FREQ": 2, "ROLLOUT_ENGINE": "vllm"}
 
 
 @pytest.fixture(autouse=True)
 def vllm_environment(monkeypatch):
-    """The scripts take the active environment, so this activates the one with vLLM."""
-    made = "VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
-    assert (VENV / "bin" / "python").exists(), f"{VENV}: no environment with vLLM; make it: {made}"
-    monkeypatch.setenv("VIRTUAL_ENV", str(VENV))
+    """The scripts take the environment that VENV_DIR names."""
+    make = "./setup_env.sh --cpu --engine vllm"
+    assert (VENV / ".setup_env").exists(), f"{VENV}: no environment with vLLM; make it: {make}"
+    monkeypatch.setenv("VENV_DIR", str(VENV))
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
 
 
@@ -152,9 +151,7 @@ def test_test_sh_gives_the_answers_of_transformers(tmp_path, clean_environment):
         out = tmp_path / f"{engine}.csv"
         command = [ROOT / "test.sh", "--model_path", "demo", "--batch", "--greedy", "--output_file", out, *option]
         command += ["--input_file", ROOT / "grpo" / "data" / "val.parquet", "--limit", "64"]
-        done = subprocess.run(
-            command, env=clean_environment | {"VIRTUAL_ENV": str(VENV)}, capture_output=True, text=True, timeout=600
-        )
+        done = subprocess.run(command, env=clean_environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         import pandas
 

@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 from verl.workers.config import HFModelConfig, RolloutConfig
 
 import common.hf_engine.varlen_attention  # noqa: F401  (registers sdpa_varlen)
+from benchmarks.architectures import problems, table
 from common.attention import PADDED, beyond_sdpa
 from common.evaluation.engines.transformers_engine import load
 from common.evaluation.model_path import ModelSource
@@ -13,8 +14,10 @@ from common.hf_engine.generation import Request, generate
 from common.hf_engine.sampling import SamplingParams
 from common.hf_engine.server import HFServer
 from common.preflight.auto import resolve_attention
+from common.preflight.data_checks import two_ropes
 from common.preflight.knobs import read_knobs
 from common.preflight.model import read_model
+from tests.architecture_figures import ALPHA, RANK, trained_weights
 from tests.tiny_models import ARCHITECTURES, plain_log_probs, plain_model, tiny_config, write_tiny_model
 
 LENGTHS = (5, 17, 2, 29)  # some longer than the sliding window of 8
@@ -84,7 +87,8 @@ def test_the_rollout_server_answers_with_plain_log_probabilities(folder_of, kind
     if load_format == "dummy":
         server.model.load_state_dict(plain.state_dict())
     prompts = [torch.randint(3, 512, (length,)).tolist() for length in LENGTHS]
-    requests = [Request(ids, SamplingParams(), 12, frozenset()) for ids in prompts]
+    lengths = (4, 12, 7, 12)  # finished rows leave the batch, and its cache
+    requests = [Request(ids, SamplingParams(), n, frozenset()) for ids, n in zip(prompts, lengths, strict=True)]
     generate(server.model, requests, 0, torch.Generator().manual_seed(1))
     for prompt, request in zip(prompts, requests, strict=True):
         expected = plain_log_probs(plain, prompt + request.token_ids)[len(prompt) - 1 :]
@@ -103,3 +107,43 @@ def test_the_cap_that_config_json_leaves_out_is_that_of_transformers():
     assert Gemma2Config(**config).attn_logit_softcapping == 50 and "=50)" in beyond_sdpa(config)
     assert beyond_sdpa(config | {"attn_logit_softcapping": None}) == ""
     assert beyond_sdpa({"model_type": "some_vl", "text_config": config})
+
+
+def test_an_adapter_on_experts_is_added_by_hand_as_peft_merges_it(tmp_path):
+    """What the matrix compares merged weights with: the shard that a trainer writes, base plus alpha / r x B A."""
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_config(tiny_config("qwen3_moe"), dtype=torch.float32)
+    peft = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
+    for name, weight in peft.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_()
+    torch.save(peft.state_dict(), tmp_path / "model_world_size_1_rank_0.pt")
+    found, merged = trained_weights(tmp_path), peft.merge_and_unload().state_dict()
+    assert found.keys() == merged.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(found[name].float(), weight, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_the_table_has_a_row_for_each_architecture_and_marks_what_is_off():
+    figures = {"first loss": 1e-7, "moved": 0.5, "agreement": 0.9999, "merge": 0.0}
+    found = {kind: {"sft": {"figures": figures, "seconds": 40}} for kind in ARCHITECTURES}
+    found["gemma2"] = {"sft": {"figures": figures | {"first loss": 0.3, "agreement": float("nan")}}}
+    found["llama"]["grpo"] = {"error": "Traceback"}
+    lines = table(found, ["sft", "grpo"]).splitlines()
+    assert lines[0] == "| model type | sft | grpo |" and len(lines) == 2 + len(ARCHITECTURES)
+    rows = {kind: next(line for line in lines if f"`{kind}`" in line) for kind in ARCHITECTURES}
+    assert rows["llama"].endswith("| first loss 1e-07, moved 5e-01, agreement 0.999900, merge 0 | **fails** |")
+    assert "first loss 3e-01!" in rows["gemma2"] and "agreement nan!" in rows["gemma2"] and "!" not in rows["qwen2"]
+    assert (
+        problems(found["gemma2"]["sft"]) == ["first loss 0.3", "agreement nan"]
+        and problems(found["qwen2"]["sft"]) == []
+    )
+
+
+def test_two_ropes_are_known_from_either_form_of_a_config():
+    factors = {"short_factor": [1.0], "long_factor": [2.0]}
+    old = {"rope_scaling": factors | {"type": "longrope"}, "original_max_position_embeddings": 4096}
+    new = {"rope_parameters": factors | {"rope_type": "longrope", "original_max_position_embeddings": 4096}}
+    assert two_ropes(old) == two_ropes(new) == two_ropes({"text_config": new}) == 4096
+    assert two_ropes({"rope_parameters": {"rope_type": "yarn"}}) == two_ropes({"rope_parameters": None}) == 0

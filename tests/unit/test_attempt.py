@@ -12,7 +12,7 @@ import pytest
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.run_dir import metrics_path, read_metrics, read_run
 from common.runner.attempt import Attempt
-from common.runner.follow import MetricsTail
+from common.tail import MetricsTail
 from tests.conftest import ROOT
 from tests.run_maker import complete
 

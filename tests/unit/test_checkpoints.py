@@ -120,7 +120,7 @@ def test_who_may_read_the_model_is_what_the_umask_says(path, umask):
 def test_an_adapter_without_alpha_takes_it_from_the_run_or_stops(path):
     model = with_adapter(small_model())
     write_checkpoint(model, path, 1)
-    with pytest.raises(ValueError, match="lora_alpha stands neither there nor in"):
+    with pytest.raises(ValueError, match="lora_alpha is neither there nor in"):
         merge(Checkpoint(path, 7), path.parent / "model")
     assert not (path.parent / "model").exists()
     update_run(path.parents[1], knobs={"LORA_ALPHA": "24"})
