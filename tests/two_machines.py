@@ -1,6 +1,6 @@
 """Two machines made of namespaces, and runs over them: ``python -m tests.two_machines [CHECK ...]``, as root.
 
-Each machine has its own network, processes, host name, /tmp, /dev/shm and checkout (/mnt/kit, on two disks), and
+Each machine has its own network, processes, host name, /tmp, /dev/shm and checkout (/mnt/kit, a disk of its own) and
 sees the other over a switch; host names do not resolve. /mnt/shared is one folder. Nothing stays but what is in a
 temporary folder, which is removed. Needs iproute2 and util-linux. ``.ci/nightly`` runs it where it is root.
 """

@@ -139,11 +139,18 @@ def wait_for_machines(cluster: Cluster, address: str, raylet: subprocess.Popen) 
 def join(cluster: Cluster, start: Sequence[str]) -> int:
     """Join the head until it is gone; returns Ray's status.
 
+    On a busy machine Ray gives up after 30 s, a limit that it has no setting for; then it is asked again.
+
     Raises:
         ClusterError: If it does not answer.
     """
-    wait_for_head(cluster)
-    return subprocess.call(start, stdin=subprocess.DEVNULL)
+    until = time.monotonic() + JOIN_SECONDS / 2
+    while True:
+        wait_for_head(cluster)
+        status = subprocess.call(start, stdin=subprocess.DEVNULL)
+        if time.monotonic() > until:
+            return status
+        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,12 @@ def read(run_dir: Path, launch: str, seconds: float = SHARE_SECONDS) -> dict[str
                 f"{token} is not seen here after {seconds:.0f} s; is OUTPUTS_DIR one folder for all machines?"
             )
         time.sleep(0.2)
-    keys = json.loads((token.parent / KEYS).read_text(encoding="utf-8"))
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **keys}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **keys_file(run_dir, launch)}
+
+
+def keys_file(run_dir: Path, launch: str) -> dict[str, str]:
+    """The variable that names the file of TransferQueue's keys (``common/verl_ext/queue_guard.py``)."""
+    return {"TRANSFER_QUEUE_KEYS_FILE": str(folder_of(run_dir, launch) / KEYS)}
 
 
 def discard(run_dir: Path, launch: str) -> None:

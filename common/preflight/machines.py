@@ -8,7 +8,7 @@ from common.cluster.names import Cluster, ClusterError, joins_ray, machines_want
 from common.cluster.variables import rendezvous
 from common.preflight.knobs import SUPERVISED, Knobs
 
-ALONE, SEVERAL = "verl.trainer.main_ppo", "common.cluster.train_rl"
+ALONE, SEVERAL = "verl.trainer.main_ppo", "common.verl_ext.train_rl"
 
 
 def check(knobs: Knobs) -> None:

@@ -85,13 +85,13 @@ PRIVATE = (
     Private(
         "verl.trainer.main_ppo:run_ppo",
         ("task_runner_class.remote()", "if not ray.is_initialized():", "ray.init("),
-        "common/cluster/train_rl.py",
+        "common/verl_ext/train_rl.py",
         "called with a class that keeps the trainer on this machine",
     ),
     Private(
         "verl.trainer.main_ppo:main",
         ("auto_set_device(config)", "validate_config(", "run_ppo(config, task_runner_class=TaskRunnerV1)"),
-        "common/cluster/train_rl.py",
+        "common/verl_ext/train_rl.py",
         "done in its place for several machines",
     ),
     Private(f"{TRAINER}._save_checkpoint", (), "common/callbacks.py", "called: early stopping saves"),

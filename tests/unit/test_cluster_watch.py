@@ -10,14 +10,20 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from common.cluster import board as boards
 from common.cluster import ray_node, run_secrets, watch
 from common.cluster.names import Cluster, ClusterError, launchers_of
+from common.cluster.network import INTERFACE_VARIABLES
+from common.preflight import machines, resolved
+from common.preflight.environment import check_ray
+from common.preflight.knobs import read_knobs
 from common.run_dir import RUN_FILE
-from common.verl_ext import store_address
+from common.runner import attempt
+from common.verl_ext import joined_worker, queue_guard, store_address
 from tests.conftest import ROOT
 
 LOOP = "127.0.0.1"
@@ -138,7 +144,7 @@ def test_of_another_launch_nothing_is_heard(quick):
 # ---- secrets, Ray, the store ----------------------------------------------------------------------------------
 
 
-def test_secrets_are_the_users_alone_and_go_with_the_attempt(tmp_path):
+def test_secrets_are_the_users_alone_and_go_with_the_attempt(tmp_path, monkeypatch):
     (tmp_path / ".cluster-old").mkdir()
     run_secrets.make(tmp_path, "new")
     folder = tmp_path / ".cluster-new"
@@ -147,7 +153,10 @@ def test_secrets_are_the_users_alone_and_go_with_the_attempt(tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
     found = run_secrets.read(tmp_path, "new")
     assert found["RAY_AUTH_MODE"] == "token" and len(open(found["RAY_AUTH_TOKEN_PATH"]).read()) == 64
-    assert found["TRANSFER_QUEUE_PUBLIC_KEY"] != found["TRANSFER_QUEUE_SECRET_KEY"]
+    monkeypatch.delenv(queue_guard.SECRET, raising=False)
+    queue_guard.read_keys(Path(found[queue_guard.KEYS_FILE]))
+    keys = [os.environ.pop(name) for name in (queue_guard.PUBLIC, queue_guard.SECRET)]
+    assert [len(key) for key in keys] == [40, 40] and keys[0] != keys[1]
     run_secrets.discard(tmp_path, "new")
     with pytest.raises(ClusterError, match="is not seen here after 0 s; is OUTPUTS_DIR one folder"):
         run_secrets.read(tmp_path, "new", seconds=0)
@@ -274,3 +283,59 @@ def test_a_follower_ends_its_part_when_the_first_is_gone_and_names_the_way_on(tm
     _, said = process.communicate(timeout=40)
     assert process.returncode == 1 and "h0 (127.0.0.1) is gone" in said
     assert "from the start (no checkpoint yet), on all machines: OUTPUTS_DIR=" in said
+
+
+def test_ray_that_gives_up_on_a_busy_machine_is_asked_again(monkeypatch):
+    """Its limit of 30 s for a raylet to start cannot be set."""
+    asked, clock = [], iter(range(0, 1000, 40))
+    monkeypatch.setattr(ray_node, "wait_for_head", lambda cluster: None)
+    monkeypatch.setattr(ray_node.subprocess, "call", lambda start, stdin: asked.append(start) or 134)
+    monkeypatch.setattr(ray_node.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(ray_node.time, "sleep", lambda seconds: None)
+    assert ray_node.join(Cluster(2, 1, LOOP), ["ray"]) == 134 and len(asked) == 3
+
+
+# ---- a Ray that is there already --------------------------------------------------------------------------------
+
+
+def test_workers_of_a_ray_that_is_joined_get_what_a_run_sets_and_no_secret(tmp_path):
+    """verl prints what it gives to ray.init, and the dashboard shows it."""
+    keys = ("WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "TRANSFER_QUEUE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
+    environment = {"RUN_DIR": str(tmp_path), "ALGORITHM": "grpo", "NCCL_DEBUG": "INFO", "SEED": "1", "HOME": "/me"}
+    environment |= {name: "secret" for name in keys} | {"RAY_ADDRESS": "auto", "OMP_NUM_THREADS": "1"}
+    found = attempt.for_workers(tmp_path, environment)
+    names = found["WORKER_ENV"].split(",")
+    assert {"RUN_DIR", "ALGORITHM", "NCCL_DEBUG", "SEED", queue_guard.KEYS_FILE, "CLUSTER_LAUNCH"} <= set(names)
+    assert not {*keys, "RAY_ADDRESS", "HOME", "OMP_NUM_THREADS"} & set(names)
+    assert found[queue_guard.KEYS_FILE].startswith(f"{tmp_path}/.cluster-{found['CLUSTER_LAUNCH']}/")
+
+
+def test_a_ray_that_is_joined_is_checked_and_rounds_want_launchers(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    knobs = read_knobs("gspo", {"NNODES": "2", "SELF_PLAY_ROUNDS": "2"})
+    machines.check(knobs)
+    assert "preference stages need a launcher on each machine" in str(knobs.errors[0])
+    knobs = read_knobs("grpo", {"NNODES": "2"})
+    machines.check(knobs)
+    assert knobs.errors == [] and "RAY_ADDRESS" not in resolved.process_environment(settled(knobs))
+    check_ray(knobs)
+    assert "RAY_ADDRESS=127.0.0.1" in str(knobs.errors[0]) and "no Ray cluster answers" in str(knobs.errors[0])
+
+
+def settled(knobs):
+    knobs.values |= {"DEVICE": "cpu", "ROLLOUT_ENGINE": "hf", "ATTENTION": "sdpa", "N_GPUS": "1"}
+    return knobs
+
+
+def test_the_interface_and_the_keys_of_such_a_worker(tmp_path, monkeypatch):
+    import ray
+
+    run_secrets.make(tmp_path, "x")
+    for name in (queue_guard.PUBLIC, queue_guard.SECRET, *INTERFACE_VARIABLES):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv(queue_guard.KEYS_FILE, run_secrets.keys_file(tmp_path, "x")[queue_guard.KEYS_FILE])
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: LOOP)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(queue_guard, "guard", lambda: None)
+    joined_worker.set_up()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo" and len(os.environ[queue_guard.SECRET]) == 40

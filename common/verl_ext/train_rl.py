@@ -1,4 +1,4 @@
-"""verl's RL entry point for several machines: ``python -m common.cluster.train_rl`` with the arguments of ``main_ppo``.
+"""verl's RL entry point for several machines: ``python -m common.verl_ext.train_rl``, with ``main_ppo``'s arguments.
 
 It joins a Ray that is there (``RAY_ADDRESS``), keeps the trainer on this machine, where the run's files are, and ends
 when a machine is gone.
@@ -43,11 +43,19 @@ class Here:
 
 
 def join_ray(config: Any) -> None:
-    """Have verl join the Ray of ``RAY_ADDRESS``; it refuses to be told of CPUs and GPUs then."""
+    """Have verl join the Ray of ``RAY_ADDRESS``; it refuses to be told of CPUs and GPUs then.
+
+    The raylets of a Ray that was there before the run have nothing of the launcher's environment, so their workers get
+    the variables that ``WORKER_ENV`` names. No secret is among them: verl prints what it gives to ``ray.init``.
+    """
     with open_dict(config):
         start = config.ray_kwargs.ray_init
         start.address = os.environ["RAY_ADDRESS"]
         start.num_cpus = start.num_gpus = start.include_dashboard = None
+        names = os.environ.get("WORKER_ENV", "").split(",")
+        if names != [""]:
+            start.runtime_env.env_vars = {name: os.environ[name] for name in names}
+            start.runtime_env.worker_process_setup_hook = "common.verl_ext.joined_worker.set_up"
 
 
 def watch_machines() -> None:
@@ -84,7 +92,7 @@ def end(reason: str) -> None:
 @hydra.main(config_path=None, config_name=None, version_base=None)
 def main(config: Any) -> None:
     """Do what ``main_ppo.main`` does."""
-    private.check("common/cluster/train_rl.py")
+    private.check("common/verl_ext/train_rl.py")
     main_ppo.auto_set_device(config)
     main_ppo.validate_config(
         config=config,
