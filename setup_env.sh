@@ -204,9 +204,15 @@ if ! check locked "${lists[@]}"; then
   die "the lists were edited and the locks were not made again, see above; run requirements/lock.py (CONTRIBUTING.md)"
 fi
 
+# training_platform, whose logger stands in training loops, is imported from any folder.
+link_kit() {
+  printf '%s\n' "${PWD}" >"$("${env_python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/training_kit.pth"
+}
+
 # ---- A finished environment: nothing to do ----
 if [[ -z "${make}" && ! -f "${unfinished}" && -f "${record}" && "$(cat "${stamp}" 2>/dev/null)" == "${stamp_text}" ]] &&
   packages="$(check table "${lists[@]}" "${record}")"; then
+  link_kit
   log "${env_dir} is ready, nothing to install: ${title}, Python ${version}" "${packages}" "Next: ${next}"
   exit 0
 fi
@@ -315,6 +321,7 @@ site="$("${env_python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"
 compile() { "${env_python}" -m compileall -q -j 0 -x "${seldom}" "${site}" || true; }
 step "[3/4] compiling" compile
 
+link_kit
 log "[4/4] importing ..."
 imports=("${env_python}" requirements/check.py imports)
 if [[ -n "${gpus}" && "${builds}" == cuda ]]; then imports+=(--gpu); fi

@@ -104,7 +104,8 @@ def test_what_it_has_produced(platform):
     assert get(f"/api/jobs/{uuid}/log?offset=-5").json()["text"] == "ben\n"
     assert get(f"/api/jobs/{uuid}/checkpoints").json() == []
     assert get(f"/api/jobs/{uuid}/samples").json() == []
-    assert [one["metric"] for one in get(f"/api/jobs/{uuid}/health").json()] == ["entropy"]
+    (wrong,) = get(f"/api/jobs/{uuid}/health").json()
+    assert wrong["metric"] == "entropy" and wrong["now"] and "LEARNING_RATE" in wrong["message"]
 
 
 def test_checkpoints_have_the_score_of_their_step(platform):

@@ -306,6 +306,14 @@ def with_vllm(tmp_path_factory, index) -> tuple[Path, subprocess.CompletedProces
     return kit, run(kit, "--cpu", "--engine", "vllm", PIP_FIND_LINKS=index, PYTHON=sys.executable)
 
 
+def test_the_kit_is_found_from_any_folder(installed, tmp_path):
+    """``from training_platform...`` works in scripts that lie elsewhere."""
+    kit, _ = installed
+    command = [str(kit / ".venv" / "bin" / "python"), "-c", "import sys; print(sys.path)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert repr(str(kit)) in done.stdout
+
+
 def test_vllm_without_a_gpu_is_installed_beside_the_other_environment(with_vllm):
     kit, done = with_vllm
     assert done.returncode == 0, done.stderr

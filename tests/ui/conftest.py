@@ -1,4 +1,4 @@
-"""What the browser's tests share: one browser for all of them, one monitor for each test file."""
+"""What the browser's tests share: a browser and a monitor for each test file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_collection_modifyitems(items):
-    """One worker takes them all: a browser and a monitor are started once, and two browsers would slow each other."""
+    """One worker takes them all: each file's browser and monitor start once, and two browsers would slow each other."""
     for item in items:
         if item.get_closest_marker("ui"):
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: until it is closed, asyncio.run fails in every other test
 def browser():
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:

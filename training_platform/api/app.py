@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 
 from common import __version__
 from common.files import ROOT
@@ -28,6 +28,8 @@ from training_platform.queue.scheduler import Scheduler
 from training_platform.queue.slots import Slots, gpus_here
 from training_platform.queue.store import Store
 
+PAGE = Path(__file__).resolve().parents[1] / "page"
+ASSETS = tuple(sorted(path.name for path in PAGE.iterdir()))  # names of requests are looked up, never joined
 HIDDEN = ".platform"  # folder of the outputs that the monitor passes over
 
 
@@ -161,6 +163,16 @@ def _routes(app: FastAPI, scheduler: Scheduler, handlers: jobs.Jobs, sampler: Sa
         if name not in knobs.algorithms(kit):
             raise ApiError(404, "no_algorithm", f"{name[:100]!r}: there are {', '.join(knobs.algorithms(kit))}")
         return knobs.schema(kit, name)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    def asset(name: str) -> FileResponse:
+        if name not in ASSETS:
+            raise ApiError(404, "not_found", f"{name[:100]!r}: is no part of the page")
+        return FileResponse(PAGE / name)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:

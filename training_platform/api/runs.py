@@ -18,7 +18,9 @@ from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
 from monitor.columns import Columns
 from monitor.exports import csv_lines
+from monitor.health import Finding
 from monitor.health import find as find_health
+from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain
 from monitor.samples import choose, read_step, steps_of
@@ -247,6 +249,13 @@ def _told(path: Path) -> list[CheckpointView]:
     return list({r["step"]: CheckpointView(step=r["step"], **r["data"]) for r in records}.values())
 
 
+def _health(one: Finding) -> HealthView:
+    message = one.advice or Words("en")(f"health_{one.name}", f"{one.value:.2g}")
+    return HealthView(
+        metric=one.name, first_step=one.first, last_step=one.last, now=one.now, value=one.value, message=message
+    )
+
+
 def routes(runs: Runs) -> APIRouter:
     """The addresses under /api/jobs/{uuid}."""
     router = APIRouter(prefix="/api/jobs/{uuid}", tags=["runs"])
@@ -313,16 +322,6 @@ def routes(runs: Runs) -> APIRouter:
             wrong = find_health(
                 read.columns, float(limit) if limit.isdecimal() else None, runs.monitor.file(found.run, "rollouts")
             )
-        return [
-            HealthView(
-                metric=one.name,
-                first_step=one.first,
-                last_step=one.last,
-                now=one.now,
-                value=one.value,
-                message=one.advice,
-            )
-            for one in wrong
-        ]
+        return [_health(one) for one in wrong]
 
     return router
