@@ -154,6 +154,12 @@ BAD = {
     "more GPUs than there are": bad("grpo", "N_GPUS=16|8 GPUs", N_GPUS="16", gpus="8x80GB"),
     "more processes than cores": bad("sft", "N_GPUS=512|cores", N_GPUS="512"),
     "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
+    "an engine across the edge of a machine": bad(
+        "grpo",
+        "TENSOR_PARALLEL_SIZE=6|across machines of 4|use one of 1, 2, 4",
+        TENSOR_PARALLEL_SIZE="6",
+        gpus="3x4x80GB",
+    ),
     "tensor parallel and heads": bad(
         "grpo",
         "TENSOR_PARALLEL_SIZE=8|28 attention heads",

@@ -60,7 +60,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
     except ValueError as error:
         knobs.warn("", f"no memory plan: {error}")
         return None
-    gpus = Gpus(max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES")), min(machine.gpu_memory))
+    per_node, nodes = max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES"))
+    gpus = Gpus(per_node, nodes, min(machine.gpu_memory), machine.network)
     rollout = knobs.algorithm not in SUPERVISED
     rank = knobs.number("LORA_RANK")
     return Setup(
