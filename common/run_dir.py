@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from common.files import ROOT, write_atomically
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
 STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
+BEAT_FILE = ".heartbeat"  # touched while the launcher lives
+BEAT_SECONDS = 10.0
+DEAD_SECONDS = 90.0  # without a touch; clocks of two hosts may differ a little
 STATES = ("running", "finished", "failed", "stopped")
 _BLOCKS = ("knobs", "data")  # of run.json
 _RESTORE = "bring it back from a copy"
@@ -61,14 +65,28 @@ def update_run(run_dir: Path, **fields: Any) -> dict[str, Any]:
     return run
 
 
-def is_alive(run: dict[str, Any]) -> bool:
-    """Whether the launcher of a run on this host still works."""
-    if run.get("state") != "running" or run.get("host") != os.uname().nodename:
+def is_alive(run: dict[str, Any], run_dir: Path | None = None) -> bool:
+    """Whether the launcher of a run still works: by its process on this host, by its heartbeat on another.
+
+    Args:
+        run: Its run.json.
+        run_dir: Its folder; without it a run on another host counts as ended.
+    """
+    if run.get("state") != "running":
         return False
+    if run.get("host") != os.uname().nodename:
+        return run_dir is not None and _beats(Path(run_dir))
     try:
         process = psutil.Process(run["pid"])
         return abs(process.create_time() - run["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):  # gone, or run.json holds no such numbers
+        return False
+
+
+def _beats(run_dir: Path) -> bool:
+    try:
+        return time.time() - (run_dir / BEAT_FILE).stat().st_mtime < DEAD_SECONDS
+    except OSError:
         return False
 
 

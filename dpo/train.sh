@@ -46,6 +46,7 @@ REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | 
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
+TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
@@ -95,6 +96,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   optim.lr="${LEARNING_RATE}" \
   optim.lr_scheduler_type="${LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  engine.strategy="${TRAIN_ENGINE}" \
   engine.param_offload="${OFFLOAD}" \
   engine.offload_policy="${OFFLOAD_POLICY}" \
   trainer.seed="${SEED}" \

@@ -277,7 +277,7 @@ class _Peek:
             return said
         if self._run.get("host") == os.uname().nodename:
             return "running" if is_alive(self._run) else "died"
-        return "running" if recent else "silent"
+        return "running" if recent or is_alive(self._run, self.path) else "silent"
 
 
 def _facts(columns: Columns) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def average_command(arguments: argparse.Namespace) -> int:
 def prune_command(arguments: argparse.Namespace) -> int:
     """Remove old checkpoints after a question."""
     checkpoints = found(arguments.path)
-    if is_alive(read_run(arguments.path)):
+    if is_alive(read_run(arguments.path), arguments.path):
         raise ValueError(f"{arguments.path}: this run is under way; stop it first")
     stay = set(arguments.keep_steps)
     if arguments.keep_best:

@@ -13,5 +13,10 @@ module         what it holds
 ``facts``      what a machine has: versions, commit, GPUs, clock, memory, sizes of files
 ``compare``    what differs between machines, in words
 ``meeting``    the launchers meet, compare, and start together or not at all
+``joined``     the same for the machines of a Ray that is there already
+``variables``  what each machine sets for itself
+``watch``      heartbeats, reports and the end while a run is under way
+``ray_node``   one machine's part of a Ray that lives as long as a run
+``run_secrets``  Ray's token and TransferQueue's keys
 =============  ====================================================================================
 """

@@ -13,10 +13,10 @@ import sys
 import threading
 from pathlib import Path
 
-from common.cluster import meeting, network
+from common.cluster import joined, meeting, network
 from common.cluster.board import Board, host_board, join_board
 from common.cluster.facts import facts
-from common.cluster.names import Cluster, ClusterError, joins_ray, read_cluster
+from common.cluster.names import Cluster, ClusterError, joins_ray, machines_wanted, read_cluster
 from common.cluster.variables import own_variables
 
 # Knobs that name what each machine reads itself.
@@ -30,12 +30,16 @@ def main() -> int:
     """Meet and write the variables; the exit status is 2 when the run cannot start, on all machines."""
     options = sys.argv[1:]
     algorithm, target = options[0], Path(options[options.index("--resolved") + 1])
-    if joins_ray(os.environ, algorithm):
-        return subprocess.call([sys.executable, "-m", "common.preflight", *options])
+    arguments = options[options.index("--") + 1 :]
     try:
+        if joins_ray(os.environ, algorithm):
+            plan = _preflight(options, target)
+            gpus = int(json.loads(plan.values["KNOBS_JSON"])["N_GPUS"])
+            joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
+            return 0
         cluster = read_cluster(os.environ)
         board, address = _board(cluster)
-        mine = facts(cluster, address, algorithm, options[options.index("--") + 1 :])
+        mine = facts(cluster, address, algorithm, arguments)
         if cluster.rank == 0:
             wanted = _wanted(os.environ)
             values = meeting.lead(cluster, board, mine, wanted, lambda: _preflight(options, target), say)

@@ -109,7 +109,7 @@ def lead(
     came = {0}
     try:
         machines = _gather(board, cluster, "facts", cluster.timeout, came, say)
-        _refuse(compare.differences(machines, wanted.gpus, wanted.on_cpu))
+        refuse(compare.differences(machines, wanted.gpus, wanted.on_cpu))
         say(f"{len(machines)} machines: " + ", ".join(map(compare.name_of, machines)))
         plan = resolve()
         values = {**plan.values, "CLUSTER_LAUNCH": secrets.token_hex(8), "CLUSTER_MACHINES": _summary(machines)}
@@ -117,9 +117,9 @@ def lead(
             offer = {"values": values, "sizes": facts.sizes(plan.paths), "canary": [path, content], "time": time.time()}
             offer["doors"] = {compare.name_of(one): [one["address"], one["door"]] for one in machines}
             board.post("plan", offer)
-            board.post("found/0", _look(offer, compare.name_of(mine)))
+            board.post("found/0", look(offer, compare.name_of(mine)))
             answers = _gather(board, cluster, "found", FOUND_SECONDS, {0}, lambda _: None)
-        _refuse(compare.file_differences(machines, answers, str(plan.outputs)))
+        refuse(compare.file_differences(machines, answers, str(plan.outputs)))
         remarks = compare.remarks(machines, answers)
         board.post("answer", {"go": True, "text": "", "remarks": remarks})
     except BaseException as error:
@@ -154,7 +154,7 @@ def attend(cluster: Cluster, board: Board, mine: dict[str, Any], say: Say) -> di
             )
         offer = _wait(board, "plan")
         if offer is not None:
-            board.post(f"found/{cluster.rank}", _look(offer, compare.name_of(mine)))
+            board.post(f"found/{cluster.rank}", look(offer, compare.name_of(mine)))
         answer = _wait(board, "answer")
         board.post(f"done/{cluster.rank}", True)
     except BaseException as error:
@@ -213,7 +213,7 @@ def _wait(board: Board, key: str) -> Any:
         time.sleep(POLL_SECONDS)
 
 
-def _look(offer: dict[str, Any], own_name: str) -> dict[str, Any]:
+def look(offer: dict[str, Any], own_name: str) -> dict[str, Any]:
     """What this machine finds of the plan."""
     drift = time.time() - offer["time"]  # and the moment that it took to read it
     doors = {name: where for name, where in offer["doors"].items() if name != own_name}
@@ -237,7 +237,8 @@ def canary(folder: Path):
                 parent.rmdir()
 
 
-def _refuse(problems: list[str]) -> None:
+def refuse(problems: list[str]) -> None:
+    """Stop where machines differ, with all that does."""
     if problems:
         count = f"{len(problems)} difference{'s' if len(problems) > 1 else ''} between the machines; {NOTHING}"
         raise Refused("\n".join([f"the machines cannot start together: {problems[0]}", *problems[1:], count]))

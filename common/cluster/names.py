@@ -90,6 +90,17 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
     return Cluster(nnodes, rank, master, port, float(timeout))
 
 
+def launchers_of(environment: Mapping[str, str]) -> Cluster | None:
+    """This launcher's place among those of several machines; None where it is the only one.
+
+    Args:
+        environment: What train.sh exported.
+    """
+    if machines_wanted(environment) == 1 or joins_ray(environment, environment["ALGORITHM"]):
+        return None
+    return read_cluster(environment)
+
+
 def _points(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines]
 

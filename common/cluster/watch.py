@@ -11,6 +11,7 @@ key                          written by  holds
 ``<launch>/report/<rank>``   others      how its part ended, when it did not end well
 ``<launch>/over``            first       the run ends: stop your part
 ``<launch>/end``             first       exit status and reason of the run
+``<launch>/stage/<n>``       first       the train.sh of a stage of self-play (gspo/follower.py)
 ``<launch>/left/<rank>``     others      it has read the end
 ===========================  ==========  ===========================================================
 """
@@ -123,12 +124,23 @@ class Watch:
         are = "are" if len(ranks) > 1 else "is"
         return Problem(f"{', '.join(self.names[rank] for rank in ranks)} {are} gone: {why}", gone=True)
 
+    def hear(self, key: str) -> object:
+        """What the first machine has announced under a key, None before."""
+        with suppress(ClusterError):
+            return self._read(key)
+        return None
+
     # ---- what this machine says ------------------------------------------------------------------------------
 
     def report(self, text: str, stop_signal: int | None = None) -> None:
         """Tell the first machine that this one's part has ended badly, or that a person stops the run here."""
         with suppress(ClusterError):
             self._post(f"report/{self.cluster.rank}", {"text": text, "signal": stop_signal})
+
+    def announce(self, key: str, value: object) -> None:
+        """On the first machine: tell the others something; that it is gone is seen by `problem`."""
+        with suppress(ClusterError):
+            self._post(key, value)
 
     def tell_over(self) -> None:
         """On the first machine: have the others stop their part; the end follows."""

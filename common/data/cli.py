@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.run(arguments, console)
     except BadRows as error:
         error.report.show(console)
-        errors.print(f"error: {str(error).split('; the first')[0]}. Mend them, or add --skip-bad to write the others")
+        errors.print(f"error: {str(error).split('; the first')[0]}. Fix them, or add --skip-bad to write the others")
         return 1
     except (DataError, OSError) as error:
         errors.print(f"error: {error}")
@@ -127,7 +127,7 @@ def _add_convert(commands: Any) -> None:
         help="share of the rows for validation; equal prompts stay together",
     )
     one.add_argument(
-        "--val-output", type=Path, metavar="FILE", help="where they go (default: val.parquet beside train.parquet)"
+        "--val-output", type=Path, metavar="FILE", help="where they go (default: val.parquet next to train.parquet)"
     )
     one.add_argument("--seed", type=int, default=0, help="chooses the rows for validation")
     one.add_argument("--dedup", action="store_true", help="leave out repeated rows (for RL: repeated prompts)")
@@ -205,7 +205,7 @@ def _add_validate(commands: Any) -> None:
     )
     one.add_argument("--thinking", choices=THINKING, default="auto", help="as the knob THINKING (default: auto)")
     one.add_argument(
-        "--against", type=Path, metavar="FILE", help="rows whose prompt stands there too are bad (train against val)"
+        "--against", type=Path, metavar="FILE", help="rows whose prompt is there too are bad (train against val)"
     )
     one.add_argument("--limit", type=int, metavar="TOKENS", help="shows how many rows are longer")
     one.add_argument(
@@ -294,7 +294,7 @@ def _add_prepare(commands: Any) -> None:
     one.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="a local copy instead of a download")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0])
     one.add_argument("--max-rows", type=int, metavar="N", help="rows of each file at most")
-    one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to a file beside")
+    one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to another file")
     one.set_defaults(run=_prepare)
 
 
@@ -314,7 +314,7 @@ def _prepare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _add_download(commands: Any) -> None:
-    one = commands.add_parser("download", help="a model from a hub into a folder; goes on where it was")
+    one = commands.add_parser("download", help="a model from a hub into a folder; resumes where it stopped")
     one.add_argument("model", metavar="ORG/NAME")
     one.add_argument("--to", type=Path, required=True, metavar="DIR")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0])

@@ -53,7 +53,7 @@ def _add_files(group: Any) -> None:
     add("--reward", default="auto", metavar="R", help="auto | none | gsm8k | math | exact | ... | FILE.py:NAME")
     add("--reward_kwargs", type=_json_object, default={}, metavar="JSON", help="parameters of the reward")
     add("--compare", nargs="+", default=[], metavar="PATH", help="models that --model_path is compared with")
-    add("--fresh", action="store_true", help="do not go on from what an interrupted evaluation left")
+    add("--fresh", action="store_true", help="do not resume from what an interrupted evaluation left")
 
 
 def _add_sampling(group: Any) -> None:
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_error(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. Finished answers are kept; the same command goes on from there.", file=sys.stderr)
+        print("\nStopped. Finished answers are kept; the same command resumes from there.", file=sys.stderr)
         return 130
 
 

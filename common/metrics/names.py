@@ -170,7 +170,7 @@ METRICS: tuple[Metric, ...] = (
            unit="nats/token",
            low=0.02, finite=True, number=".3f",
            below="The model gives nearly the same answer every time and no longer explores: raise TEMPERATURE or "
-                 "CLIP_RATIO_HIGH, or lower LEARNING_RATE, and go on from an earlier checkpoint."),
+                 "CLIP_RATIO_HIGH, or lower LEARNING_RATE, and resume from an earlier checkpoint."),
     Metric("clip_fraction", ("actor/pg_clipfrac", "clip_fraction"), "Clipped tokens", "3 policy",
            zh="裁剪比例",
            high=0.3,
@@ -228,7 +228,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("tool_failures", ("tools/failures",), "Tool calls that failed", "3 policy",
            zh="失败的工具调用",
            high=0.5, number=".3f",
-           above="Most calls fail: look for 'Error executing tool' in train.log, mend the tool in TOOLS_PATH, or raise "
+           above="Most calls fail: look for 'Error executing tool' in train.log, fix the tool in TOOLS_PATH, or raise "
                  "TOOL_TIMEOUT."),
     Metric("turns", ("num_turns/mean",), "Turns per answer", "",
            zh="轮数",

@@ -54,8 +54,11 @@ class Setup:
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
         padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
+        keeps_away: The engine can leave all states on the host (``OFFLOAD=full``): FSDP2 can, FSDP1 cannot.
         fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
         fusable: They may be, with this model.
+        sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
+        sequence_sizes: What that may be, with this model, its attention and the GPUs.
         checkpointing: Activations are computed again in the backward pass.
     """
 
@@ -73,8 +76,11 @@ class Setup:
     reward_share: float = 0.0
     answers: int = 0
     flash: bool = True
+    keeps_away: bool = True
     fused: bool = False
     fusable: bool = False
+    sequence_parallel: int = 1
+    sequence_sizes: tuple[int, ...] = (1,)
     padded: bool = False
     checkpointing: bool = True
 
@@ -82,6 +88,11 @@ class Setup:
     def rows(self) -> int:
         """Tokens of a forward pass with its padding."""
         return int(self.tokens * (PADDING if self.padded else 1))
+
+    @property
+    def share(self) -> int:
+        """Tokens of the longest sequence on one GPU."""
+        return -(-self.sequence // self.sequence_parallel)
 
 
 @dataclass

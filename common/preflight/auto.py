@@ -163,6 +163,7 @@ def resolve_without_plan(knobs: Knobs) -> None:
     reason = "nothing to offload to" if knobs["DEVICE"] == "cpu" else "model size or GPU memory not known"
     knobs.resolve("OFFLOAD", "false", reason)
     knobs.resolve("FUSED_KERNELS", "false", "on a GPU the plan chooses it" if knobs["DEVICE"] == "cpu" else reason)
+    knobs.resolve("SEQUENCE_PARALLEL", 1, "each process holds whole sequences")
     knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
     longest, word = longest_group(knobs), "pair" if knobs.algorithm == "dpo" else "sequence"

@@ -196,7 +196,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
         config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), knobs.registered, launch_data.coming(knobs, run_dir)
     )
     text = model.config.get("text_config", model.config) if model else {}
-    check_config(check, text.get("num_attention_heads", 0))
+    check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)
     check_attention(check, knobs, model)
     named = {error.knob for error in knobs.errors}
     knobs.errors += [error for error in check.errors if error.knob not in named]
@@ -217,7 +217,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
-        knobs.error("DEVICE", machine.gpu_problem, "mend the driver, or set DEVICE=cpu")
+        knobs.error("DEVICE", machine.gpu_problem, "repair the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
         knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
     elif not on_cpu and wanted > there:
@@ -238,6 +238,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             "expect slow steps",
             value=wanted,
         )
+    if knobs["TRAIN_ENGINE"] == "fsdp" and knobs["OFFLOAD"] == "full":
+        knobs.error("OFFLOAD", "FSDP1 cannot keep all states on the host", "set TRAIN_ENGINE=fsdp2, or OFFLOAD=true")
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     if not on_cpu and wanted <= there < wanted + own:
         knobs.error(

@@ -45,7 +45,7 @@ def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
     """Pairs that teach nothing: the trainer leaves them out."""
     equal = sum(row["chosen"] == row["rejected"] for row in file.sample)
     if equal == len(file.sample):
-        knobs.error(name, "chosen and rejected are the same in every row", "mend the data", value=file.path)
+        knobs.error(name, "chosen and rejected are the same in every row", "fix the data", value=file.path)
     elif equal:
         knobs.warn(
             name,

@@ -8,7 +8,7 @@ from common.cluster.names import Cluster, ClusterError, joins_ray, machines_want
 from common.cluster.variables import rendezvous
 from common.preflight.knobs import SUPERVISED, Knobs
 
-ALONE, SEVERAL = "verl.trainer.main_ppo", "common.cluster.train_rl"
+ALONE, SEVERAL = "verl.trainer.main_ppo", "common.verl_ext.train_rl"
 
 
 def check(knobs: Knobs) -> None:
@@ -21,6 +21,9 @@ def check(knobs: Knobs) -> None:
             "set REWARD_MODEL_GPUS=0",
         )
     if joins_ray(environment, knobs.algorithm):
+        if knobs.number("SELF_PLAY_ROUNDS") > 1:
+            fix = "start train.sh on every machine instead, see docs/cluster.md"
+            knobs.error("SELF_PLAY_ROUNDS", "preference stages need a launcher on each machine, not RAY_ADDRESS", fix)
         return
     try:
         read_cluster(environment)

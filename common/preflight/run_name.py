@@ -63,9 +63,10 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
         return Problem(str(error), "choose another name")
     if not run:
         return Problem(f"{run_dir.parent} has a folder of that name that is not a run", "choose another name")
-    if is_alive(run):
+    if is_alive(run, run_dir):
         return Problem(
-            f"this run is under way (process {run['pid']})", "choose another name, or stop it with Ctrl-C first"
+            f"this run is under way (process {run.get('pid')} on {run.get('host')})",
+            "choose another name, or stop it with Ctrl-C first",
         )
     if run.get("algorithm") != knobs.algorithm:
         return Problem(f"this run is of {run.get('algorithm')}", "choose another name")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.attention import PADDED
-from common.plan.fit import Fit, choose, ways_out
+from common.plan.fit import Fit, choose, sequence_sizes, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
 from common.plan.weights import Model, read_weights
@@ -21,6 +21,7 @@ KNOBS = {
     "TENSOR_PARALLEL_SIZE": "tensor_parallel",
     "GPU_MEMORY_UTILIZATION": "utilization",
     "FUSED_KERNELS": "fused",
+    "SEQUENCE_PARALLEL": "sequence_parallel",
 }
 HOLDS = {"yes": "fits", "tight": "may just fit", "no": "does not fit"}
 
@@ -78,9 +79,18 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
         padded=knobs["ATTENTION"] in PADDED,
+        keeps_away=knobs["TRAIN_ENGINE"] == "fsdp2",
         fused=knobs["FUSED_KERNELS"] == "true",
         fusable=unfit(knobs, model) is None,
+        sequence_parallel=knobs.number("SEQUENCE_PARALLEL") or 1,
+        sequence_sizes=_sequence_sizes(knobs, weights, gpus),
     )
+
+
+def _sequence_sizes(knobs: Knobs, model: Model, gpus: Gpus) -> tuple[int, ...]:
+    """GPUs that may share a sequence; between machines the exchange in each layer would be slow."""
+    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED
+    return sequence_sizes(model.heads, model.kv_heads, gpus.per_node) if packs else (1,)
 
 
 def as_knob(value: object) -> str:
@@ -125,7 +135,7 @@ def reason_of(field: str, fit: Fit) -> str:
     size = f"{setup.gpus.memory / GIB:.0f} GiB a GPU"
     if field == "offload":
         if setup.offload == "full":
-            return f"weights, gradients and optimiser do not fit beside the rest in {size}: the host keeps them"
+            return f"weights, gradients and optimiser do not fit next to the rest in {size}: the host keeps them"
         return f"weights, gradients and optimiser take {states / GIB:.0f} of {size}"
     if field == "tokens":
         each = (memory.training["activations"] + memory.training["logits"]) / max(1, setup.tokens) / 2**20
@@ -135,6 +145,12 @@ def reason_of(field: str, fit: Fit) -> str:
         if setup.fused:
             return f"whole logits would take more than a tenth of {have:.0f} GiB; in chunks about {logits:.1f} GiB"
         return f"logits take {logits:.1f} of {have:.0f} GiB"
+    if field == "sequence_parallel":
+        if setup.sequence_parallel == 1:
+            return f"a sequence of {setup.sequence:,} tokens has room on one GPU"
+        return (
+            f"{setup.sequence:,} tokens have no room on one GPU: {setup.share:,} on each of {setup.sequence_parallel}"
+        )
     if field == "tensor_parallel":
         weights = 2 * setup.model.parameters / GIB
         return f"{weights:.0f} GiB of bfloat16 weights and a cache of {memory.kv_tokens:,} tokens"

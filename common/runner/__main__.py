@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
-from common.cluster.names import Cluster, ClusterError, joins_ray, machines_wanted, read_cluster
+from common.cluster.names import SUPERVISED, ClusterError, launchers_of
+from common.cluster.ray_node import command_of
 from common.preflight.compose import ConfigError, compose_command
 from common.run_data import discard
 
@@ -15,6 +15,8 @@ def main() -> int:
     """Check the command's config, then run it; with ``DRY_RUN=1`` print it instead."""
     command = sys.argv[sys.argv.index("--") + 1 :]
     cluster = None if os.environ.get("DRY_RUN") == "1" else launchers_of(os.environ)
+    if cluster and os.environ["ALGORITHM"] not in SUPERVISED:
+        command = command_of(cluster, command, os.environ)
     if cluster and cluster.rank:
         from common.runner.follower import follow
 
@@ -39,13 +41,6 @@ def main() -> int:
         discard(os.environ)
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def launchers_of(environment: Mapping[str, str]) -> Cluster | None:
-    """This launcher's place among those of several machines; None where it is the only one."""
-    if machines_wanted(environment) == 1 or joins_ray(environment, environment["ALGORITHM"]):
-        return None
-    return read_cluster(environment)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -27,7 +28,8 @@ from common import __version__, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
-from common.cluster.names import Cluster
+from common.cluster import run_secrets
+from common.cluster.names import Cluster, joins_ray
 from common.cluster.watch import Problem, Watch, open_watch
 from common.files import ROOT, write_atomically
 from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
@@ -44,12 +46,14 @@ from common.run_dir import (
     short_model_name,
     update_run,
 )
+from common.runner.heartbeat import Heartbeat
 from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 from common.tail import MetricsTail, Tail
 
 POLL_SECONDS = 0.2
+PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -67,13 +71,16 @@ class Attempt:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], cluster: Cluster | None = None):
         self.command, self.cluster = list(command), cluster
         self.watch: Watch | None = None
-        self.run_dir, self.environment_given = Path(environment["RUN_DIR"]), environment
+        self.run_dir = Path(environment["RUN_DIR"])
         self.knobs = json.loads(environment["KNOBS_JSON"])
         self.resume_from = Path(environment["RESUME_FROM"]) if environment.get("RESUME_FROM") else None
         self.forked = self.resume_from is not None and not (self.run_dir / RUN_FILE).is_file()
         self.number = len(metrics_files(self.run_dir)) + 1 + self.forked  # the first is what the other run has measured
         self.metrics = metrics_path(self.run_dir, self.number)
         self.environment = {**environment, **self._trainer_environment(), "RAY_TMPDIR": ray_folder(environment)}
+        self.joined = cluster is None and joins_ray(environment, environment["ALGORITHM"])
+        if self.joined:
+            self.environment |= for_workers(self.run_dir, self.environment)
         self.stop_signal: int | None = None
 
     def _trainer_environment(self) -> dict[str, str]:
@@ -86,9 +93,8 @@ class Attempt:
             "WANDB_RUN_ID": run_id,  # a resumed run goes on with its own curve
             "WANDB_RESUME": "allow",
             "ATTEMPT": str(self.number),
-            "TOKENIZERS_PARALLELISM": "false",
-            "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
-            **ray_on_loopback(self.knobs, self.environment_given),
+            **quiet(),
+            **ray_on_loopback(self.knobs),
         }
 
     def run(self) -> int:
@@ -101,15 +107,15 @@ class Attempt:
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
+        heartbeat = Heartbeat(self.run_dir)
         keeper = self._start(self.command)
         try:
             self._follow(keeper, terminal, log)
         finally:
             status, problem = self._end(keeper)
             terminal.close()
-            status = self._close(
-                status, terminal, problem
-            )  # also when the view broke: the last state is always written
+            status = self._close(status, terminal, problem)  # also when the view broke: the last state is written
+            heartbeat.stop()
         return status
 
     def knobs_words(self) -> str:
@@ -141,6 +147,8 @@ class Attempt:
         tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
         if self.cluster:
             facts["machines"] = json.loads(self.environment["CLUSTER_MACHINES"])
+        if self.cluster or self.joined:
+            run_secrets.make(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
@@ -203,6 +211,8 @@ class Attempt:
         status = self._stop(keeper)
         if said == 0:
             return 0, None  # all steps are done, whatever has happened since
+        if said is None and problem:
+            return 1, problem  # not the signal that it was ended with
         if said and self.watch and self.stop_signal is None and not (problem and problem.gone):
             problem = self.watch.who_is_gone() or (replace(problem, echo=True) if problem else None)
         return status, problem
@@ -254,6 +264,8 @@ class Attempt:
             status = status if status > 0 else 1
             state, reason = "failed", terminal.failed(status, problem)
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
+        if self.cluster or self.joined:
+            run_secrets.discard(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         if self.watch:
             found = latest_checkpoint(self.run_dir) if state in ("failed", "stopped") else None
             goes_on = f"; to go on from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
@@ -285,6 +297,25 @@ class Attempt:
         return self._stop(exporter) == 0
 
 
+def quiet() -> dict[str, str]:
+    """What keeps libraries from talking too much, on every machine."""
+    return {"TOKENIZERS_PARALLELISM": "false", "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR")}
+
+
+def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a run that joins a Ray: where its secrets lie, and the names of what its workers are given.
+
+    Only what a run and the user have set, by name: no key of a service is among them.
+    """
+    launch = secrets.token_hex(8)
+    own = {"CLUSTER_LAUNCH": launch, **run_secrets.keys_file(run_dir, launch)}
+    wanted = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
+    wanted |= {"WANDB_RUN_ID", "WANDB_RESUME"}
+    wanted -= {"RAY_ADDRESS"}
+    found = sorted(name for name in environment | own if name in wanted or name.startswith(PASSED_ON))
+    return {**own, "WORKER_ENV": ",".join(found)}
+
+
 def process_environment(environment: Mapping[str, str], knobs: Mapping[str, str]) -> dict[str, str]:
     """The environment of trainer processes: knobs and arguments that are in their command already are left out."""
     in_command = (set(knobs) | set(names(SCRIPT))) - set(PROCESS_KNOBS)
@@ -292,16 +323,15 @@ def process_environment(environment: Mapping[str, str], knobs: Mapping[str, str]
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
-def ray_on_loopback(knobs: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+def ray_on_loopback(knobs: Mapping[str, str]) -> dict[str, str]:
     """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
 
     The variable makes 127.0.0.1 the node's address (`ray._private.services`); ray.init's own argument for that is
-    turned back into the machine's address. Launchers that meet on loopback are on one machine too.
+    turned back into the machine's address.
     """
     several = knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")
-    abroad = several and not environment.get("MACHINE_ADDR", "").startswith("127.")
     name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    return {} if abroad or name in os.environ else {name: "0"}
+    return {} if several or name in os.environ else {name: "0"}
 
 
 def script_head() -> list[str]:

@@ -17,7 +17,7 @@ from common.checkpoints.integrity import latest_checkpoint
 from common.cluster.names import Cluster, ClusterError
 from common.cluster.watch import End, Watch, open_watch
 from common.run_dir import resume_command
-from common.runner.attempt import listen, process_environment
+from common.runner.attempt import listen, process_environment, quiet
 from common.runner.failures import diagnose
 from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import NO_RUN, STOP
@@ -38,7 +38,7 @@ class Follower:
 
     def __init__(self, command: Sequence[str], cluster: Cluster, environment: Mapping[str, str]):
         self.command, self.cluster = list(command), cluster
-        self.environment = {**environment, "RAY_TMPDIR": ray_folder(environment)}
+        self.environment = {**environment, **quiet(), "RAY_TMPDIR": ray_folder(environment)}
         self.run_dir = Path(environment["RUN_DIR"])
         self.log = self.run_dir / f"train.node{cluster.rank}.log"
         self.stop_signal: int | None = None

@@ -493,6 +493,7 @@ def test_bundle_installs_without_an_index(bundle):
     kit, folder = bundle
     done = run(kit, "--from", str(folder), PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "download  nothing" in done.stdout
     assert not (kit / ".venv/.bundle").exists()
     assert "nothing to install" in run(kit).stdout
 

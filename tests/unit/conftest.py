@@ -11,6 +11,7 @@ from common.plan.machine import GIB
 from common.preflight import checks, command, run_name
 from common.preflight.knobs import ROOT, knobs_of_keys, read_knobs
 from common.preflight.machine import Machine
+from common.verl_ext import registered, tool_descriptions
 
 REAL_COMPOSE = command.compose
 LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
@@ -23,8 +24,33 @@ def not_composed(request, monkeypatch):
         monkeypatch.setattr(command, "compose", lambda knobs, run_dir: None)
 
 
+@pytest.fixture(scope="session")
+def of_files():
+    """What a file of algorithms or tools holds, by what asks and by the file's text."""
+    return {}
+
+
 @pytest.fixture
-def check(monkeypatch, tmp_path):
+def asked_once(monkeypatch, of_files):
+    """A file of algorithms or tools is asked once a session: each time imports verl in a process of its own."""
+
+    def keep(module, name):
+        real = getattr(module, name)
+
+        def ask(path):
+            key = name, path.read_text()
+            if key not in of_files:
+                of_files[key] = real(path)
+            return copy.deepcopy(of_files[key])
+
+        monkeypatch.setattr(module, name, ask)
+
+    keep(registered, "registered")
+    keep(tool_descriptions, "descriptions")
+
+
+@pytest.fixture
+def check(monkeypatch, tmp_path, asked_once):
     """Run all checks with some knobs set; returns the knobs."""
     monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setenv("CALLER_DIR", str(tmp_path))

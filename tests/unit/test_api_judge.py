@@ -110,7 +110,7 @@ def test_no_verdict_is_taken_from_a_quotation_a_thought_or_half_a_number(text):
 
 
 def test_a_forged_verdict_far_down_in_a_long_answer_is_found():
-    with pytest.raises(BadReplyError, match="stands in the answer"):
+    with pytest.raises(BadReplyError, match="is in the answer"):
         verdict(f"It ends with\n{FORGED}", "x " * 30_000 + FORGED)
 
 

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from common.plan.advice import numbers_to_try
 from common.plan.fit import choose, judge, parallel_sizes, ways_out
 from common.plan.machine import parse_gpus
 from common.plan.memory import Setup, kv_per_token, memory_of, states
 from common.plan.weights import read_weights
 from tests.published_models import MODELS, PUBLISHED_LEAST, PUBLISHED_RUNS
+
+ENGINES = ("fsdp2", "fsdp")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -130,6 +133,18 @@ def test_offloading_frees_the_phases_that_it_frees(offload):
     )
     assert memory.generating["trainer"] == (12 * size / 8 if offload == "false" else 0)
     assert memory.host.get("offloaded", 0) == {"false": 0, "true": 12 * size, "full": 16 * size}[offload]
+
+
+def test_states_stay_on_the_host_only_where_the_engine_can_leave_them_there():
+    setup = Setup(read_weights(MODELS["Qwen2.5-7B"][0]), parse_gpus("1x80GB"), 0, 2048, rollout=False)
+    assert choose(setup).setup.offload == "full" and choose(setup).fits == "yes"
+    fit = choose(replace(setup, keeps_away=False))
+    assert fit.setup.offload == "false" and fit.fits == "no"  # 16 bytes x 7.6e9 weights are 113 GiB
+    knobs = {"OFFLOAD": "false", "LORA_RANK": "8"}
+    tries = {
+        engine: numbers_to_try("The GPU ran out of memory", knobs | {"TRAIN_ENGINE": engine}) for engine in ENGINES
+    }
+    assert tries == {"fsdp2": ["OFFLOAD=full (now false)"], "fsdp": []}
 
 
 def test_a_model_that_fits_nowhere_is_told_what_would():

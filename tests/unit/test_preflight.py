@@ -456,7 +456,7 @@ def test_a_finished_run_needs_more_steps(check, tmp_path):
 
 def test_a_run_under_way_is_refused(check, tmp_path, monkeypatch):
     existing(tmp_path, state="running", pid=1)
-    monkeypatch.setattr(run_name, "is_alive", lambda run: True)
+    monkeypatch.setattr(run_name, "is_alive", lambda *_: True)
     assert "under way (process 1)" in only_error(check(EXPERIMENT_NAME="mine"))
 
 
