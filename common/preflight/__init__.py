@@ -11,6 +11,7 @@ module             what it holds
 ``findings``       a message with its parts: knob, value, problem, fix
 ``checks``         all of it, in order
 ``machine``        GPUs, cores and memory of this host
+``machines``       a run on several machines
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
 ``fitness``        whether verl can train the model

@@ -22,7 +22,7 @@ from common.preflight import (
     self_play,
     sizing,
 )
-from common.preflight.attention import check_attention
+from common.preflight.attention import check_attention, check_shared_sequences
 from common.preflight.config_check import ConfigCheck
 from common.preflight.config_checks import check_config
 from common.preflight.dead_keys import dead_arguments
@@ -198,6 +198,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)
     check_attention(check, knobs, model)
+    check_shared_sequences(check, knobs, model)
     named = {error.knob for error in knobs.errors}
     knobs.errors += [error for error in check.errors if error.knob not in named]
     knobs.warnings += check.warnings

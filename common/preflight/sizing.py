@@ -9,6 +9,7 @@ from common.plan.fit import Fit, choose, sequence_sizes, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
 from common.plan.weights import Model, read_weights
+from common.preflight.auto import VARLEN_FAMILIES
 from common.preflight.fused import unfit
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine
@@ -90,7 +91,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
 
 def _sequence_sizes(knobs: Knobs, model: Model, gpus: Gpus) -> tuple[int, ...]:
     """GPUs that may share a sequence; between machines the exchange in each layer would be slow."""
-    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED
+    known = knobs.model is not None and knobs.model.config.get("model_type") in VARLEN_FAMILIES
+    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED and known
     return sequence_sizes(model.heads, model.kv_heads, gpus.per_node) if packs else (1,)
 
 
