@@ -19,6 +19,7 @@ from common.preflight import (
     reward,
     self_play,
     sizing,
+    trainer_mode,
 )
 from common.preflight.config_check import ConfigCheck
 from common.preflight.config_checks import check_config
@@ -113,6 +114,7 @@ def use_machine(knobs: Knobs, machine: Machine) -> None:
     """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
+    trainer_mode.check_mode(knobs, machine)
 
 
 def use_model(knobs: Knobs, machine: Machine) -> None:
