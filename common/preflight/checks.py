@@ -21,6 +21,7 @@ from common.preflight import (
     reward,
     self_play,
     sizing,
+    trainer_mode,
 )
 from common.preflight.attention import check_attention, check_shared_sequences
 from common.preflight.config_check import ConfigCheck
@@ -117,6 +118,7 @@ def use_machine(knobs: Knobs, machine: Machine) -> None:
     """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
+    trainer_mode.check_mode(knobs, machine)
 
 
 def use_model(knobs: Knobs, machine: Machine) -> None:
