@@ -7,21 +7,21 @@ import pytest
 
 from common.run_dir import read_metrics
 from tests.conftest import ROOT
-from tests.e2e.test_training import finish, load, run_dir  # noqa: F401  (a fixture)
+from tests.e2e.test_training import finish, load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly]
 
 STEPS = {"BATCH_SIZE": 16, "TOTAL_STEPS": 4, "SAVE_FREQ": 2, "PREFLIGHT": "fast"}
 WAYS = {
-    "FSDP1 on two processes": {"TRAIN_ENGINE": "fsdp", "N_GPUS": 2},
-    "FSDP1, shared sequences, chunked head": {
+    "fsdp1": {"TRAIN_ENGINE": "fsdp", "N_GPUS": 2},
+    "fsdp1-shared-chunked": {
         "TRAIN_ENGINE": "fsdp",
         "N_GPUS": 2,
         "SEQUENCE_PARALLEL": 2,
         "FUSED_KERNELS": "true",
     },
-    "shared sequences": {"N_GPUS": 2, "SEQUENCE_PARALLEL": 2},
-    "chunked head with padding on two processes": {"N_GPUS": 2, "FUSED_KERNELS": "true", "ATTENTION": "sdpa"},
+    "shared": {"N_GPUS": 2, "SEQUENCE_PARALLEL": 2},
+    "chunked-padded": {"N_GPUS": 2, "FUSED_KERNELS": "true", "ATTENTION": "sdpa"},
 }
 
 
@@ -54,12 +54,12 @@ def expected(of_fsdp2, train):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way_trains_as_the_plain_one(train, run_dir, expected, way):  # noqa: F811
+def test_each_way_trains_as_the_plain_one(train, run_dir, expected, way):
     finish(train, "sft", run_dir, **STEPS, **WAYS[way])
     assert len(expected) >= 9 and values(run_dir) == pytest.approx(expected, rel=1e-4)
 
 
-def test_fsdp1_resumes_where_it_was_and_its_model_is_that_of_fsdp2(train, run_dir, tmp_path):  # noqa: F811
+def test_fsdp1_resumes_where_it_was_and_its_model_is_that_of_fsdp2(train, run_dir, tmp_path):
     """Two steps, then two more, on two processes; the learning rate does not depend on the number of steps."""
     import torch
 
