@@ -7,7 +7,7 @@ import pytest
 
 from common.run_dir import read_metrics
 from tests.conftest import ROOT
-from tests.e2e.test_training import finish, load, run_dir  # noqa: F401  (a fixture)
+from tests.e2e.test_training import finish, load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly]
 
@@ -54,12 +54,12 @@ def expected(of_fsdp2, train):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way_trains_as_the_plain_one(train, run_dir, expected, way):  # noqa: F811
+def test_each_way_trains_as_the_plain_one(train, run_dir, expected, way):
     finish(train, "sft", run_dir, **STEPS, **WAYS[way])
     assert len(expected) >= 9 and values(run_dir) == pytest.approx(expected, rel=1e-4)
 
 
-def test_fsdp1_resumes_where_it_was_and_its_model_is_that_of_fsdp2(train, run_dir, tmp_path):  # noqa: F811
+def test_fsdp1_resumes_where_it_was_and_its_model_is_that_of_fsdp2(train, run_dir, tmp_path):
     """Two steps, then two more, on two processes; the learning rate does not depend on the number of steps."""
     import torch
 
