@@ -115,3 +115,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def spool(tmp_path, monkeypatch):
+    """Spool files of the test, and no W&B login of the person who runs it."""
+    folder = tmp_path / "spool"
+    monkeypatch.setenv("TRAINING_PLATFORM_SPOOL", str(folder))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    return folder

@@ -14,9 +14,10 @@ import requests
 
 from tests.conftest import ROOT
 from tests.platform.conftest import wait_for
-from tests.platform.test_logger import spool, wandb_history  # noqa: F401  a fixture
+from tests.platform.test_logger import wandb_history
 from training_platform.core.wandb_callback import DualLogger, init_logging
 
+pytestmark = pytest.mark.usefixtures("spool")
 AS_SHOWN = {
     "name": "qwen7b-grpo-math",
     "description": "Qwen2.5-7B GRPO training on GSM8K",
@@ -103,7 +104,7 @@ def test_the_signatures():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_one_line(platform, spool, monkeypatch):  # noqa: F811
+def test_one_line(platform, spool, monkeypatch):
     """Section 5.2.1."""
     monkeypatch.setenv("PLATFORM_URL", platform.url)
     logger = init_logging(
@@ -173,7 +174,7 @@ def test_first_way_to_both_places(platform, tmp_path, steps):
     assert [row["eval/step"] for row in history if "eval/step" in row] == list(range(500, steps, 500))
 
 
-def test_third_way_only_the_platform(platform, spool):  # noqa: F811
+def test_third_way_only_the_platform(platform, spool):
     logger = DualLogger(
         job_uuid="my-job",
         platform_url=platform.url,
@@ -186,7 +187,7 @@ def test_third_way_only_the_platform(platform, spool):  # noqa: F811
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_fourth_way_only_wandb(platform, spool):  # noqa: F811
+def test_fourth_way_only_wandb(platform, spool):
     """Nobody is logged in here, so nothing is sent anywhere, and nothing fails."""
     logger = DualLogger(
         job_uuid="my-job",

@@ -17,15 +17,7 @@ from tests.platform.conftest import wait_for
 from training_platform.core.sender import Sender
 from training_platform.core.wandb_callback import DualLogger, init_logging
 
-
-@pytest.fixture(autouse=True)
-def spool(tmp_path, monkeypatch):
-    """Spool files of the test, and no W&B login of the person who runs it."""
-    folder = tmp_path / "spool"
-    monkeypatch.setenv("TRAINING_PLATFORM_SPOOL", str(folder))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    return folder
+pytestmark = pytest.mark.usefixtures("spool")
 
 
 def platform_logger(platform, job="my-job", **options):

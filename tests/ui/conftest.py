@@ -7,8 +7,10 @@ import shutil
 import pytest
 
 from monitor.server import build_app
+from tests.platform.conftest import kit, make_platform
 from tests.unit.test_monitor_page import Server
 
+__all__ = ["kit", "make_platform"]  # fixtures of the platform, for the tests of its page
 FOREIGN = "evil.example"  # the browser takes it for this machine
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 

@@ -4,22 +4,11 @@ SCREENSHOTS=folder keeps a picture of each to look at.
 """
 
 import os
-import shutil
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
-
-from tests.platform.conftest import kit, make_platform  # noqa: F401  fixtures
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.ui
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -42,7 +31,7 @@ def picture(page, name):
         page.screenshot(path=f"{folder}/platform-{name}.png", full_page=True)
 
 
-def test_a_job_by_the_form_to_its_curves(make_platform, page):  # noqa: F811
+def test_a_job_by_the_form_to_its_curves(make_platform, page):
     platform = make_platform()
     page.goto(platform.url)
     expect(page.locator("#slots")).to_have_text("cpu0: free")
@@ -73,7 +62,7 @@ def test_a_job_by_the_form_to_its_curves(make_platform, page):  # noqa: F811
     expect(page.locator("#job h2").first).to_contain_text("by-form")
 
 
-def test_stop_resume_and_delete(make_platform, page):  # noqa: F811
+def test_stop_resume_and_delete(make_platform, page):
     platform = make_platform()
     uuid = platform.submit(name="run", does="seconds=60")
     platform.submit(name="next")
@@ -90,7 +79,7 @@ def test_stop_resume_and_delete(make_platform, page):  # noqa: F811
     expect(row.locator("[data-act]")).to_have_count(0, timeout=10_000)  # the run stays, without a job
 
 
-def test_what_went_wrong_is_said(make_platform, page):  # noqa: F811
+def test_what_went_wrong_is_said(make_platform, page):
     platform = make_platform()
     uuid = platform.submit(name="<img src=x onerror=alert(1)>", does="end=preflight")
     platform.wait(uuid, "failed")
@@ -101,7 +90,7 @@ def test_what_went_wrong_is_said(make_platform, page):  # noqa: F811
     picture(page, "failed")
 
 
-def test_chinese_on_a_phone(browser, make_platform, tmp_path):  # noqa: F811
+def test_chinese_on_a_phone(browser, make_platform, tmp_path):
     platform = make_platform()
     platform.wait(platform.submit(name="a-run-with-a-rather-long-name-" + "x" * 40), "finished")
     context = browser.new_context(locale="zh-CN", viewport={"width": 390, "height": 800})
@@ -121,7 +110,7 @@ def test_chinese_on_a_phone(browser, make_platform, tmp_path):  # noqa: F811
     context.close()
 
 
-def test_a_server_that_goes_and_comes_back(make_platform, page):  # noqa: F811
+def test_a_server_that_goes_and_comes_back(make_platform, page):
     platform = make_platform()
     page.goto(platform.url)
     expect(page.locator("#slots")).to_contain_text("free")
@@ -131,7 +120,7 @@ def test_a_server_that_goes_and_comes_back(make_platform, page):  # noqa: F811
     page.problems.clear()
 
 
-def test_a_page_with_a_token(browser, make_platform):  # noqa: F811
+def test_a_page_with_a_token(browser, make_platform):
     platform = make_platform(needs_token=True, token="secret")
     context = browser.new_context(http_credentials={"username": "li", "password": "secret"})
     page = context.new_page()

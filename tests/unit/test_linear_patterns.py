@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from common import console
 from common.answers import final
-from common.runner import console, failures, known_failures, terminal
+from common.runner import failures, known_failures, terminal
 from monitor import log_parser, log_tail
 
 SIZE = 6_000  # characters; the quadratic ones took 40 to 900 ms for them
