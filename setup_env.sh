@@ -206,7 +206,8 @@ fi
 
 # training_platform, whose logger stands in training loops, is imported from any folder.
 link_kit() {
-  printf '%s\n' "${PWD}" >"$("${env_python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/training_kit.pth"
+  local folder
+  for folder in "${env_dir}"/lib/python*/site-packages; do printf '%s\n' "${PWD}" >"${folder}/training_kit.pth"; done
 }
 
 # ---- A finished environment: nothing to do ----

@@ -108,6 +108,17 @@ def test_what_it_has_produced(platform):
     assert wrong["metric"] == "entropy" and wrong["now"] and "LEARNING_RATE" in wrong["message"]
 
 
+def test_numbers_that_are_still_being_read_are_not_taken_for_all(platform, monkeypatch):
+    """A part of a long file would look like a whole run."""
+    uuid = platform.submit(name="run")
+    platform.wait(uuid, "finished")
+    monkeypatch.setattr("training_platform.api.runs.READ_SECONDS", 0.2)
+    monkeypatch.setattr("monitor.metrics_collector.RunMetrics.poll", lambda *_: False)
+    answer = platform.client.get(f"/api/jobs/{uuid}/metrics")
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "reading"
+    assert platform.job(uuid)["latest"] == {}
+
+
 def test_checkpoints_have_the_score_of_their_step(platform):
     uuid = platform.submit(name="run", does="steps=4")
     platform.wait(uuid, "finished")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -92,9 +93,19 @@ class Runs:
         self.outputs = jobs.scheduler.outputs
 
     def metrics(self, uuid: str) -> RunMetrics | None:
-        """The numbers of a run, None before it has any."""
+        """All numbers of a run, None before it has any.
+
+        Raises:
+            ApiError: 503 while a long file is still being read: a part of the numbers would look like all of them.
+        """
         found = self.jobs.found(uuid)
-        return self.monitor.metrics(found.run, READ_SECONDS) if found.row else None
+        read = self.monitor.metrics(found.run) if found.row else None
+        end = time.monotonic() + READ_SECONDS
+        while read is not None and not read.poll(READ_SECONDS):
+            if time.monotonic() > end:
+                raise ApiError(503, "reading", f"{uuid}: {read.progress():.0%} of its numbers are read; ask again")
+            time.sleep(0.02)  # another thread is at it
+        return read
 
     def folder(self, found: Found) -> Path | None:
         """The run directory, None before there is one."""

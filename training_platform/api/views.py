@@ -182,8 +182,8 @@ class Views:
         view.progress = Progress(
             step=row.step, total_steps=row.total, percent=done, step_seconds=row.step_time, eta_seconds=row.eta
         )
-        metrics = self.monitor.metrics(row.id, 1.0)
-        if metrics is not None:
+        metrics = self.monitor.metrics(row.id)
+        if metrics is not None and metrics.poll(1.0):  # else a long file is still being read: no number is the latest
             with metrics.lock:
                 columns = metrics.columns
                 newest = {name: columns.series(name)[1] for name in columns.table_names()}
