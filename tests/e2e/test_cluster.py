@@ -72,6 +72,7 @@ def test_a_launcher_that_is_killed_ends_all_and_is_named_with_the_checkpoint(sta
     assert launchers.left() == []
 
 
+@pytest.mark.nightly
 def test_ctrl_c_on_any_machine_ends_all_within_15_seconds(start):
     launchers = start("sft", "stop", **(STEPS | {"TOTAL_STEPS": 4000, "TOTAL_EPOCHS": 100}))
     launchers.wait_for_line("Step 1/")
