@@ -40,6 +40,8 @@ RUNS = {  # name -> (algorithm, knobs)
     "grpo": ("grpo", GRPO | FULL),
     "grpo-lora": ("grpo", GRPO | LORA),
 }
+# all-linear would wrap DeepSeek's router, which it does not survive; the preflight says so and names these.
+LORA_TARGETS = {"deepseek_v3": "down_proj,gate_proj,kv_a_proj_with_mqa,kv_b_proj,o_proj,q_a_proj,q_b_proj,up_proj"}
 USUAL = ("sft", "dpo-lora", "grpo", "grpo-lora")
 # Figure -> the largest that is right: losses and log-probabilities in nats for each token, weights, shares.
 MOST = {
@@ -59,6 +61,8 @@ def train(name: str, model: Path, run_dir: Path, data: Path, engine: str) -> flo
     algorithm, knobs = RUNS[name]
     knobs = {key: value.replace("{data}", str(data)) for key, value in knobs.items()}
     knobs |= {"MODEL_PATH": str(model), "EXPERIMENT_NAME": run_dir.name, "OUTPUTS_DIR": str(run_dir.parent)}
+    if "LORA_RANK" in knobs:
+        knobs["LORA_TARGETS"] = LORA_TARGETS.get(model.name, "all-linear")
     command = [str(ROOT / algorithm / "train.sh")]
     if algorithm == "grpo":
         knobs["ROLLOUT_ENGINE"] = engine

@@ -141,7 +141,7 @@ class RunCallback(CheckpointCallback):
         if self.saved_step == step:
             self._export(self.checkpoints / f"global_step_{step}")
         else:
-            trainer.checkpoint_manager.sleep_replicas()  # the rollout engine's memory is free for the save
+            _free_rollout(trainer)
             trainer._save_checkpoint()
         write_atomically(self.run_dir / STOP_FILE, json.dumps({"step": step, "reason": reason}))
 
@@ -166,6 +166,16 @@ class RunCallback(CheckpointCallback):
             logger.exception("the export of %s failed", checkpoint)
         else:
             print(f"Exported {target} in {time.time() - started:.1f} s")
+
+
+def _free_rollout(trainer: Any) -> None:
+    """Free the memory of the rollout engine on the GPUs that train, where answers may be under way."""
+    if hasattr(trainer, "switch_to_trainer"):  # separate: those GPUs helped to validate
+        trainer.switch_to_trainer()
+        return
+    if trainer.trainer_mode != "sync":  # an engine must not be put to sleep over its answers
+        trainer.checkpoint_manager.abort_replicas()
+    trainer.checkpoint_manager.sleep_replicas()
 
 
 def not_finite(metrics: dict[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.metrics.names import BY_NAME, METRICS, Metric, friendly
+from common.metrics.names import BY_NAME, METRICS, Metric, friendly, tells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ _COLOURS = {
     "6 length": "#2f8a96",
     "7 speed": "#6b7280",
     "8 reward API": "#9a3f68",
+    "9 asynchrony": "#52606d",
 }
 _COLUMNS, _DPI = 4, 100
 _WIDTH, _HEAD, _ROW, _FOOT = 14.0, 1.05, 2.35, 0.5  # inches, so 1400 pixels wide
@@ -113,7 +114,7 @@ def collect(records: list[dict]) -> dict[str, Series]:
             found.setdefault(name, {})[int(record["step"])] = value
     shown = sorted((m for m in METRICS if m.group and m.name in found), key=lambda metric: metric.group)
     series = {m.name: (list(found[m.name]), list(found[m.name].values())) for m in shown}
-    return {name: pair for name, pair in series.items() if any(map(math.isfinite, pair[1]))}
+    return {name: pair for name, pair in series.items() if any(map(math.isfinite, pair[1])) and tells(name, pair[1])}
 
 
 def smooth(values: list[float]) -> list[float]:

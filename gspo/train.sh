@@ -71,6 +71,10 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
+TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (unfinished answers wait for the next step) | separate (ROLLOUT_GPUS answer meanwhile)
+ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate; on the CPU: processes that do
+MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from prompt to update, in colocate and separate; 1: none older than the step
+MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
@@ -84,7 +88,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS SELF_PLAY
+#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS SELF_PLAY CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
 prepare_run gspo "$@"
 
 # With rounds, this script and dpo/train.sh are run stage by stage; the RL stage is the command below.
@@ -132,6 +136,12 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.multi_turn.max_tool_response_length="${MAX_TOOL_RESPONSE_LENGTH}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
+  actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
+  actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
+  trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
+  trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \
+  trainer.v1.sampler.max_off_policy_threshold="${MAX_OFF_POLICY_THRESHOLD}" \
+  trainer.v1.sampler.max_off_policy_strategy="${MAX_OFF_POLICY_STRATEGY}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
   trainer.n_gpus_per_node="${N_GPUS}" \

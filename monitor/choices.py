@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from common.metrics.names import BESIDE, BY_NAME
+from common.metrics.names import BESIDE, BY_NAME, tells
 from monitor.columns import Columns
 from monitor.i18n import Words
 
@@ -21,7 +21,7 @@ def step_range(text: str | None) -> tuple[int | None, int | None]:
 
 def default_names(columns: Columns) -> list[str]:
     """The metrics of the table that a run has, in the order of the charts; a validation is drawn with its training."""
-    found = columns.table_names()
+    found = [name for name in columns.table_names() if tells(name, columns.series(name)[1].tolist())]
     shown = sorted((name for name in found if BY_NAME[name].group), key=lambda name: BY_NAME[name].group)
     return [name for name in shown if not any(BESIDE.get(other) == name for other in shown)]
 

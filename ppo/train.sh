@@ -77,6 +77,10 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
+TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (unfinished answers wait for the next step) | separate (ROLLOUT_GPUS answer meanwhile)
+ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate; on the CPU: processes that do
+MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from prompt to update, in colocate and separate; 1: none older than the step
+MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
@@ -91,7 +95,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
 #   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS USE_KL_IN_REWARD KL_CONTROL USE_REWARD_MODEL REWARD_MODEL_POOL
-#   REWARD_MODEL_SHARES REWARD_MODEL_MEMORY REWARD_KWARGS
+#   REWARD_MODEL_SHARES REWARD_MODEL_MEMORY REWARD_KWARGS CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
 prepare_run ppo "$@"
 
 run_training "${PYTHON}" -m "${TRAINER}" \
@@ -138,6 +142,12 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.multi_turn.max_tool_response_length="${MAX_TOOL_RESPONSE_LENGTH}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
+  actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
+  actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
+  trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
+  trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \
+  trainer.v1.sampler.max_off_policy_threshold="${MAX_OFF_POLICY_THRESHOLD}" \
+  trainer.v1.sampler.max_off_policy_strategy="${MAX_OFF_POLICY_STRATEGY}" \
   algorithm.gamma="${GAMMA}" \
   algorithm.lam="${LAM}" \
   algorithm.use_kl_in_reward="${USE_KL_IN_REWARD}" \

@@ -54,6 +54,7 @@ def make_files(folder: Path) -> None:
     demo = json.loads((DEMO_MODEL_DIR / "config.json").read_text())
     model(folder / "reward-model", demo | {"architectures": ["Qwen2ForSequenceClassification"]})
     model(folder / "quantised", demo | {"quantization_config": {"quant_method": "gptq"}})
+    model(folder / "qwen3_next", demo | {"model_type": "qwen3_next"})
     model(folder / "granite", demo | {"model_type": "granite", "logits_scaling": 8.0})
     model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     model(folder / "few-words", demo | {"vocab_size": 100})
@@ -154,6 +155,12 @@ BAD = {
     "more GPUs than there are": bad("grpo", "N_GPUS=16|8 GPUs", N_GPUS="16", gpus="8x80GB"),
     "more processes than cores": bad("sft", "N_GPUS=512|cores", N_GPUS="512"),
     "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
+    "an engine across the edge of a machine": bad(
+        "grpo",
+        "TENSOR_PARALLEL_SIZE=6|across machines of 4|use one of 1, 2, 4",
+        TENSOR_PARALLEL_SIZE="6",
+        gpus="3x4x80GB",
+    ),
     "tensor parallel and heads": bad(
         "grpo",
         "TENSOR_PARALLEL_SIZE=8|28 attention heads",
@@ -311,6 +318,13 @@ BAD = {
         SEQUENCE_PARALLEL="7",
         MODEL_PATH="{tmp}/Qwen2.5-7B",
         gpus="7x80GB",
+    ),
+    "sequence parallel of a model that carries a state": bad(
+        "sft",
+        "SEQUENCE_PARALLEL=2|not known to be right for qwen3_next",
+        SEQUENCE_PARALLEL="2",
+        N_GPUS="2",
+        MODEL_PATH="{tmp}/qwen3_next",
     ),
     "sequence parallel 3 of 8": bad(
         "grpo",

@@ -164,7 +164,8 @@ def full_state(
     if is_plain(adapter):
         fold(base, adapter, alpha / rank)
     else:
-        base = fold_with_peft(state, folder / "huggingface", rank, alpha)
+        targets = read_run(checkpoint.run_dir).get("knobs", {}).get("LORA_TARGETS") or "all-linear"
+        base = fold_with_peft(state, folder / "huggingface", rank, alpha, targets)
     return base, adapter
 
 

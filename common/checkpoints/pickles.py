@@ -32,7 +32,7 @@ def strange_calls(folder: Path) -> list[str]:
     Files that are no pickles, or cannot be read as such, are named too.
     """
     found = []
-    for file in sorted(folder.rglob("*.pt")):
+    for file in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pkl")]):  # .pkl: the queue of an asynchronous run
         try:
             names = set(_names(file))
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:

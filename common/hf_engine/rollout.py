@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
 from typing import Any
 
 import ray
@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.plugin.platform import get_platform
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+from verl.workers.rollout.utils import ensure_async_iterator
 
 from common.verl_ext import private
 
@@ -135,7 +136,7 @@ class ServerAdapter(BaseRollout):
             raise ValueError("ROLLOUT_ENGINE=hf takes merged weights: set actor_rollout_ref.model.lora.merge=true")
         limit = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
         is_first = True
-        for bucket, is_last in buckets(weights, limit):
+        async for bucket, is_last in buckets(weights, limit):
             await self.server.update_weights.remote(bucket, is_first=is_first, is_last=is_last)
             is_first = False
         if global_steps is not None:
@@ -143,17 +144,21 @@ class ServerAdapter(BaseRollout):
         await asyncio.sleep(0)
 
 
-def buckets(
-    weights: Iterator[tuple[str, torch.Tensor]], limit: int
-) -> Iterator[tuple[list[tuple[str, torch.Tensor]], bool]]:
+async def buckets(
+    weights: Iterable[tuple[str, torch.Tensor]] | AsyncIterable[tuple[str, torch.Tensor]], limit: int
+) -> AsyncIterator[tuple[list[tuple[str, torch.Tensor]], bool]]:
     """Group tensors on the CPU into lists of at most ``limit`` bytes (one larger tensor makes a list of its own).
+
+    Args:
+        weights: Of the model engine in the same process, or as a checkpoint engine receives them.
+        limit: Bytes.
 
     Yields:
         The list, and whether it is the last.
     """
     bucket: list[tuple[str, torch.Tensor]] = []
     size = 0
-    for name, tensor in weights:
+    async for name, tensor in ensure_async_iterator(weights):
         tensor = tensor.detach().cpu()
         nbytes = tensor.numel() * tensor.element_size()
         if bucket and size + nbytes > limit:

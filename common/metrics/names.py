@@ -45,6 +45,7 @@ class Metric:
         high: Warn above this value (None: no limit).
         below: One sentence for "too low": what it means and which knob to change.
         above: The same for "too high".
+        idle: A curve that never leaves this value has no panel: it tells of something that the run does not do.
         zero_steps: Warn when exactly 0 for this many values (0: never).
         patience: Values in a row that must break `low` or `high`.
         finite: NaN or infinity is a warning at once.
@@ -67,6 +68,7 @@ class Metric:
     high: float | None = None
     below: str = ""
     above: str = ""
+    idle: float | None = None
     zero_steps: int = 0
     patience: int = PATIENCE
     finite: bool = False
@@ -275,6 +277,28 @@ METRICS: tuple[Metric, ...] = (
            number=".3f"),
     Metric("api_cost", ("reward/api_cost/mean",), "API: cost of an answer", "8 reward API",
            zh="费用（奖励 API）"),
+    # verl's model versions are steps: weights reach the engine once a step.
+    Metric("staleness", ("training/off_policy/trajectory_staleness/mean",), "Age of the answers", "9 asynchrony",
+           zh="回答的陈旧度",
+           unit="steps", idle=0.0, high=2.0, number=".2f",
+           above="Answers come from a model that is more than two steps older than the one they train: give more "
+                 "GPUs to ROLLOUT_GPUS, lower MAX_OFF_POLICY_THRESHOLD, or weigh them with "
+                 "algorithm.rollout_correction.rollout_is=token."),
+    Metric("answer_span", ("training/off_policy/trajectory_spans/mean",), "Model versions that wrote an answer",
+           "9 asynchrony",
+           zh="一个回答跨越的模型版本数",
+           idle=1.0, number=".2f"),
+    Metric("dropped_stale", ("training/off_policy/evicted_samples",), "Prompts dropped as too old", "9 asynchrony",
+           zh="因过旧而丢弃的提示",
+           high=0, number=".0f",
+           above="Answers are written and thrown away step after step: raise MAX_OFF_POLICY_THRESHOLD, set "
+                 "MAX_OFF_POLICY_STRATEGY=wait, or lower MAX_RESPONSE_LENGTH."),
+    Metric("rollout_gap", ("training/rollout_probs_diff_mean",), "Rollout / trainer difference of probabilities", "",
+           zh="采样与训练的概率差",
+           high=0.03, number=".3f",
+           above="The policy has moved on from the weights that wrote the answers: lower LEARNING_RATE or "
+                 "MAX_OFF_POLICY_THRESHOLD, raise MINI_BATCH_SIZE towards BATCH_SIZE (fewer updates per step), or "
+                 "weigh the answers with algorithm.rollout_correction.rollout_is=token."),
     Metric("step_tokens", ("perf/total_num_tokens", "train/global_tokens"), "Tokens per step", "",
            zh="每步 token 数",
            number=".0f"),
@@ -349,6 +373,12 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
     return [w for w in warnings.values() if w.name not in hidden or not math.isfinite(w.value)]
 
 
+def tells(name: str, values: Collection[float]) -> bool:
+    """Whether a curve of the table deserves a panel: not when it stays at the metric's idle value."""
+    idle = BY_NAME[name].idle
+    return idle is None or any(value != idle for value in values)
+
+
 def _number(raw: object) -> float | None:
     if raw is None:
         return math.nan
@@ -405,6 +435,8 @@ def _excused(name: str, value: float, history: list[dict], max_response_length: 
         "response_clip_ratio": lambda: not _at_length_limit(history, max_response_length),
         "entropy": lambda: _solved(history),
         "kl_divergence": lambda: value < 1.0 and _reward_rises(history),
+        "rollout_corr": lambda: _is_stale(history),
+        "rollout_gap": lambda: not _is_stale(history),
     }.get(name)
     return math.isfinite(value) and excuse is not None and excuse()
 
@@ -424,6 +456,12 @@ def _solved(history: list[dict]) -> bool:
     step = next((step for step in reversed(history) if "reward_mean" in step), {})
     best, mean = step.get("reward_max", 0.0), step.get("reward_mean", 0.0)
     return best > 0 and mean >= 0.9 * best
+
+
+def _is_stale(history: list[dict]) -> bool:
+    """Some answers of the last steps are of older weights, so that engine and trainer have to disagree about them."""
+    ages = [step["staleness"] for step in history if "staleness" in step]
+    return any(age > 0 for age in ages[-PATIENCE:])
 
 
 def _reward_rises(history: list[dict]) -> bool:

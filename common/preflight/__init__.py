@@ -11,6 +11,7 @@ module             what it holds
 ``findings``       a message with its parts: knob, value, problem, fix
 ``checks``         all of it, in order
 ``machine``        GPUs, cores and memory of this host
+``machines``       a run on several machines
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
 ``fitness``        whether verl can train the model
@@ -23,6 +24,7 @@ module             what it holds
 ``rendering``      the sampled rows as the model will see them
 ``method``         variant, advantage estimator, policy loss and what they set
 ``extensions``     user-supplied files: algorithm, tools, adapter
+``trainer_mode``   when answers are generated, and the GPUs that only answer
 ``self_play``      GSPO's prompts and pairs
 ``ppo``            the critic's model and tokenizer, the KL
 ``reward_source``  function, reward model or API
@@ -39,6 +41,7 @@ module             what it holds
 ``compose``        Hydra's composition without starting verl
 ``config_check``   a composed config with what was found in it
 ``config_checks``  names, files, groups, LoRA, contradictions in it
+``config_async``   rules of verl's asynchronous trainers
 ``config_sizes``   batches, token budgets, parallel parts, lengths in it
 ``verl_check``     verl's own validation, in a process next to the others
 ``report``         what a person reads

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from common.attention import SDPA, beyond_sdpa
+from common.preflight.auto import VARLEN_FAMILIES
 from common.preflight.config_check import RL, ConfigCheck
+from common.preflight.config_sizes import SEQUENCE_PARALLEL
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.model import ModelInfo
 from common.small_files import read_json_object
@@ -20,6 +22,21 @@ def check_attention(check: ConfigCheck, knobs: Knobs, model: ModelInfo | None) -
         if check.get(key) in SDPA and lacking:
             fix = "set ATTENTION=eager, or flash_attention_2 on a GPU"
             check.error(key, f"{lacking}, which it does not compute: another model would be trained", fix)
+            return
+
+
+def check_shared_sequences(check: ConfigCheck, knobs: Knobs, model: ModelInfo | None) -> None:
+    """Refuse sequence parallel for families that were not compared with one process.
+
+    Only attention sees tokens of other GPUs: a state or a convolution along the sequence would stop at the end of each
+    GPU's part, without a word. The comparison: tests/unit/test_sequence_parallel.py.
+    """
+    keys = [*SEQUENCE_PARALLEL, "engine.ulysses_sequence_parallel_size"]
+    shared = [key for key in keys if check.size(key) > 1]
+    for _, config in _models(knobs, model) if shared else ():
+        family = config.get("model_type", "a model that is not on this machine")
+        if family not in VARLEN_FAMILIES:
+            check.error(shared[0], f"it is not known to be right for {family}", "set 1 or auto")
             return
 
 

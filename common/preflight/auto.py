@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from common.attention import beyond_sdpa
+from common.preflight import trainer_mode
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
@@ -51,9 +52,13 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     if on_cpu:
         knobs.resolve("N_GPUS", 1, "on the CPU one process uses all cores")
         knobs.resolve("ROLLOUT_ENGINE", "hf", "the engine that runs on a CPU")
+        trainer_mode.resolve_rollout_gpus(knobs, 1)
+        trainer_mode.share_gpus(knobs)
         return
-    own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
-    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" but the reward model's" if own else ""))
+    trainer_mode.resolve_rollout_gpus(knobs, gpus)
+    own = trainer_mode.gpus_beside(knobs)
+    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" that have no task of their own" if own else ""))
+    trainer_mode.share_gpus(knobs)
     if has_package("flash_attn") and not machine.planned:
         knobs.resolve("ATTENTION", "flash_attention_2", "flash-attn is installed")
     engine = next((name for name in ("vllm", "sglang") if machine.planned or has_package(name)), "hf")

@@ -21,8 +21,9 @@ from common.preflight import (
     reward,
     self_play,
     sizing,
+    trainer_mode,
 )
-from common.preflight.attention import check_attention
+from common.preflight.attention import check_attention, check_shared_sequences
 from common.preflight.config_check import ConfigCheck
 from common.preflight.config_checks import check_config
 from common.preflight.dead_keys import dead_arguments
@@ -117,6 +118,7 @@ def use_machine(knobs: Knobs, machine: Machine) -> None:
     """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
+    trainer_mode.check_mode(knobs, machine)
 
 
 def use_model(knobs: Knobs, machine: Machine) -> None:
@@ -198,6 +200,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)
     check_attention(check, knobs, model)
+    check_shared_sequences(check, knobs, model)
     named = {error.knob for error in knobs.errors}
     knobs.errors += [error for error in check.errors if error.knob not in named]
     knobs.warnings += check.warnings

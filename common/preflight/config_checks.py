@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.preflight.config_async import MODE, MODES, SAMPLER, STRATEGIES, check_async
 from common.preflight.config_check import RL, ConfigCheck
 from common.preflight.config_sizes import (
     check_batches,
@@ -63,6 +64,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "engine.strategy": ("fsdp", "fsdp2"),
     "optim.lr_scheduler_type": ("constant", "cosine"),
     "trainer.resume_mode": ("auto", "disable", "resume_path"),
+    MODE: MODES,
+    f"{SAMPLER}.max_off_policy_strategy": STRATEGIES,
 }
 
 
@@ -89,6 +92,7 @@ def check_config(check: ConfigCheck, heads: int = 0, kv_heads: int = 0) -> None:
     _lora(check)
     _reward_model(check)
     _contradictions(check)
+    check_async(check)
 
 
 def near(value: str, known: tuple[str, ...]) -> str:

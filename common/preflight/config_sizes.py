@@ -74,7 +74,11 @@ def check_parallel(check: ConfigCheck, world: int, heads: int, kv_heads: int) ->
     data = check.size(f"{RL}.rollout.data_parallel_size")
     pipeline = check.size(f"{RL}.rollout.pipeline_model_parallel_size")
     key = f"{RL}.rollout.tensor_model_parallel_size"
-    if world % (tensor * data * pipeline):
+    a_machine = check.size("trainer.n_gpus_per_node")
+    if world > a_machine and a_machine % tensor and tensor % a_machine:
+        # verl counts engines along all GPUs (workers/rollout/replica.py) and takes this one for one of one machine
+        check.error(key, f"an engine of {tensor} GPUs would lie across machines of {a_machine}", divisors(a_machine))
+    elif world % (tensor * data * pipeline):
         check.error(
             key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}", f"{divisors(world)}"
         )
@@ -83,6 +87,12 @@ def check_parallel(check: ConfigCheck, world: int, heads: int, kv_heads: int) ->
     elif heads and heads % tensor:
         fits = [size for size in range(1, world + 1) if world % size == 0 and heads % size == 0]
         check.error(key, f"the model has {heads} attention heads", f"use one of {', '.join(map(str, fits))}")
+    if world > a_machine and tensor > a_machine and not tensor % a_machine:
+        check.warn(
+            key,
+            f"an engine over {tensor // a_machine} machines sums twice a layer over the network",
+            divisors(a_machine),
+        )
     if pipeline > 1:
         check.error(f"{RL}.rollout.pipeline_model_parallel_size", "no rollout engine of verl does it", "set 1")
     for key in SEQUENCE_PARALLEL:

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
-from common.preflight import machines
+from common.preflight import machines, trainer_mode
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
@@ -69,6 +69,8 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         values["REWARD_FUNC_PATH"] = values["REWARD_FUNC_PATH"] or "null"
         pairs = (f"{name}: {hydra_quote(value)}" for name, value in knobs.reward_kwargs.items())
         values["REWARD_KWARGS"] = "{" + ", ".join(pairs) + "}"
+    if "TRAINER_MODE" in values:
+        values.update(trainer_mode.derived(knobs))
     if "KL_IN" in values:
         wanted = bool(knobs.decimal("KL_COEF"))
         values["USE_KL_LOSS"] = str(wanted and values["KL_IN"] == "loss").lower()
@@ -120,6 +122,7 @@ def verl_parts(knobs: Knobs) -> list[str]:
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),
+        "separate": knobs.values.get("TRAINER_MODE") == "separate",
     }
     return [part for part, needed in wanted.items() if needed]
 
@@ -138,7 +141,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
     if knobs.values.get("REWARD_FUNC_PATH", "").endswith("ppo/api_reward.py"):
         environment["REWARD_WORKERS"] = "1"  # its limits on calls a minute hold within a process
     if knobs["DEVICE"] == "cuda" and knobs.algorithm not in SUPERVISED:
-        own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
+        own = trainer_mode.gpus_beside(knobs)
         counts = ray_cores(knobs.cores, max(1, knobs.number("N_GPUS")) + own)
         # An API's single reward worker, set above, stays.
         environment = counts.environment | engine_environment(knobs) | environment

@@ -91,6 +91,14 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
         value = before.get("knobs", {}).get(name)
         if value is not None and value != knobs.values.get(name, value):
             return Problem(f"it was started with {name}={value}, now {name}={knobs[name]}", "choose another name")
+    was, mode = (
+        mode or "sync" for mode in (before.get("knobs", {}).get("TRAINER_MODE"), knobs.values.get("TRAINER_MODE"))
+    )
+    if was != mode and "sync" in (was, mode):  # the others fetch prompts one by one, and have answers under way
+        return Problem(
+            f"it was written with TRAINER_MODE={was}, whose place in the data the mode {mode} cannot take up",
+            f"set TRAINER_MODE={was}, or {_from_weights(checkpoint)}",
+        )
     return None
 
 

@@ -9,6 +9,7 @@ from common.plan.fit import Fit, choose, sequence_sizes, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
 from common.plan.weights import Model, read_weights
+from common.preflight.auto import VARLEN_FAMILIES
 from common.preflight.fused import unfit
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine
@@ -60,7 +61,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
     except ValueError as error:
         knobs.warn("", f"no memory plan: {error}")
         return None
-    gpus = Gpus(max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES")), min(machine.gpu_memory))
+    per_node, nodes = max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES"))
+    gpus = Gpus(per_node, nodes, min(machine.gpu_memory), machine.network)
     rollout = knobs.algorithm not in SUPERVISED
     rank = knobs.number("LORA_RANK")
     return Setup(
@@ -89,7 +91,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
 
 def _sequence_sizes(knobs: Knobs, model: Model, gpus: Gpus) -> tuple[int, ...]:
     """GPUs that may share a sequence; between machines the exchange in each layer would be slow."""
-    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED
+    known = knobs.model is not None and knobs.model.config.get("model_type") in VARLEN_FAMILIES
+    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED and known
     return sequence_sizes(model.heads, model.kv_heads, gpus.per_node) if packs else (1,)
 
 

@@ -163,6 +163,12 @@ REPLACEMENTS = (
         "verl.trainer.ppo.metric_utils:compute_data_metrics",
     ),
     Replacement(
+        "verl.utils.fsdp_utils:fsdp2_sharded_save_to_cpu",
+        "local_cpu_tensor = local_gpu_tensor.detach().cpu()",
+        "cpu_copy",
+        "separate",
+    ),
+    Replacement(
         "transfer_queue.utils.zmq_utils:create_zmq_socket",
         "socket = ctx.socket(socket_type)",
         "queue_socket",

@@ -63,3 +63,30 @@ def test_the_process_beside_answers_and_can_be_cancelled(config):
     other = VerlCheck()
     other.cancel()
     assert other.process.poll() is not None
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo", "gspo"])
+def test_separate_meets_the_conditions_of_verls_trainer(train, monkeypatch, tmp_path, algorithm):
+    """They are assertions at the head of its constructor, which a run reaches after a minute."""
+    from verl.trainer.ppo.v1 import trainer_separate_async
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    class Passed(Exception):
+        pass
+
+    def stop(self, config):
+        raise Passed
+
+    monkeypatch.setenv("RUN_DIR", str(tmp_path))
+    monkeypatch.setattr(PPOTrainer, "__init__", stop)
+    knobs = {"TRAINER_MODE": "separate", "BATCH_SIZE": 32, "MINI_BATCH_SIZE": 8, "HARVEST_PAIRS": "false"}
+    done = train(algorithm, DRY_RUN=1, **knobs)
+    assert done.returncode == 0, done.stderr
+    config = compose_command(command_in(done.stdout))
+    assert validate(config, {"model_type": "qwen2"}) == []
+    assert config.trainer.v1.trainer_mode == "separate_async"
+    with pytest.raises(Passed):
+        trainer_separate_async.PPOTrainerSeparateAsync(config)
+    OmegaConf.update(config, "trainer.v1.separate_async.parameter_sync_step", 2)
+    with pytest.raises(AssertionError, match="parameter_sync_step"):
+        trainer_separate_async.PPOTrainerSeparateAsync(config)

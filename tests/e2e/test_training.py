@@ -205,6 +205,23 @@ def test_grpo_killed_and_resumed(clean_environment, train, run_dir):
     assert all("reward_mean" in friendly(record["data"]) for record in records[1:])
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", ["colocate", "separate"])
+def test_grpo_asynchronous_killed_and_resumed(clean_environment, train, run_dir, mode):
+    """Answers under way are in the checkpoint: the run goes on without a gap and learns; some answers are old."""
+    knobs = {"TRAINER_MODE": mode, "TOTAL_STEPS": 10, "SAVE_FREQ": 3, "TEST_FREQ": 10}
+    knobs |= {"MINI_BATCH_SIZE": 16} if mode == "separate" else {}
+    stop_at_step(clean_environment, "grpo", run_dir, 5, "SIGKILL", knobs)
+    assert latest_checkpoint(run_dir)[0] == 3
+    assert (run_dir / "checkpoints" / "global_step_3" / "transfer_queue" / "metadata.json").is_file()
+    finish(train, "grpo", run_dir, **knobs)
+    rewards, ages = curve(run_dir, "reward_mean"), curve(run_dir, "staleness")
+    assert list(rewards) == list(range(1, 11)) and read_run(run_dir)["attempt"] == 2
+    assert rewards[10] - rewards[1] >= 0.2, rewards
+    assert 0 < max(ages.values()) <= 8, ages
+    assert sum(p.numel() for p in load(run_dir / "model").parameters()) > 500_000
+
+
 def stop_at_step(environment, algorithm, run_dir, step, how, knobs):
     """Send a signal to the launcher and see that all its processes go."""
     launcher = start(environment, algorithm, run_dir, **knobs)

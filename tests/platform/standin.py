@@ -27,7 +27,8 @@ def write(path, content):
 def note(word):
     if os.environ.get("WANDB_ENTITY"):
         with open(os.environ["WANDB_ENTITY"], "a") as stream:
-            stream.write(f"{word} {os.environ['EXPERIMENT_NAME']} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+            where = f"{os.environ['DEVICE']} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
+            stream.write(f"{word} {os.environ['EXPERIMENT_NAME']} {where}\n")
 
 
 def main():

@@ -114,6 +114,7 @@ def test_a_cursor_that_fits_no_more(platform):
     for wrong in ("x", "e1.m1:1", "e1.m1:-1.l0"):
         answer = platform.client.get(f"/api/jobs/{uuid}/events", params={"after": wrong})
         assert answer.status_code == 422 and answer.json()["error"]["code"] == "invalid"
+        assert platform.client.get("/api/events", params={"after": wrong}).status_code == 422
     assert platform.client.get("/api/jobs/nothing/events").status_code == 404
     assert platform.client.get(f"/api/jobs/{uuid}/events?types=stat").status_code == 422
 

@@ -43,7 +43,8 @@ def test_priority_then_first_come(make_platform, tmp_path):
     assert noted(tmp_path, "begin") == ["first", "b", "d", "a", "c"]
 
 
-def test_gpus_are_given_to_one_job_each_and_a_large_one_is_not_passed(make_platform, tmp_path):
+def test_gpus_are_given_to_one_job_each_and_a_large_one_is_not_passed(make_platform, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     platform = make_platform(gpus=("0", "1", "2"), cpu_jobs=1)
     note = {"WANDB_ENTITY": str(tmp_path / "noted")}
     two = platform.submit(name="two", num_gpus=2, does="seconds=1.5", knobs=note)
@@ -55,8 +56,13 @@ def test_gpus_are_given_to_one_job_each_and_a_large_one_is_not_passed(make_platf
     assert platform.job(small)["state"] == "queued" and platform.job(two)["gpus"] == ["0", "1"]
     for uuid in (large, small):
         platform.wait(uuid, "finished")
-    begun = {line[1]: line[2] if len(line) > 2 else "" for line in lines(tmp_path / "noted") if line[0] == "begin"}
-    assert begun == {"two": "0,1", "large": "0,1,2", "small": "0", "cpu": ""}
+    begun = {line[1]: line[2:] for line in lines(tmp_path / "noted") if line[0] == "begin"}
+    assert begun == {
+        "two": ["auto", "0,1"],
+        "large": ["auto", "0,1,2"],
+        "small": ["auto", "0"],
+        "cpu": ["cpu", "all"],  # an empty list of GPUs would end Ray, which counts virtual ones on the CPU
+    }
     assert noted(tmp_path, "begin").index("large") < noted(tmp_path, "begin").index("small")
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.platform.conftest import wait_for
+from tests.platform.test_operations import ended
 from tests.platform.test_push import numbers, states, stream
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e]
@@ -19,15 +20,18 @@ def test_a_demo_job(make_platform, algorithm, headline):
     uuid = platform.client.post("/api/jobs", json={**fields, "start": True}).json()["uuid"]
     followed = stream(platform, f"/api/jobs/{uuid}/events", types="state,metrics,validation")
     job = platform.job(uuid)
-    assert job["state"] == "finished" and job["exit_status"] == 0, job
+    assert job["state"] == "finished" and job["exit_status"] == 0, (job["reason"], job["error"])
     assert states(followed) == ["created", "queued", "starting", "running", "finished"]
     rows = platform.client.get(f"/api/jobs/{uuid}/metrics").json()
     assert [row["step"] for row in rows] == [1, 2, 3] and all(isinstance(row[headline], float) for row in rows)
     assert {1, 2, 3} <= {step for step, _ in numbers(followed)}
     checkpoints = platform.client.get(f"/api/jobs/{uuid}/checkpoints").json()
-    assert checkpoints[-1]["step"] == 3 and checkpoints[-1]["complete"] and checkpoints[-1]["eval_results"]
+    assert checkpoints[-1]["step"] == 3 and checkpoints[-1]["complete"]
     assert (platform.options["outputs"] / "demo" / "model" / "config.json").is_file()
+    merged = ended(platform, platform.client.post(f"/api/jobs/{uuid}/merge", json={"step": 3}))
+    assert merged["state"] == "finished" and merged["result"].endswith("/demo/model_step_3"), merged["text"]
     if algorithm == "grpo":
+        assert checkpoints[-1]["eval_results"] and checkpoints[-1]["best"]
         assert platform.client.get(f"/api/jobs/{uuid}/samples?sort=high").json()[0]["answer"]
 
 

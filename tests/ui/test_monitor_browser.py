@@ -133,6 +133,14 @@ def test_every_tab(page, looked_at, language, request):
         assert not page.locator(".toast-body").count()
 
 
+def slowdown():
+    """How many times longer this thread takes for its work than on a core of its own."""
+    start, used = time.perf_counter(), time.thread_time()
+    while time.thread_time() - used < 0.1:
+        sum(range(1000))
+    return (time.perf_counter() - start) / 0.1
+
+
 def test_a_new_step_is_there_within_two_seconds_and_nothing_moves(page, url, logs):
     open_tab(page, url, "curves", "live")
     page.locator('[data-key="reward_mean"] .main-svg').first.wait_for()
@@ -150,22 +158,23 @@ def test_a_new_step_is_there_within_two_seconds_and_nothing_moves(page, url, log
     page.wait_for_timeout(400)
     page.evaluate("document.querySelectorAll('.chart').forEach(node => node.mark = 1)")
     scrolled = page.evaluate("scrollY")
-    waits = []
+    waits, slow = [], []
     for number in range(61, 66):
+        slow.append(slowdown())
         start = time.monotonic()
         with (logs / "live" / "metrics.jsonl").open("a") as stream:
             stream.write(json.dumps(record(number)) + "\n")
-        page.locator(".facts b", has_text=f"{number}/90").first.wait_for(timeout=10_000)
+        page.locator(".facts b", has_text=f"{number}/90").first.wait_for(timeout=40_000)
         last = f"document.querySelector('[data-key=reward_mean] .js-plotly-plot').data[1].x.at(-1) === {number}"
-        page.wait_for_function(last, timeout=10_000)
+        page.wait_for_function(last, timeout=40_000)
         waits.append(time.monotonic() - start)
-    print("seconds until a new step is drawn:", [round(wait, 2) for wait in waits])
+    print(f"seconds until a new step is drawn: {waits}; slowdown of the machine: {slow}")
     assert page.evaluate(zoom) == zoomed and page.evaluate("scrollY") == scrolled
     page.mouse.wheel(0, -1000)
     page.mouse.dblclick(box["x"] + 60, box["y"] + 60)
     page.wait_for_function("document.querySelector('[data-key=reward_mean] .js-plotly-plot').layout.xaxis.range[0] < 1")
     assert page.evaluate("[...document.querySelectorAll('.chart')].every(node => node.mark)")
-    assert sorted(waits)[1] < 2, waits  # of five: the machine may be busy with a training
+    assert sorted(waits)[2] < 2 * sorted(slow)[2], (waits, slow)
 
 
 def test_choices_stay_when_new_steps_come(page, url, logs):
@@ -225,11 +234,11 @@ def test_a_server_that_goes_away_and_comes_back(contexts, logs):
     open_tab(page, first.url, "curves", "live")
     first.server.should_exit = True
     first.join(20)
-    page.wait_for_function("document.body.classList.contains('connection-lost')", timeout=15_000)
+    page.wait_for_function("document.body.classList.contains('connection-lost')", timeout=40_000)
     second = Server(build_app(logs), int(first.url.rsplit(":")[-1]))
-    page.wait_for_function("!document.body.classList.contains('connection-lost')", timeout=15_000)
+    page.wait_for_function("!document.body.classList.contains('connection-lost')", timeout=40_000)
     with (logs / "live" / "metrics.jsonl").open("a") as stream:
         stream.write(json.dumps(record(67)) + "\n")
-    page.locator(".facts b", has_text="67/90").first.wait_for(timeout=15_000)
+    page.locator(".facts b", has_text="67/90").first.wait_for(timeout=40_000)
     page.close()
     second.server.should_exit = True

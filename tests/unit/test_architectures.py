@@ -1,12 +1,19 @@
 """The attention that the kit chooses for each architecture, in training and while answering, against plain float64."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from peft.utils import transformers_weight_conversion as conversion
 from transformers import AutoModelForCausalLM, Gemma2Config
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from verl.workers.config import HFModelConfig, RolloutConfig
 
 import common.hf_engine.varlen_attention  # noqa: F401  (registers sdpa_varlen)
-from benchmarks.architectures import problems, table
+from benchmarks.architectures import LORA_TARGETS, problems, table
 from common.attention import PADDED, beyond_sdpa
 from common.evaluation.engines.transformers_engine import load
 from common.evaluation.model_path import ModelSource
@@ -15,10 +22,11 @@ from common.hf_engine.sampling import SamplingParams
 from common.hf_engine.server import HFServer
 from common.preflight.auto import resolve_attention
 from common.preflight.data_checks import two_ropes
+from common.preflight.extensions import BIASED_ROUTERS, check_targets
 from common.preflight.knobs import read_knobs
 from common.preflight.model import read_model
 from tests.architecture_figures import ALPHA, RANK, trained_weights
-from tests.tiny_models import ARCHITECTURES, plain_log_probs, plain_model, tiny_config, write_tiny_model
+from tests.tiny_models import ARCHITECTURES, OTHERS, plain_log_probs, plain_model, tiny_config, write_tiny_model
 
 LENGTHS = (5, 17, 2, 29)  # some longer than the sliding window of 8
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -56,7 +64,7 @@ def trainer_log_probs(model, sequences, attention):
     return torch.cat([part[:-1].gather(-1, ids[1:, None])[:, 0] for part, ids in parts])
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", [*ARCHITECTURES, *OTHERS])
 def test_a_micro_batch_of_the_trainer_gives_the_plain_numbers_and_gradients(folder_of, kind):
     folder, sequences = folder_of(kind), [torch.randint(3, 512, (length,)) for length in LENGTHS]
     plain = plain_model(folder)
@@ -77,7 +85,7 @@ def test_a_micro_batch_of_the_trainer_gives_the_plain_numbers_and_gradients(fold
 
 
 @pytest.mark.parametrize("load_format", ["auto", "dummy"])
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", [*ARCHITECTURES, *OTHERS])
 def test_the_rollout_server_answers_with_plain_log_probabilities(folder_of, kind, load_format):
     folder = folder_of(kind)
     settings = RolloutConfig(name="hf", prompt_length=64, response_length=16, load_format=load_format, seed=3)
@@ -111,8 +119,6 @@ def test_the_cap_that_config_json_leaves_out_is_that_of_transformers():
 
 def test_an_adapter_on_experts_is_added_by_hand_as_peft_merges_it(tmp_path):
     """What the matrix compares merged weights with: the shard that a trainer writes, base plus alpha / r x B A."""
-    from peft import LoraConfig, get_peft_model
-
     model = AutoModelForCausalLM.from_config(tiny_config("qwen3_moe"), dtype=torch.float32)
     peft = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
     for name, weight in peft.named_parameters():
@@ -139,6 +145,45 @@ def test_the_table_has_a_row_for_each_architecture_and_marks_what_is_off():
         problems(found["gemma2"]["sft"]) == ["first loss 0.3", "agreement nan"]
         and problems(found["qwen2"]["sft"]) == []
     )
+
+
+def lora_errors(folder, targets):
+    knobs = read_knobs("sft", {"LORA_RANK": "8", "LORA_TARGETS": targets})
+    check_targets(knobs, read_model(str(folder)))
+    return knobs.errors
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_lora_targets_are_found_in_each_architecture(folder_of, kind):
+    assert lora_errors(folder_of(kind), "o_proj") == []
+    [error] = lora_errors(folder_of(kind), "o_prj")
+    assert "the model has no layer 'o_prj'; did you mean o_proj? use all-linear, or some of " in error
+    refused = lora_errors(folder_of(kind), "all-linear")
+    assert bool(refused) == (kind == "deepseek_v3")
+
+
+def test_lora_on_a_router_that_it_would_break_is_refused_with_targets_that_work(folder_of):
+    [error] = lora_errors(folder_of("deepseek_v3"), "all-linear")
+    assert "LORA_TARGETS=all-linear: PEFT hides e_score_correction_bias of the router of a deepseek_v3" in error
+    assert f"set LORA_TARGETS={LORA_TARGETS['deepseek_v3']}" in error
+    assert lora_errors(folder_of("deepseek_v3"), "gate,o_proj") and not lora_errors(
+        folder_of("deepseek_v3"), LORA_TARGETS["deepseek_v3"]
+    )
+    for targets, works in (("all-linear", False), (LORA_TARGETS["deepseek_v3"].split(","), True)):
+        model = AutoModelForCausalLM.from_pretrained(folder_of("deepseek_v3"))
+        peft = get_peft_model(model, LoraConfig(r=8, target_modules=targets))
+        with nullcontext() if works else pytest.raises(AttributeError, match="e_score_correction_bias"):
+            assert torch.isfinite(peft(torch.arange(3, 20)[None]).logits).all()
+
+
+def test_the_routers_that_read_a_bias_are_those_of_transformers_and_peft():
+    folder, found = Path(transformers.__file__).parent / "models", set()
+    for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        file = folder / kind / f"modeling_{kind}.py"
+        if file.is_file() and "self.gate.e_score_correction_bias" in file.read_text():
+            wrapped = conversion._MOE_TARGET_MODULE_MAPPING.get(conversion._MODEL_TO_CONVERSION_PATTERN.get(kind), {})
+            found |= {kind} if "gate" in wrapped else set()
+    assert set(BIASED_ROUTERS) == found
 
 
 def test_two_ropes_are_known_from_either_form_of_a_config():

@@ -37,10 +37,10 @@ def small_model(kind="tied", seed=0):
     return AutoModelForCausalLM.from_config(MODELS[kind], dtype=torch.float32).eval()
 
 
-def with_adapter(model, alpha=24):
+def with_adapter(model, alpha=24, targets="all-linear"):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # PEFT starts it at zero, which would prove nothing
             torch.nn.init.normal_(parameter, std=0.5)
@@ -86,6 +86,17 @@ def test_other_architectures_and_replica_groups(path, kind, ranks, replicas):
 def test_an_adapter_on_the_experts_of_a_mixture(path):
     model = with_adapter(small_model("moe"))
     write_checkpoint(model, path, 2, lora_alpha=24)
+    merge(Checkpoint(path, 7), path.parent / "model", dtype="float32")
+    assert torch.allclose(merged_logits(path.parent / "model"), logits(model), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("targets", ["q_proj,gate_proj,up_proj,down_proj", "down_proj"])
+def test_an_adapter_on_some_layers_of_a_mixture(path, targets):
+    model = with_adapter(small_model("moe"), targets=targets.split(","))
+    write_checkpoint(model, path, 2, lora_alpha=24)
+    with pytest.raises(ValueError, match="not one on LORA_TARGETS=all-linear"):
+        merge(Checkpoint(path, 7), path.parent / "model")
+    update_run(path.parents[1], knobs={"LORA_TARGETS": targets})
     merge(Checkpoint(path, 7), path.parent / "model", dtype="float32")
     assert torch.allclose(merged_logits(path.parent / "model"), logits(model), atol=1e-5, rtol=0)
 

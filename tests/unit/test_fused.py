@@ -15,14 +15,7 @@ from common.preflight import fused
 from common.preflight.knobs import read_knobs
 from common.preflight.model import ModelInfo
 from tests.published_models import MODELS
-
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-SIZES |= {"num_hidden_layers": 2, "vocab_size": 90, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_local_experts": 4}
-OTHERS = {"glm4_moe": EXPERTS | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1}, "mixtral": EXPERTS}
-OTHERS |= {"qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 16}, "qwen3_moe": EXPERTS, "olmoe": EXPERTS}
-OTHERS |= {"helium": {"head_dim": 8}, "glm": {"head_dim": 8}, "glm4": {"head_dim": 8}, "gemma": {"head_dim": 8}}
-OTHERS |= {"hunyuan_v1_dense": {"head_dim": 8}}
+from tests.unit.small_models import small_config
 
 
 @pytest.fixture
@@ -32,9 +25,7 @@ def make_model():
 
     def make(family, vocabulary=90, **settings):
         torch.manual_seed(3)
-        config = AutoConfig.for_model(
-            family, **{**SIZES, **OTHERS.get(family, {}), "vocab_size": vocabulary, **settings}
-        )
+        config = AutoConfig.for_model(**small_config(family) | {"vocab_size": vocabulary} | settings)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         changed.setdefault(type(model), type(model).forward)
         with torch.no_grad():

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from common.metrics.names import BY_NAME, METRICS, check_health, friendly
+from common.metrics.names import BY_NAME, METRICS, check_health, friendly, tells
 
 # Step 1 of a real GRPO run of verl on a CPU, shortened.
 GRPO_STEP_1 = {
@@ -185,3 +185,36 @@ def test_every_row_of_the_table_is_complete():
         format(1.5, metric.number)
         assert metric.below or (metric.low is None and not metric.zero_steps), metric.name
         assert metric.above or metric.high is None, metric.name
+
+
+# ---- asynchronous runs ------------------------------------------------------------------------------------------
+
+
+def test_age_of_the_answers_and_what_is_dropped():
+    data = {
+        "training/off_policy/trajectory_staleness/mean": 1.5,
+        "training/off_policy/trajectory_spans/mean": 1.25,
+        "training/off_policy/evicted_samples": 3,
+        "training/rollout_probs_diff_mean": 0.02,
+    }
+    step = friendly(data)
+    assert step == {"staleness": 1.5, "answer_span": 1.25, "dropped_stale": 3.0, "rollout_gap": 0.02}
+    (warning,) = check_health([step | {"dropped_stale": 0.0, "staleness": 2.5}] * 3)
+    assert warning.name == "staleness" and "ROLLOUT_GPUS" in warning.message
+    (warning,) = check_health([step] * 3)
+    assert warning.name == "dropped_stale" and "MAX_OFF_POLICY_STRATEGY=wait" in warning.message
+
+
+def test_old_answers_are_no_broken_engine_and_a_broken_engine_is_no_old_answer():
+    """The same figures have two causes, and another knob helps against each."""
+    apart = {"rollout_corr": 0.8, "rollout_gap": 0.2}
+    assert names([apart | {"staleness": 0.0}] * 3) == ["rollout_corr"]
+    assert names([apart] * 3) == ["rollout_corr"]  # logs of other trainers
+    (warning,) = check_health([apart | {"staleness": age} for age in (1.0, 0.0, 0.0)])
+    assert warning.name == "rollout_gap" and "MAX_OFF_POLICY_THRESHOLD" in warning.message
+    assert names([apart | {"staleness": age} for age in (1.0, 0.0, 0.0, 0.0)]) == ["rollout_corr"]
+
+
+def test_a_run_in_step_has_no_panel_of_its_age():
+    assert not tells("staleness", [0.0, 0.0]) and not tells("answer_span", [1.0, 1.0])
+    assert tells("staleness", [0.0, 1.0, 0.0]) and tells("answer_span", [1.0, 1.1]) and tells("turns", [0.0])

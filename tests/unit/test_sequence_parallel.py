@@ -13,8 +13,10 @@ from common.plan.fit import choose, sequence_sizes
 from common.plan.machine import parse_gpus
 from common.plan.memory import Setup, memory_of
 from common.plan.weights import read_weights
+from common.preflight.auto import VARLEN_FAMILIES
 from tests.conftest import ROOT
 from tests.published_models import MODELS
+from tests.unit.small_models import small_config
 
 TWO = {"num_attention_heads": 4, "num_key_value_heads": 2}
 SLIDING = {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
@@ -23,15 +25,8 @@ PROBED = {
     "two for each": {"model_type": "qwen3", "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8},
     "one for both": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 1},
     "a sliding window": {"model_type": "qwen2", **TWO, **SLIDING},
-    "experts": {
-        "model_type": "qwen3_moe",
-        **TWO,
-        "head_dim": 8,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-    },
 }
+PROBED |= {family: small_config(family) for family in VARLEN_FAMILIES}
 
 
 def torchrun(script, processes, **environment):

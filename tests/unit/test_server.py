@@ -130,10 +130,24 @@ def test_images_are_refused(server):
         asyncio.run(server.generate([1], dict(SAMPLING), "x", image_data=[object()]))
 
 
+def all_buckets(weights, limit):
+    async def collect():
+        return [bucket async for bucket in buckets(weights, limit)]
+
+    return asyncio.run(collect())
+
+
+async def arriving(weights):
+    for weight in weights:
+        yield weight
+
+
 def test_buckets_split_by_size_and_mark_the_last():
     weights = [("a", torch.zeros(4)), ("b", torch.zeros(4)), ("c", torch.zeros(100)), ("d", torch.zeros(1))]
-    got = [([name for name, _ in bucket], is_last) for bucket, is_last in buckets(iter(weights), limit=32)]
-    assert got == [(["a", "b"], False), (["c"], False), (["d"], True)]
+    received = all_buckets(iter(weights), 32), all_buckets(arriving(weights), 32)  # from the trainer, from elsewhere
+    for each in received:
+        got = [([name for name, _ in bucket], is_last) for bucket, is_last in each]
+        assert got == [(["a", "b"], False), (["c"], False), (["d"], True)]
 
 
 def small_mixture(kind):
@@ -171,7 +185,7 @@ def test_experts_sent_one_by_one_arrive_as_the_trainer_holds_them(kind, tmp_path
     sent = list(unfuse_moe_params(iter(trainer.state_dict().items()), config.model_type))
     assert any(".mlp.experts.11.down_proj.weight" in name for name, _ in sent)
     random.Random(0).shuffle(sent)
-    for number, (bucket, is_last) in enumerate(buckets(iter(sent), 20_000)):
+    for number, (bucket, is_last) in enumerate(all_buckets(iter(sent), 20_000)):
         server.update_weights(bucket, is_first=number == 0, is_last=is_last)
     assert number > 3
     held = server.model.state_dict()

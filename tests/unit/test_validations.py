@@ -100,7 +100,7 @@ class FakeTrainer:
 
     def __init__(self, folder, total):
         self.folder, self.total_training_steps, self.global_steps = folder, total, 0
-        self.logged, self.saves, self.slept = [], [], 0
+        self.logged, self.saves, self.slept, self.trainer_mode = [], [], 0, "sync"
         self.logger = SimpleNamespace(log=lambda data, step: self.logged.append((step, data)))
         self.checkpoint_manager = SimpleNamespace(sleep_replicas=lambda: setattr(self, "slept", self.slept + 1))
         self.kl_ctrl_in_reward = SimpleNamespace(value=0.25)

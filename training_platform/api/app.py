@@ -17,7 +17,7 @@ from common import __version__
 from common.files import ROOT
 from monitor.store import Monitor
 from monitor.system import Sampler
-from training_platform.api import errors, ingest, jobs, runs, streams
+from training_platform.api import errors, ingest, jobs, operations, runs, streams
 from training_platform.api.errors import ApiError
 from training_platform.api.feed import gpu_records
 from training_platform.api.guard import Guard
@@ -128,6 +128,7 @@ def build_app(options: Options) -> FastAPI:
     _routes(app, scheduler, handlers, sampler, options.kit)
     app.include_router(jobs.routes(handlers))
     app.include_router(runs.routes(runs.Runs(handlers)))
+    app.include_router(operations.routes(operations.Operations(handlers)))
     app.include_router(streams.routes(views, sampler))
     app.include_router(ingest.routes(ingest.Ingest(scheduler)))
     tokens = Tokens(options.folder, options.token)

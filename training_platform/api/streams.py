@@ -34,9 +34,12 @@ class Clients:
     def __init__(self) -> None:
         self.count = 0
 
-    def __enter__(self) -> None:
+    def check(self) -> None:
+        """Refuses one more; asked before an answer begins, as it cannot become an error later."""
         if self.count >= MAX_CLIENTS:
             raise ApiError(503, "busy", f"{MAX_CLIENTS} clients follow already")
+
+    def __enter__(self) -> None:
         self.count += 1
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +109,12 @@ def routes(views: Views, sampler: Sampler) -> APIRouter:
         last_event_id: Annotated[str | None, Header(max_length=200)] = None,
     ) -> Feed:
         """A client that connects again says itself where it was; that counts more than what the address says."""
+        clients.check()
         return Feed(views, sampler, uuid, parse(last_event_id or after), wanted(types), raw)
+
+    def place_of(after: Text = None, last_event_id: Annotated[str | None, Header(max_length=200)] = None) -> Cursor:
+        clients.check()
+        return parse(last_event_id or after)
 
     @router.get(
         "/api/jobs/{uuid}/events",
@@ -119,9 +127,9 @@ def routes(views: Views, sampler: Sampler) -> APIRouter:
                 yield ServerSentEvent(raw_data=as_text(message), id=message.id, retry=RETRY)
 
     @router.get("/api/events", response_class=EventSourceResponse, summary="The states of all jobs as they change")
-    async def every(after: Text = None) -> AsyncIterator[ServerSentEvent]:
+    async def every(place: Cursor = Depends(place_of)) -> AsyncIterator[ServerSentEvent]:  # noqa: B008
         with clients:
-            async for message in all_events(views, parse(after).event):
+            async for message in all_events(views, place.event):
                 yield ServerSentEvent(raw_data=as_text(message), id=message.id, retry=RETRY)
 
     @router.websocket("/api/jobs/{uuid}/ws")

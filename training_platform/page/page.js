@@ -121,6 +121,7 @@ async function open(uuid) {
 
 function append(log, more) {
   const bottom = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
+  if (log.dataset.launch) { log.textContent = ""; delete log.dataset.launch; }
   log.textContent = (log.textContent + more).slice(-LOG_KEPT);
   if (bottom) log.scrollTop = log.scrollHeight;
 }
@@ -129,7 +130,10 @@ async function about(path, head, saved, log) {
   let job, checkpoints, health;
   try {
     [job, checkpoints, health] = await Promise.all([api(path), api(`${path}/checkpoints`), api(`${path}/health`)]);
-    if (!job.run_dir && ["failed", "starting"].includes(job.state)) log.textContent = (await api(`${path}/log?source=launch`)).text;
+    if (!job.run_dir && ["failed", "starting"].includes(job.state)) {
+      log.textContent = (await api(`${path}/log?source=launch`)).text;
+      log.dataset.launch = "yes";  // until the run's own log comes
+    }
   } catch (error) {
     head.replaceChildren(element("p", { class: "wrong" }, error.message));
     return;

@@ -236,8 +236,11 @@ class Scheduler:
             "EXPERIMENT_NAME": run,
             "OUTPUTS_DIR": str(self.outputs),
             "JOB_UUID": job.uuid,
-            "CUDA_VISIBLE_DEVICES": ",".join(assigned) if "gpu" in job.slots else "",
         }
+        if "gpu" in job.slots:
+            added["CUDA_VISIBLE_DEVICES"] = ",".join(assigned)
+        else:  # hiding the GPUs with an empty list instead would end Ray, which counts virtual ones then
+            added["DEVICE"] = "cpu"
         environment = local.environment(self._base, script, job.request["environment"], added)
         try:
             local.write_head(folder, number, now())

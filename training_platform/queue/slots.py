@@ -43,6 +43,8 @@ class Slots:
             num_gpus: As asked for; None: all GPUs, or a place on the CPU where there are none.
             device: ``DEVICE`` as asked for, None when it was not.
         """
+        if device == "cuda":
+            return {"gpu": num_gpus or max(1, len(self.gpus))}
         if num_gpus == 0 or device == "cpu" or (num_gpus is None and not self.gpus):
             return {"cpu": 1}
         return {"gpu": num_gpus or len(self.gpus)}
