@@ -206,7 +206,7 @@ def check_ray(knobs: Knobs) -> None:
         return
     command = ["ray", "status"] + ([] if address == "auto" else ["--address", address])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     except (OSError, subprocess.TimeoutExpired):
         done = None
     if done is None or done.returncode:

@@ -20,6 +20,10 @@ def check(knobs: Knobs) -> None:
             "a reward model has no GPUs of its own with several machines",
             "set REWARD_MODEL_GPUS=0",
         )
+    if machines_wanted(os.environ) == 1 and os.environ.get("NNODES"):
+        fix = f"set NNODES={knobs['NNODES']} in its place"
+        knobs.error("NNODES", "comes too late as an argument for verl: the launchers meet before it is read", fix)
+        return
     if joins_ray(environment, knobs.algorithm):
         if knobs.number("SELF_PLAY_ROUNDS") > 1:
             fix = "start train.sh on every machine instead, see docs/cluster.md"

@@ -57,7 +57,7 @@ class Launchers:
                     )
                 )
 
-    def wait(self, timeout: float = 400) -> list[int]:
+    def wait(self, timeout: float = 600) -> list[int]:
         """Exit statuses, once all have ended."""
         until = time.monotonic() + timeout
         try:

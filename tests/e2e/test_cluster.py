@@ -34,7 +34,7 @@ def digits(run_dir, *names):
     return [[record["data"].get(name) for name in names] for record in read_metrics(run_dir)]
 
 
-def test_sft_on_two_machines_is_that_of_one_machine_with_two_processes_and_resumes(start):
+def test_sft_on_two_machines_is_that_of_one_machine_with_two_processes(start):
     two = start("sft", "two", **STEPS)
     assert two.wait() == [0, 0], two.said()
     one = start("sft", "one", count=1, **(STEPS | {"N_GPUS": 2}))
@@ -47,6 +47,11 @@ def test_sft_on_two_machines_is_that_of_one_machine_with_two_processes_and_resum
     assert (two.run_dir / "model" / "config.json").is_file() and (two.run_dir / "train.node1.log").is_file()
     assert "ended with status 0" in two.text(1) and two.left() == []
 
+
+@pytest.mark.nightly
+def test_sft_on_two_machines_resumes(start):
+    two = start("sft", "two", **STEPS)
+    assert two.wait() == [0, 0], two.said()
     shutil.rmtree(two.run_dir / "checkpoints" / "global_step_3")
     again = start("sft", "two", **(STEPS | {"TOTAL_STEPS": 4}))
     assert again.wait() == [0, 0], again.said()
@@ -72,6 +77,7 @@ def test_a_launcher_that_is_killed_ends_all_and_is_named_with_the_checkpoint(sta
     assert launchers.left() == []
 
 
+@pytest.mark.nightly
 def test_ctrl_c_on_any_machine_ends_all_within_15_seconds(start):
     launchers = start("sft", "stop", **(STEPS | {"TOTAL_STEPS": 4000, "TOTAL_EPOCHS": 100}))
     launchers.wait_for_line("Step 1/")

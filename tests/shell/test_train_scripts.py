@@ -186,3 +186,38 @@ def test_shellcheck_is_clean():
     scripts = [str(path.relative_to(ROOT)) for path in (*SCRIPTS, ROOT / "common" / "launch.sh")]
     done = subprocess.run([shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# ---- several machines -------------------------------------------------------------------------------------------
+
+PLACE = {"NNODES": 2, "NODE_RANK": 1, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": 29400}
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"NNODES": 2}, "NODE_RANK is not set: 0 on the first machine"),
+        ({"SLURM_STEP_NUM_NODES": 4, "SLURM_NODEID": 4, "SLURM_STEP_NODELIST": "n[1-4]"}, "SLURM_NODEID=4: NNODES=4"),
+        ({"SKYPILOT_NUM_NODES": 2, "SKYPILOT_NODE_RANK": 0}, "MASTER_ADDR is not set"),
+        ({"PET_NNODES": 3, "PET_NODE_RANK": 0, "PET_MASTER_ADDR": "192.0.2.99"}, "is not an address of this machine"),
+    ],
+)
+def test_a_machine_that_cannot_have_its_place_is_refused_before_anything_is_looked_at(train, variables, words):
+    done = train("sft", EXPERIMENT_NAME="never-made", **variables)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert not (ROOT / "outputs" / "never-made").exists()
+
+
+def test_torchrun_gets_the_rendezvous_of_several_machines_and_rl_the_kits_entry_point(train):
+    command = dry_run(train, "sft", **PLACE, BATCH_SIZE=8, N_GPUS=1, DEVICE="cpu")
+    assert {"--nnodes=2", "--node-rank=1", "--rdzv-backend=static", "--rdzv-endpoint=10.0.0.1:29401"} <= set(command)
+    alone = dry_run(train, "sft")
+    assert {"--nnodes=1", "--node-rank=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"} <= set(alone)
+    assert "common.verl_ext.train_rl" in dry_run(train, "grpo", **PLACE, BATCH_SIZE=8, N_GPUS=1, DEVICE="cpu")
+    assert "verl.trainer.main_ppo" in dry_run(train, "grpo")
+
+
+def test_the_number_of_machines_is_no_argument_for_verl(train):
+    """The launchers must know it before verl's arguments are read."""
+    done = train("sft", "trainer.nnodes=2", DRY_RUN=1, **(PLACE | {"NNODES": 1}))
+    assert done.returncode == 2 and "NNODES=2: comes too late as an argument for verl" in done.stderr
