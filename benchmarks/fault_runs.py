@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/fault_runs.py --kills 3
 
 A real SFT run of the demo saves after every step. At a random moment the launcher or a training process gets SIGKILL;
-then the same command goes on. Afterwards a shard is cut, and a marker removed. Each time the newest checkpoint that was
+then the same command resumes. Afterwards a shard is cut, and a marker removed. Each time the newest checkpoint that was
 complete before must be what the next attempt starts from.
 """
 

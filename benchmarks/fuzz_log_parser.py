@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common.tail import Tail  # noqa: E402
 from monitor.log_parser import LogParser  # noqa: E402
-from monitor.metrics_collector import Tail  # noqa: E402
 
 Expected = tuple[int, str, float]  # step, one of the names, its value
 

@@ -6,6 +6,7 @@ die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 CALLER_DIR="${PWD}"                                  # relative paths in knobs may be meant from here
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || die "cannot enter the folder of ${BASH_SOURCE[0]}"
+NNODES="${NNODES:-${PET_NNODES:-${SLURM_STEP_NUM_NODES:-${SKYPILOT_NUM_NODES:-}}}}" # what a scheduler says of it
 export CALLER_DIR PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 
 # Stop unless every argument is a key=value for verl.
@@ -18,10 +19,15 @@ refuse_flags() {
   done
 }
 
-# Outputs: the Python that has verl, to stdout: an active environment that setup_env.sh has filled (with another engine,
-# say), else .venv, else the active environment.
+# Outputs: the Python that has verl, to stdout: VENV_DIR's (with another engine, say), else that of an active environment
+# that setup_env.sh has filled, else .venv, else the active environment.
 find_python() {
   local python="${PWD}/.venv/bin/python" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
+  if [[ -n "${VENV_DIR:-}" ]]; then
+    [[ -x "${VENV_DIR}/bin/python" ]] || die "VENV_DIR=${VENV_DIR}: no environment there; ./setup_env.sh makes it"
+    (cd "${VENV_DIR}/bin" && printf '%s/python\n' "${PWD}")
+    return
+  fi
   [[ -z "${active}" || ! -f "${active}/.setup_env" ]] || python="${active}/bin/python"
   [[ -x "${python}" ]] || python="$(command -v python3 || command -v python || true)"
   [[ -n "${python}" ]] || die "no Python found; run ./setup_env.sh first"
@@ -36,12 +42,13 @@ export_resolved() {
   done <"$1"
 }
 
-# Check the knobs and resolve those that are auto, before anything is started or written.
+# Check the knobs and resolve those that are auto, before anything is started or written; with NNODES above 1 the
+# launchers of all machines meet first, and the first machine does it for all.
 # Arguments: $1 algorithm; the rest: the key=value arguments.
 # Sets and exports: every knob as resolved, RUN_DIR, and what the trainer's processes need.
 # The preflight itself starts the script a second time, with RESOLVED_KNOBS, to learn the command that it will check.
 prepare_run() {
-  local algorithm="$1" resolved
+  local algorithm="$1" check=common.preflight resolved
   shift
   if [[ -n "${RESOLVED_KNOBS:-}" ]]; then
     export_resolved "${RESOLVED_KNOBS}"
@@ -49,8 +56,9 @@ prepare_run() {
   fi
   refuse_flags "$@"
   PYTHON="$(find_python)"
+  if [[ "${NNODES}" =~ ^[0-9]{1,6}$ && "${NNODES}" -gt 1 && "${DRY_RUN:-0}" != 1 ]]; then check=common.cluster; fi
   resolved="$(mktemp)"
-  "${PYTHON}" -m common.preflight "${algorithm}" --resolved "${resolved}" -- "$@" || { rm -f "${resolved}"; exit 2; }
+  "${PYTHON}" -m "${check}" "${algorithm}" --resolved "${resolved}" -- "$@" || { rm -f "${resolved}"; exit 2; }
   export_resolved "${resolved}"
   rm -f "${resolved}"
 }

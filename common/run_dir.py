@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from common.demo_model import DEMO_MODEL_DIR
-from common.files import write_atomically
+from common.files import ROOT, write_atomically
 
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
 STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
+BEAT_FILE = ".heartbeat"  # touched while the launcher lives
+BEAT_SECONDS = 10.0
+DEAD_SECONDS = 90.0  # without a touch; clocks of two hosts may differ a little
 STATES = ("running", "finished", "failed", "stopped")
 _BLOCKS = ("knobs", "data")  # of run.json
 _RESTORE = "bring it back from a copy"
@@ -60,15 +65,35 @@ def update_run(run_dir: Path, **fields: Any) -> dict[str, Any]:
     return run
 
 
-def is_alive(run: dict[str, Any]) -> bool:
-    """Whether the launcher of a run on this host still works."""
-    if run.get("state") != "running" or run.get("host") != os.uname().nodename:
+def is_alive(run: dict[str, Any], run_dir: Path | None = None) -> bool:
+    """Whether the launcher of a run still works: by its process on this host, by its heartbeat on another.
+
+    Args:
+        run: Its run.json.
+        run_dir: Its folder; without it a run on another host counts as ended.
+    """
+    if run.get("state") != "running":
         return False
+    if run.get("host") != os.uname().nodename:
+        return run_dir is not None and _beats(Path(run_dir))
     try:
         process = psutil.Process(run["pid"])
         return abs(process.create_time() - run["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):  # gone, or run.json holds no such numbers
         return False
+
+
+def _beats(run_dir: Path) -> bool:
+    try:
+        return time.time() - (run_dir / BEAT_FILE).stat().st_mtime < DEAD_SECONDS
+    except OSError:
+        return False
+
+
+def resume_command(run_dir: Path, algorithm: str) -> str:
+    """What a person types to start a run again; several machines are started as they were the first time."""
+    outputs = "" if run_dir.parent == ROOT / "outputs" else f"OUTPUTS_DIR={shlex.quote(str(run_dir.parent))} "
+    return f"{outputs}EXPERIMENT_NAME={run_dir.name} ./{algorithm}/train.sh"
 
 
 def metrics_path(run_dir: Path, attempt: int) -> Path:

@@ -45,8 +45,10 @@ REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | 
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
-NNODES="${NNODES:-1}"                                # nodes; several are not there yet
-ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa | sdpa_varlen (CPU)
+NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
+TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
+FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
@@ -61,12 +63,12 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS
+#   RESUME_PATH LOGGERS RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run dpo "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
-  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --rdzv-backend=c10d --rdzv-endpoint=localhost:0 \
-  --local-addr=127.0.0.1 \
+  --nnodes="${NNODES}" --nproc-per-node="${N_GPUS}" --node-rank="${MACHINE_RANK}" \
+  --rdzv-backend="${RENDEZVOUS}" --rdzv-endpoint="${RENDEZVOUS_ADDR}" --local-addr="${MACHINE_ADDR}" \
   -m dpo.main_dpo \
   --config-path="${PWD}/dpo" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
@@ -79,6 +81,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   model.path="${MODEL_PATH}" \
   model.use_remove_padding="${REMOVE_PADDING}" \
   +model.override_config.attn_implementation="${ATTENTION}" \
+  model.use_fused_kernels="${FUSED_KERNELS}" \
   model.lora_rank="${LORA_RANK}" \
   model.lora_alpha="${LORA_ALPHA}" \
   model.target_modules="${LORA_TARGETS}" \
@@ -93,6 +96,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   optim.lr="${LEARNING_RATE}" \
   optim.lr_scheduler_type="${LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
+  engine.strategy="${TRAIN_ENGINE}" \
   engine.param_offload="${OFFLOAD}" \
   engine.offload_policy="${OFFLOAD_POLICY}" \
   trainer.seed="${SEED}" \

@@ -10,7 +10,7 @@ from typing import Any
 from common.files import write_atomically
 from common.metrics.names import HEADLINES, friendly
 from common.run_dir import LOG_FILE, metrics_files, metrics_path, read_metrics
-from common.runner.follow import MetricsTail
+from common.tail import MetricsTail
 
 SAMPLES = ("rollouts", "validation")
 # Of a stage: validations of which a higher value is better; a loss says little of a stage.

@@ -21,16 +21,20 @@ from pathlib import Path
 from rich.markup import escape
 
 from common import run_data
+from common.cluster.names import launchers_of
+from common.cluster.watch import Watch, open_watch
+from common.console import QuietConsole
 from common.files import write_atomically
 from common.metrics.progress_line import format_duration
 from common.preflight.knobs import read_block
-from common.run_dir import read_run, update_run
+from common.run_dir import read_run, resume_command, update_run
 from common.runner import processes
 from common.runner.attempt import ROOT, describe_run, draw, listen, now, script_head
-from common.runner.console import QuietConsole
+from common.runner.heartbeat import Heartbeat
 from common.runner.terminal import next_steps
 from gspo import harvest, split
 from gspo.curve import JoinedCurve, scores
+from gspo.follower import Follower, stage_key, stage_port
 from gspo.stages import PREFERENCE, RL, Stage, stage_environment, stages_of
 
 POLL_SECONDS = 0.3
@@ -44,9 +48,11 @@ class Rounds:
         run_dir: Of the run.
         knobs: As resolved.
         arguments: ``key=value`` arguments for verl, which go to the RL stages.
+        watch: Of the launchers of several machines.
     """
 
-    def __init__(self, run_dir: Path, knobs: dict[str, str], arguments: list[str]):
+    def __init__(self, run_dir: Path, knobs: dict[str, str], arguments: list[str], watch: Watch | None = None):
+        self.watch, self.announced = watch, 0
         self.run_dir, self.knobs, self.arguments = run_dir, knobs, arguments
         self.stages = stages_of(int(knobs["SELF_PLAY_ROUNDS"]))
         self.console = QuietConsole(highlight=False, soft_wrap=True)
@@ -59,6 +65,7 @@ class Rounds:
         """Run the stages that are not done; returns the exit status for the shell."""
         done = self._open()
         listen(self._on_signal)
+        heartbeat = Heartbeat(self.run_dir)
         try:
             status = self._run_stages(done)
         except Exception as error:  # the last state is always written
@@ -66,6 +73,8 @@ class Rounds:
                 self.run_dir, state="failed", reason=f"{type(error).__name__}: {error}", ended=now(), exit_status=1
             )
             raise
+        finally:
+            heartbeat.stop()
         return self._close(status, done)
 
     def _run_stages(self, done: dict[str, dict]) -> int:
@@ -150,6 +159,10 @@ class Rounds:
         model = self._model_before(index)
         environment = stage_environment(stage, self.run_dir, self.knobs, model, data)
         arguments = self.arguments if stage.kind == RL else []
+        if self.watch:
+            environment |= stage_port(self.watch.cluster)
+            self.watch.announce(stage_key(self.announced), "gspo" if stage.kind == RL else "dpo")
+            self.announced += 1
         self.child = subprocess.Popen(
             [str(self.script_of(stage)), *arguments],
             env=environment,
@@ -159,9 +172,16 @@ class Rounds:
         self.curve.begin(folder)
         while self.child.poll() is None:
             self.curve.follow()
+            self._look_at_machines()
             time.sleep(POLL_SECONDS)
         self.curve.end()
         return self.child.returncode
+
+    def _look_at_machines(self) -> None:
+        """Stop where a person has stopped it on another machine; that one is gone is the stage's own to notice."""
+        problem = self.watch.problem() if self.watch else None
+        if problem and problem.stop_signal and self.stop_signal is None:
+            self._on_signal(problem.stop_signal, None)
 
     def script_of(self, stage: Stage) -> Path:
         """The train.sh that a stage runs."""
@@ -189,7 +209,7 @@ class Rounds:
     def _harvest(self, stage: Stage) -> harvest.Harvest:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.knobs["MODEL_PATH"])
+        tokenizer = AutoTokenizer.from_pretrained(self.knobs["MODEL_PATH"], trust_remote_code=False)
         prompts = [row["prompt"] for row in split.rows_of([self.run_dir / "data" / "prompts.train.parquet"])]
         return harvest.harvest(
             self.run_dir / f"round-{stage.round}" / RL / "rollouts",
@@ -229,6 +249,8 @@ class Rounds:
             cause = read_run(self._folder(failed)).get("reason") or "its knobs were refused"
             state, reason = "failed", f"{failed.name}: {cause}"
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
+        if self.watch:
+            self.watch.tell_end(status, reason or "")
         draw(self.run_dir, self.console)
         self._say(state, done)
         return status
@@ -248,7 +270,7 @@ class Rounds:
             self.console.print(
                 f"\n[bold yellow]{state.capitalize()}.[/bold yellow] To go on at the stage that was cut:"
             )
-            self.console.print(f"  EXPERIMENT_NAME={self.run_dir.name} ./gspo/train.sh")
+            self.console.print(f"  {resume_command(self.run_dir, 'gspo')}")
             return
         seconds = format_duration(time.monotonic() - self.started)
         self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} (run {self.run_dir.name})")
@@ -266,7 +288,11 @@ class Rounds:
 def main() -> int:
     """Run the rounds that gspo/train.sh has prepared."""
     run_dir, knobs = Path(os.environ["RUN_DIR"]), json.loads(os.environ["KNOBS_JSON"])
-    return Rounds(run_dir, knobs, sys.argv[1:]).run()
+    cluster = launchers_of(os.environ)
+    if cluster and cluster.rank:
+        return Follower(cluster, sys.argv[1:], os.environ).run()
+    watch = open_watch(cluster, os.environ) if cluster else None
+    return Rounds(run_dir, knobs, sys.argv[1:], watch).run()
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
         dest="allowed_host",
         action="append",
         metavar="NAME[:PORT]",
-        help="name or address by which browsers reach this machine, beside localhost and --host; may be repeated",
+        help="name or address by which browsers reach this machine, besides localhost and --host; may be repeated",
     )
     given = parser.parse_args(argv)
     try:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from common.files import read_regular
 from common.metrics.names import BY_NAME
 from common.small_files import parse_yaml
 from monitor.columns import Columns
-from monitor.files import read_regular
 from monitor.plain import plain
 
 # Differ between any two runs and say nothing about them.

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.web import HostNames, limited, same_site, with_headers
 from monitor.i18n import LANGUAGES
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
 _PAGES = "|".join(LANGUAGES)
 _NAME = r"[A-Za-z0-9_-]{1,64}"
 _FILE = r"[A-Za-z0-9_.@-]{1,200}"
@@ -62,8 +61,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, port: int | None = None, hosts: Iterable[str] = ()):
         self.app = app
-        self.port = port
-        self.hosts = {split_host(host) for host in hosts}
+        self.names = HostNames(port, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request through, or answers why not."""
@@ -76,19 +74,19 @@ class Guard:
         refused = self._refusal(scope["method"], scope["path"], scope["query_string"], Headers(scope=scope))
         if refused:
             status, reason = refused
-            await PlainTextResponse(f"{reason}\n", status)(scope, receive, _with_headers(send))
+            await PlainTextResponse(f"{reason}\n", status)(scope, receive, with_headers(send, HEADERS))
             return
-        await self.app(scope, _limited(receive), _with_headers(send))
+        await self.app(scope, limited(receive, MAX_BODY), with_headers(send, HEADERS))
 
     def _refusal(self, method: str, path: str, query: bytes, headers: Headers) -> tuple[int, str] | None:
         """Status and reason, None for a request that may pass."""
         host = headers.getlist("host")
-        if len(host) != 1 or not self._is_ours(host[0]):
+        if len(host) != 1 or host[0] not in self.names:
             return (
                 421,
                 f"the monitor does not go by {host[:1]!s:.200}; if it is right, start it with --allowed-host NAME",
             )
-        if not self._same_site(method, path, headers, host[0]):
+        if not same_site(headers, host[0], is_link=method == "GET" and path in _LINKED):
             return 403, "a request from another web site"
         routes = {"GET": _READ, "HEAD": _READ, "POST": _SEND}.get(method)
         if routes is None:
@@ -102,62 +100,5 @@ class Guard:
             return 413, f"a request may have {MAX_BODY} bytes"
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        name, port = split_host(host)
-        if (name, port) in self.hosts or ((name, None) in self.hosts and port in (self.port, None)):
-            return True
-        # ssh -L may forward another port of this machine: a name that only this machine has cannot be rebound
-        return name in LOCAL
-
-    def _same_site(self, method: str, path: str, headers: Headers, host: str) -> bool:
-        """Whether a page of the monitor asks, or no page; another site may only lead here by a link to a page."""
-        is_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
-        is_link = is_link and headers.get("sec-fetch-dest") == "document"
-        site = headers.get("sec-fetch-site", "none")
-        if site not in ("none", "same-origin") and not (is_link and path in _LINKED):
-            return False
-        origins = headers.getlist("origin")
-        return all(split_host(urlsplit(origin).netloc) == split_host(host) for origin in origins)
-
 
 _LINKED = ("/", *(f"/{language}{end}" for language in LANGUAGES for end in ("", "/")))
-
-
-def split_host(host: str) -> tuple[str, int | None]:
-    """Name in lower case and port (None: not given) of ``name``, ``name:port``, ``[::1]:port``; ("", None) if neither.
-
-    >>> split_host("[::1]:7860"), split_host("Box.lan")
-    (('::1', 7860), ('box.lan', None))
-    """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{1,5}))?", host)
-    if match is None:
-        return "", None
-    return (match[1] or match[2]).lower(), int(match[3]) if match[3] else None
-
-
-def _with_headers(send: Send) -> Send:
-    """Sets the security headers, and takes away every header that lets other sites read the answer."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name in [name for name in headers if name.lower().startswith("access-control-")]:
-                del headers[name]
-            for name, value in HEADERS.items():
-                headers[name] = value
-        await send(message)
-
-    return sending
-
-
-def _limited(receive: Receive) -> Receive:
-    """Ends a request whose body is longer than allowed, whatever length it gave."""
-    read = 0
-
-    async def receiving() -> Message:
-        nonlocal read
-        message = await receive()
-        read += len(message.get("body", b""))
-        return message if read <= MAX_BODY else {"type": "http.disconnect"}
-
-    return receiving

@@ -36,7 +36,7 @@ class Finding:
         last: Its last step.
         now: It still holds at the newest step.
         value: The metric's value at `last`.
-        message: From the table, in English; "" where texts.yaml has the text (`health_<name>`).
+        advice: From the table, in English; "" where texts.yaml has the text (`health_<name>`).
         side: "below", "above" or "nan" for the table's rules, "" for this file's.
     """
 
@@ -45,7 +45,7 @@ class Finding:
     last: int
     now: bool
     value: float
-    message: str = ""
+    advice: str = ""
     side: str = ""
 
 
@@ -102,7 +102,7 @@ def _judge(metric: Metric, history: _History) -> list[Finding]:
             now = last == len(steps) - 1
             side = _side(metric, warning.value)
             found.append(
-                Finding(metric.name, int(steps[first]), int(steps[last]), now, warning.value, warning.message, side)
+                Finding(metric.name, int(steps[first]), int(steps[last]), now, warning.value, warning.advice, side)
             )
     return found
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
+from common.files import open_regular
 from common.runner.failures import Diagnosis, diagnose
 from monitor.choices import MAX_WANTED
-from monitor.files import open_regular
 from monitor.plain import plain
 
 TAIL_BYTES = 256 << 10

@@ -69,7 +69,7 @@ def build_page(monitor: Monitor, sampler: Sampler, language: str, refresh: float
 def _top_bar(monitor: Monitor, w: Words) -> gr.Dropdown:
     with gr.Row(elem_classes="top-bar"):
         root = escape(plain(str(monitor.root)))
-        gr.HTML(f'<div class="brand">{w("title")}<small>{root}</small></div>', min_width=180)
+        gr.HTML(f'<div class="brand">{w("title")}<small title="{root}">{root}</small></div>', min_width=180)
         # Any value is taken, so that a page survives a restart of the server; `Monitor.row` looks it up.
         run = gr.Dropdown(
             [], show_label=False, container=False, scale=3, min_width=200, elem_id="run", allow_custom_value=True

@@ -14,12 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from common.files import read_regular
 from common.metrics.names import HEADLINES
 from common.run_dir import LOG_FILE, RUN_FILE, is_alive, metrics_files
+from common.tail import Tail
 from monitor.columns import Columns
-from monitor.files import read_regular
 from monitor.log_parser import LogParser
-from monitor.metrics_collector import EVENT_FILES, RunMetrics, Tail
+from monitor.metrics_collector import EVENT_FILES, RunMetrics
 from monitor.plain import plain, plain_tree
 
 MAX_RUNS = 2_000
@@ -276,7 +277,7 @@ class _Peek:
             return said
         if self._run.get("host") == os.uname().nodename:
             return "running" if is_alive(self._run) else "died"
-        return "running" if recent else "silent"
+        return "running" if recent or is_alive(self._run, self.path) else "silent"
 
 
 def _facts(columns: Columns) -> dict[str, Any]:

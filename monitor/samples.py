@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
+from common.files import read_regular
 from monitor.choices import MAX_WANTED
-from monitor.files import read_regular
-from monitor.plain import plain_tree
+from monitor.plain import carried, plain_tree
 
 SOURCES = ("rollouts", "validation")
 MAX_BYTES = 64 << 20  # of one step's file; the rest is left out, and the page says so
@@ -97,7 +97,7 @@ def _loads(line: bytes) -> object:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return plain_tree(json.loads(line)) if line.endswith((b"}", b"}\r")) else None
+        return plain_tree(json.loads(line), carried) if line.endswith((b"}", b"}\r")) else None
 
 
 def _sample_of(row: object, number: int, step: int) -> Sample | None:

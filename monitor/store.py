@@ -31,11 +31,16 @@ class Monitor:
         self._metrics: dict[Path, RunMetrics] = {}
         self._polled: dict[Path, float] = {}
 
-    def rows(self) -> dict[str, Row]:
-        """Run id to row, newest first; at most `SCAN_SECONDS` old."""
-        if time.monotonic() - self._scanned >= SCAN_SECONDS and self._lock.acquire(blocking=not self._index.version):
+    def rows(self, oldest: float = SCAN_SECONDS) -> dict[str, Row]:
+        """Run id to row, newest first.
+
+        Args:
+            oldest: Seconds that they may be old; below `SCAN_SECONDS` a scan of another thread is waited for.
+        """
+        wait = oldest < SCAN_SECONDS or not self._index.version
+        if time.monotonic() - self._scanned >= oldest and self._lock.acquire(blocking=wait):
             try:
-                if time.monotonic() - self._scanned >= SCAN_SECONDS:
+                if time.monotonic() - self._scanned >= oldest:
                     self._index.scan()
                     self._scanned = time.monotonic()
             finally:

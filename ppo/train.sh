@@ -68,8 +68,11 @@ MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a to
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
-NNODES="${NNODES:-1}"                                # nodes; several are not there yet
-ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa | sdpa_varlen (CPU)
+NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
+TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
+ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
+FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
+SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
 OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host memory; full: they stay there
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
@@ -91,11 +94,11 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS AGENT_LOOP USE_KL_LOSS USE_KL_IN_REWARD KL_CONTROL USE_REWARD_MODEL REWARD_MODEL_POOL
+#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS USE_KL_IN_REWARD KL_CONTROL USE_REWARD_MODEL REWARD_MODEL_POOL
 #   REWARD_MODEL_SHARES REWARD_MODEL_MEMORY REWARD_KWARGS CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
 prepare_run ppo "$@"
 
-run_training "${PYTHON}" -m verl.trainer.main_ppo \
+run_training "${PYTHON}" -m "${TRAINER}" \
   --config-path="${PWD}/ppo" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
   data.val_files="${VAL_DATA}" \
@@ -106,6 +109,7 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.model.path="${MODEL_PATH}" \
   actor_rollout_ref.model.use_remove_padding="${REMOVE_PADDING}" \
   +actor_rollout_ref.model.override_config.attn_implementation="${ATTENTION}" \
+  actor_rollout_ref.model.use_fused_kernels="${FUSED_KERNELS}" \
   actor_rollout_ref.model.lora_rank="${LORA_RANK}" \
   actor_rollout_ref.model.lora_alpha="${LORA_ALPHA}" \
   actor_rollout_ref.model.target_modules="${LORA_TARGETS}" \
@@ -123,8 +127,10 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   actor_rollout_ref.actor.clip_ratio="${CLIP_RATIO}" \
   actor_rollout_ref.actor.clip_ratio_low="${CLIP_RATIO}" \
   actor_rollout_ref.actor.clip_ratio_high="${CLIP_RATIO}" \
+  actor_rollout_ref.actor.strategy="${TRAIN_ENGINE}" \
   actor_rollout_ref.actor.fsdp_config.param_offload="${OFFLOAD}" \
   actor_rollout_ref.actor.fsdp_config.offload_policy="${OFFLOAD_POLICY}" \
+  actor_rollout_ref.actor.ulysses_sequence_parallel_size="${SEQUENCE_PARALLEL}" \
   actor_rollout_ref.rollout.name="${ROLLOUT_ENGINE}" \
   actor_rollout_ref.rollout.n="${ROLLOUT_N}" \
   actor_rollout_ref.rollout.temperature="${TEMPERATURE}" \
@@ -160,6 +166,7 @@ run_training "${PYTHON}" -m verl.trainer.main_ppo \
   critic.cliprange_value="${VALUE_CLIP}" \
   critic.fsdp.param_offload="${OFFLOAD}" \
   critic.fsdp.offload_policy="${OFFLOAD_POLICY}" \
+  critic.fsdp.ulysses_sequence_parallel_size="${SEQUENCE_PARALLEL}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
   +reward.custom_reward_function.reward_kwargs="${REWARD_KWARGS}" \

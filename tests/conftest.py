@@ -1,11 +1,14 @@
 """Fixtures that several kinds of tests share."""
 
+import json
 import os
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(ROOT.glob("*/train.sh"))
@@ -24,8 +27,7 @@ def command_in(script_text: str) -> list[str]:
     return shlex.split(script_text.split("\nexec ", 1)[1].replace("\\\n", " "))
 
 
-@pytest.fixture
-def clean_environment():
+def environment_without_knobs() -> dict[str, str]:
     """The environment without anything that is a knob or that an earlier run left."""
     from common.preflight.knobs import read_block
 
@@ -33,20 +35,46 @@ def clean_environment():
     return {name: value for name, value in os.environ.items() if name not in knobs and not name.startswith("VERL_")}
 
 
+def launch(environment, algorithm, *arguments, cwd=ROOT, timeout=300, **knobs):
+    """Run a train.sh; returns the finished process with its output as text."""
+    return subprocess.run(
+        [str(ROOT / algorithm / "train.sh"), *arguments],
+        cwd=cwd,
+        # verl's own validation has tests of its own; importing verl for each start would take minutes
+        env={"PREFLIGHT": "fast", **environment, **{name: str(value) for name, value in knobs.items()}},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture
+def clean_environment():
+    """The environment without anything that is a knob or that an earlier run left."""
+    return environment_without_knobs()
+
+
 @pytest.fixture
 def train(clean_environment):
     """Run a train.sh; returns the finished process with its output as text."""
+    return partial(launch, clean_environment)
 
-    def run(algorithm, *arguments, cwd=ROOT, timeout=300, **knobs):
-        return subprocess.run(
-            [str(ROOT / algorithm / "train.sh"), *arguments],
-            cwd=cwd,
-            # verl's own validation has tests of its own; importing verl for each start would take minutes
-            env={"PREFLIGHT": "fast", **clean_environment, **{name: str(value) for name, value in knobs.items()}},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
 
-    return run
+@pytest.fixture(scope="session")
+def plain_command(tmp_path_factory):
+    """The command of an algorithm with nothing set; each is launched once, for all workers of the test session."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    environment = environment_without_knobs()
+
+    def build(algorithm):
+        kept = root / f"command-{algorithm}.json"
+        with FileLock(f"{kept}.lock"):
+            if not kept.is_file():
+                done = launch(environment, algorithm, DRY_RUN=1)
+                assert done.returncode == 0, done.stderr
+                kept.write_text(json.dumps(command_in(done.stdout)))
+            return json.loads(kept.read_text())
+
+    return build

@@ -54,9 +54,18 @@ def make_files(folder: Path) -> None:
     demo = json.loads((DEMO_MODEL_DIR / "config.json").read_text())
     model(folder / "reward-model", demo | {"architectures": ["Qwen2ForSequenceClassification"]})
     model(folder / "quantised", demo | {"quantization_config": {"quant_method": "gptq"}})
+    model(folder / "qwen3_next", demo | {"model_type": "qwen3_next"})
+    model(folder / "granite", demo | {"model_type": "granite", "logits_scaling": 8.0})
     model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     model(folder / "few-words", demo | {"vocab_size": 100})
     model(folder / "no-tokenizer", demo)
+    capped = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 30.0}
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "rope_theta": 10000.0}
+    phi = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64}
+    model(folder / "granite", demo | {"model_type": "granite", "architectures": ["GraniteForCausalLM"]})
+    model(folder / "two-ropes", demo | phi | {"rope_scaling": rope})
+    model(folder / "one-rope", demo | phi | {"rope_scaling": rope | {"short_factor": [2.0] * 16}})
+    model(folder / "capped", demo | capped | {"head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"})
     for file in (folder / "no-tokenizer").glob("*token*"):
         file.unlink()
     model(folder / "no-template", demo)
@@ -146,6 +155,12 @@ BAD = {
     "more GPUs than there are": bad("grpo", "N_GPUS=16|8 GPUs", N_GPUS="16", gpus="8x80GB"),
     "more processes than cores": bad("sft", "N_GPUS=512|cores", N_GPUS="512"),
     "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
+    "an engine across the edge of a machine": bad(
+        "grpo",
+        "TENSOR_PARALLEL_SIZE=6|across machines of 4|use one of 1, 2, 4",
+        TENSOR_PARALLEL_SIZE="6",
+        gpus="3x4x80GB",
+    ),
     "tensor parallel and heads": bad(
         "grpo",
         "TENSOR_PARALLEL_SIZE=8|28 attention heads",
@@ -158,6 +173,33 @@ BAD = {
     "vllm without a GPU": bad("grpo", "ROLLOUT_ENGINE=vllm|hf", ROLLOUT_ENGINE="vllm"),
     "an engine that is none": bad("grpo", "ROLLOUT_ENGINE=vlm", ROLLOUT_ENGINE="vlm"),
     "flash attention without a GPU": bad("sft", "ATTENTION=flash_attention_2|sdpa", ATTENTION="flash_attention_2"),
+    "two ropes in one batch": bad(
+        "grpo",
+        "MAX_RESPONSE_LENGTH=132|phi3|long_factor|within 64",
+        MODEL_PATH="{tmp}/two-ropes",
+        MAX_PROMPT_LENGTH="32",
+        MAX_RESPONSE_LENGTH="100",
+    ),
+    "two ropes, SFT": bad("sft", "MAX_LENGTH=200|within 64", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="200"),
+    "capped scores without a cap": bad(
+        "sft", "ATTENTION=sdpa:|gemma2|softcapping=30|set ATTENTION=eager", ATTENTION="sdpa", MODEL_PATH="{tmp}/capped"
+    ),
+    "capped scores, packed": bad(
+        "grpo", "ATTENTION=sdpa_varlen|gemma2|eager", ATTENTION="sdpa_varlen", MODEL_PATH="{tmp}/capped"
+    ),
+    "capped scores, by a key": bad(
+        "dpo",
+        "ATTENTION=sdpa|gemma2",
+        "++model.override_config.attn_implementation=sdpa",
+        MODEL_PATH="{tmp}/capped",
+    ),
+    "a critic without a value head": bad(
+        "ppo", "CRITIC_MODEL_PATH|a granite has no head for values|grpo/train.sh", MODEL_PATH="{tmp}/granite"
+    ),
+    "another critic without a value head": bad(
+        "ppo", "/granite: a granite has no head|same tokenizer", CRITIC_MODEL_PATH="{tmp}/granite"
+    ),
+    "a capped critic": bad("ppo", "ATTENTION=sdpa|gemma2", CRITIC_MODEL_PATH="{tmp}/capped"),
     "a name that leaves the folder": bad("grpo", "EXPERIMENT_NAME=../x", EXPERIMENT_NAME="../x"),
     "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
     "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
@@ -251,26 +293,75 @@ BAD = {
     ),
     "a checkpoint without the model": bad("grpo", "add model", f"{RL}.actor.checkpoint.save_contents=[optimizer]"),
     "sequence parallel with padding": bad(
-        "grpo", "ulysses_sequence_parallel_size", f"{RL}.actor.ulysses_sequence_parallel_size=2", N_GPUS="2"
+        "grpo", "SEQUENCE_PARALLEL=2|ATTENTION=sdpa_varlen", SEQUENCE_PARALLEL="2", ATTENTION="sdpa", N_GPUS="2"
     ),
     "sequence parallel by its other key": bad(
         "grpo",
-        "fsdp_config.ulysses_sequence_parallel_size=2|flash_attention_2",
+        "fsdp_config.ulysses_sequence_parallel_size=2|reference|SEQUENCE_PARALLEL=2",
         f"{RL}.actor.fsdp_config.ulysses_sequence_parallel_size=2",
         N_GPUS="2",
     ),
     "sequence parallel of a critic": bad(
-        "ppo", "critic.fsdp.ulysses_sequence_parallel_size=3", "critic.fsdp.ulysses_sequence_parallel_size=3"
+        "ppo",
+        "SEQUENCE_PARALLEL=3|must divide the 1 GPUs",
+        "critic.fsdp.ulysses_sequence_parallel_size=3",
     ),
-    "sequence parallel of SFT on the CPU": bad(
-        "sft", "not sdpa_varlen", "engine.ulysses_sequence_parallel_size=2", N_GPUS="2"
+    "sequence parallel of a critic by a key that is not read": bad(
+        "ppo", "critic.fsdp.ulysses_sequence_parallel_size=2", "critic.ulysses_sequence_parallel_size=2", N_GPUS="2"
+    ),
+    "sequence parallel of SFT with padding": bad(
+        "sft", "not with sdpa", "engine.ulysses_sequence_parallel_size=2", N_GPUS="2", ATTENTION="sdpa"
+    ),
+    "sequence parallel above the key-value heads": bad(
+        "sft",
+        "SEQUENCE_PARALLEL=7|28 attention heads and fit its 4 key-value heads|use one of 1",
+        SEQUENCE_PARALLEL="7",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        gpus="7x80GB",
+    ),
+    "sequence parallel of a model that carries a state": bad(
+        "sft",
+        "SEQUENCE_PARALLEL=2|not known to be right for qwen3_next",
+        SEQUENCE_PARALLEL="2",
+        N_GPUS="2",
+        MODEL_PATH="{tmp}/qwen3_next",
     ),
     "sequence parallel 3 of 8": bad(
         "grpo",
-        "ulysses_sequence_parallel_size=3|use one of",
+        "SEQUENCE_PARALLEL=3|use one of 1, 2, 4, 8",
         f"{RL}.actor.ulysses_sequence_parallel_size=3",
         gpus="8x80GB",
     ),
+    "an engine of other keys": bad("sft", "TRAIN_ENGINE=megatron|fsdp2 | fsdp", TRAIN_ENGINE="megatron"),
+    "an engine of other keys as an argument": bad("grpo", "TRAIN_ENGINE=megatron", f"{RL}.actor.strategy=megatron"),
+    "FSDP1 with all states on the host": bad(
+        "grpo", "OFFLOAD=full|TRAIN_ENGINE=fsdp2", OFFLOAD="full", TRAIN_ENGINE="fsdp", gpus="8x80GB"
+    ),
+    "7B SFT on one GPU, FSDP1": bad(
+        "sft", "does not fit", MODEL_PATH="{tmp}/Qwen2.5-7B", TRAIN_ENGINE="fsdp", gpus="1x80GB"
+    ),
+    "chunked head of a model that scales its logits": bad(
+        "sft", "FUSED_KERNELS=true|not known to be right for granite", FUSED_KERNELS="true", MODEL_PATH="{tmp}/granite"
+    ),
+    "chunked head as an argument": bad(
+        "grpo", "FUSED_KERNELS=true|granite", f"{RL}.model.use_fused_kernels=true", MODEL_PATH="{tmp}/granite"
+    ),
+    "chunked head by triton on the CPU": bad(
+        "grpo",
+        "impl_backend=triton|needs a GPU",
+        f"{RL}.model.fused_kernel_options.impl_backend=triton",
+        FUSED_KERNELS="true",
+    ),
+    "chunked head by liger": bad(
+        "dpo",
+        "impl_backend=liger|torch or triton",
+        "model.fused_kernel_options.impl_backend=liger",
+        FUSED_KERNELS="true",
+    ),
+    "chunked head and a baseline of whole logits": bad(
+        "grpo", "needs whole logits|FUSED_KERNELS", f"{RL}.actor.calculate_sum_pi_squared=true", FUSED_KERNELS="true"
+    ),
+    "chunked head of a critic": bad("ppo", "a critic has no logits", "+critic.model.use_fused_kernels=true"),
     "FSDP groups of 3": bad("grpo", "fsdp_size=3", f"{RL}.actor.fsdp_config.fsdp_size=3", gpus="8x80GB"),
     "pipeline in the engine": bad(
         "grpo", "pipeline_model_parallel_size=2", f"{RL}.rollout.pipeline_model_parallel_size=2", gpus="8x80GB"
@@ -298,6 +389,11 @@ BAD = {
 GOOD = {
     "grpo demo": good("grpo"),
     "sft demo": good("sft"),
+    "ppo, granite with another critic": good("ppo", MODEL_PATH="{tmp}/granite", CRITIC_MODEL_PATH="demo"),
+    "sft, two ropes, short": good("sft", MODEL_PATH="{tmp}/two-ropes", MAX_LENGTH="64"),
+    "sft, one rope, long": good("sft", MODEL_PATH="{tmp}/one-rope", MAX_LENGTH="200"),
+    "sft, capped scores": good("sft", MODEL_PATH="{tmp}/capped"),
+    "grpo, capped scores, as asked": good("grpo", ATTENTION="eager", MODEL_PATH="{tmp}/capped"),
     "dpo demo": good("dpo"),
     "ppo demo": good("ppo"),
     "gspo demo": good("gspo"),
@@ -318,6 +414,11 @@ GOOD = {
     "grpo, a Hugging Face copy in each checkpoint": good(
         "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     ),
+    "ppo demo, FSDP1": good("ppo", TRAIN_ENGINE="fsdp"),
+    "7B SFT on one GPU, FSDP2": good("sft", MODEL_PATH="{tmp}/Qwen2.5-7B", TRAIN_ENGINE="fsdp2", gpus="1x80GB"),
+    "sft demo, chunked head": good("sft", FUSED_KERNELS="true"),
+    "sft demo, two processes share each sequence": good("sft", N_GPUS="2", SEQUENCE_PARALLEL="2"),
+    "grpo demo, two processes share each sequence": good("grpo", N_GPUS="2", SEQUENCE_PARALLEL="2"),
     "dpo, simpo": good("dpo", LOSS_TYPE="simpo", BETA="2.0"),
     # examples/tuning and examples/grpo_trainer of verl
     "0.5B LoRA, 1 x 80": good(

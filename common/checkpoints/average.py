@@ -73,7 +73,7 @@ def _state(source: Path) -> dict[str, torch.Tensor]:
     checkpoint = checkpoint_at(source)
     if checkpoint:
         return full_state(checkpoint)[0]
-    return dict(auto_class(source).from_pretrained(source, dtype=torch.float32).state_dict())
+    return dict(auto_class(source).from_pretrained(source, dtype=torch.float32, trust_remote_code=False).state_dict())
 
 
 def _config_folder(source: Path) -> Path:

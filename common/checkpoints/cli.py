@@ -13,6 +13,7 @@ from common import __version__
 from common.checkpoints import integrity, prune
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import DTYPES, is_current, merge
+from common.console import write_error
 from common.run_dir import is_alive, read_run
 
 EXAMPLES = """examples:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run_command(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(f"error: {error}")
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing was changed", file=sys.stderr)
@@ -142,8 +143,9 @@ def _row(checkpoint: Checkpoint, deep: bool) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]], deep: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from common.console import SafeConsole
 
     table = Table(box=None, header_style="bold")
     for name in ("step", "processes", "layout", "size", "written", "state"):
@@ -154,7 +156,7 @@ def _table(rows: list[dict[str, Any]], deep: bool) -> None:
         layout = row["layout"] + (", LoRA" if row["lora"] else "")
         cells = (row["step"], row["processes"] or "?", layout, gibibytes(row["bytes"]), row["written"] or "", state)
         table.add_row(*map(str, cells), style="red" if row["problems"] else "")
-    console = Console(soft_wrap=True, highlight=False)
+    console = SafeConsole(soft_wrap=True, highlight=False)
     console.print(table, soft_wrap=False)
     for row in rows:
         for problem in row["problems"]:
@@ -167,7 +169,7 @@ def merge_command(arguments: argparse.Namespace) -> int:
     named = checkpoint_at(arguments.path)
     choice = integrity.Choice(named) if named else integrity.newest_complete(arguments.path)
     for reason in choice.skipped:
-        print(f"note: {reason}", file=sys.stderr)
+        write_error(f"note: {reason}")
     if choice.checkpoint is None:
         raise FileNotFoundError(f"{arguments.path}: none of its {len(checkpoints)} checkpoints is complete")
     checkpoint = choice.checkpoint
@@ -207,7 +209,7 @@ def average_command(arguments: argparse.Namespace) -> int:
 def prune_command(arguments: argparse.Namespace) -> int:
     """Remove old checkpoints after a question."""
     checkpoints = found(arguments.path)
-    if is_alive(read_run(arguments.path)):
+    if is_alive(read_run(arguments.path), arguments.path):
         raise ValueError(f"{arguments.path}: this run is under way; stop it first")
     stay = set(arguments.keep_steps)
     if arguments.keep_best:

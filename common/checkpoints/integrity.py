@@ -9,6 +9,7 @@ counts only when verl named it and every file that must be there is whole.
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,16 +21,30 @@ from common.files import write_atomically
 from common.small_files import read_json
 
 MARKER = "complete.json"
+SHARE_SECONDS = 90.0  # NFS shows the files of other machines when its cache has run out
 TRACKER = "latest_checkpointed_iteration.txt"
 
 
-def mark_complete(folder: Path, **facts: Any) -> None:
-    """Write the marker of a checkpoint whose files have all been written.
+def mark_complete(folder: Path, seconds: float = SHARE_SECONDS, **facts: Any) -> None:
+    """Write the marker of a checkpoint whose files have all been written, by all ranks.
 
     Args:
         folder: A ``global_step_N`` folder.
+        seconds: How long files of other machines may take to be seen here.
         facts: What else is worth knowing later, e.g. ``attempt=2``.
+
+    Raises:
+        FileNotFoundError: If a rank's shard is not there: its machine writes into a folder of its own.
     """
+    until = time.monotonic() + seconds
+    while missing := [file for role in Checkpoint(folder, 0).roles.values() for file in missing_shards(role)]:
+        if time.monotonic() > until:
+            more = f", and {len(missing) - 1} more" if missing[1:] else ""
+            raise FileNotFoundError(
+                f"{missing[0]} is missing{more}, so the checkpoint is not complete; does every machine "
+                "write to the same OUTPUTS_DIR?"
+            )
+        time.sleep(0.5)
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
@@ -87,18 +102,11 @@ def _missing(checkpoint: Checkpoint, marker: dict | None) -> list[str]:
     """Files that must be there whatever the marker says: every kind of shard from every rank."""
     found = []
     for folder in checkpoint.roles.values():
-        size = world_size(folder)
-        if size is None:
+        if world_size(folder) is None:
             name = folder.relative_to(checkpoint.path) / "fsdp_config.json"
             found.append(f"{name} is missing, or shards of two runs mix")
             continue
-        there = {(match[1], int(match[3])) for _, match in shard_files(folder) if int(match[2]) == size}
-        kinds = {kind for kind, _ in there} or {"model"}
-        for kind in sorted(kinds):
-            for rank in range(size):
-                if (kind, rank) not in there:
-                    name = folder.relative_to(checkpoint.path) / f"{kind}_world_size_{size}_rank_{rank}.pt"
-                    found.append(f"{name} is missing")
+        found += [f"{file.relative_to(checkpoint.path)} is missing" for file in missing_shards(folder)]
     if not checkpoint.roles:
         found.append("no shards in it")
     elif marker is None:  # with one, it lists them
@@ -108,6 +116,15 @@ def _missing(checkpoint: Checkpoint, marker: dict | None) -> list[str]:
             found.append(f"data*.pt: {states} of {wanted} states of the data loader are there")
     listed = (marker or {}).get("files", {})
     return [problem for problem in found if problem.split()[0] not in listed]
+
+
+def missing_shards(folder: Path) -> list[Path]:
+    """Shards that a folder of a model lacks, of the kinds that any rank has written; none where it has no shards."""
+    size = world_size(folder) or 0
+    there = {(match[1], int(match[3])) for _, match in shard_files(folder) if int(match[2]) == size}
+    kinds = {kind for kind, _ in there} or {"model"}
+    wanted = [(kind, rank) for kind in sorted(kinds) for rank in range(size)]
+    return [folder / f"{kind}_world_size_{size}_rank_{rank}.pt" for kind, rank in wanted if (kind, rank) not in there]
 
 
 def torn(file: Path, deep: bool = False) -> str | None:
@@ -131,7 +148,7 @@ def age(checkpoint: Checkpoint) -> tuple[float, int]:
 
 @dataclass
 class Choice:
-    """The checkpoint to go on from, and those that were passed over with the reason."""
+    """The checkpoint to resume from, and those that were passed over with the reason."""
 
     checkpoint: Checkpoint | None = None
     skipped: list[str] = field(default_factory=list)

@@ -38,9 +38,12 @@ def rank_and_alpha(folder: Path, run_dir: Path, state: dict[str, torch.Tensor]) 
     alpha = read_json_object(meta).get("lora_alpha") if meta.is_file() else None
     alpha = alpha or read_run(run_dir).get("knobs", {}).get("LORA_ALPHA")
     if not alpha:
-        raise ValueError(f"{meta}: lora_alpha stands neither there nor in {run_dir}/run.json; write it into one")
-    first = next(name for name in state if name.endswith((A, EMBEDDING_A)) and ".experts." not in name)
-    return state[first].shape[0], float(alpha)
+        raise ValueError(f"{meta}: lora_alpha is neither there nor in {run_dir}/run.json; write it into one")
+    ranks = (state[name].shape[0] for name in state if name.endswith((A, EMBEDDING_A)) and ".experts." not in name)
+    rank = next(ranks, None) or read_json_object(meta).get("r")  # an adapter on experts alone: their ranks are stacked
+    if not isinstance(rank, int):
+        raise ValueError(f"{meta}: the adapter's rank r is missing or no number: {rank!r}")
+    return rank, float(alpha)
 
 
 def split_adapter(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -82,16 +85,34 @@ def is_plain(state: dict[str, torch.Tensor]) -> bool:
 
 
 def fold_with_peft(
-    state: dict[str, torch.Tensor], config_folder: Path, rank: int, alpha: float
+    state: dict[str, torch.Tensor], config_folder: Path, rank: int, alpha: float, targets: str = "all-linear"
 ) -> dict[str, torch.Tensor]:
-    """Whole weights of a PEFT model, the adapter merged by PEFT itself; needs memory for the model once more."""
+    """Whole weights of a PEFT model, the adapter merged by PEFT itself; needs memory for the model once more.
+
+    Args:
+        state: Of the PEFT model.
+        config_folder: Has the model's config.json.
+        rank: Of the adapter.
+        alpha: Of the adapter.
+        targets: ``LORA_TARGETS`` of the run.
+
+    Raises:
+        ValueError: If the adapter is not one on those layers.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = auto_class(config_folder).from_config(read_config(config_folder), dtype=torch.float32)
-    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    peft = get_peft_model(model, settings)
-    peft.load_state_dict(state)
+    model = auto_class(config_folder).from_config(
+        read_config(config_folder), dtype=torch.float32, trust_remote_code=False
+    )
+    layers = targets if targets == "all-linear" else [part.strip() for part in targets.split(",")]
+    peft = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers, task_type="CAUSAL_LM"))
+    try:
+        peft.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{config_folder.parent}: its adapter is not one on LORA_TARGETS={targets}: {error}"
+        ) from error
     return dict(peft.merge_and_unload().state_dict())
 
 

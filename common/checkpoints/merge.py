@@ -164,7 +164,8 @@ def full_state(
     if is_plain(adapter):
         fold(base, adapter, alpha / rank)
     else:
-        base = fold_with_peft(state, folder / "huggingface", rank, alpha)
+        targets = read_run(checkpoint.run_dir).get("knobs", {}).get("LORA_TARGETS") or "all-linear"
+        base = fold_with_peft(state, folder / "huggingface", rank, alpha, targets)
     return base, adapter
 
 
@@ -173,7 +174,9 @@ def _base_state(model: str, config_folder: Path) -> dict[str, torch.Tensor]:
 
     if not model:
         raise FileNotFoundError("the checkpoint holds only an adapter, and run.json names no base model")
-    return dict(auto_class(config_folder).from_pretrained(model, dtype=torch.float32).state_dict())
+    return dict(
+        auto_class(config_folder).from_pretrained(model, dtype=torch.float32, trust_remote_code=False).state_dict()
+    )
 
 
 def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path, dtype: str) -> None:
@@ -195,7 +198,7 @@ def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path
     config = read_config(config_folder)
     kind = auto_class(config_folder)
     with init_empty_weights():
-        model = kind.from_config(config, dtype=getattr(torch, dtype))
+        model = kind.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     # Before anything is written: what transformers would fill with random numbers must not be missing.
     drop_tied_target_keys(state, model, config)
     names = {name for name, _ in model.named_parameters()}

@@ -26,4 +26,4 @@ def read_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder, attn_implementation="eager")
+    return AutoConfig.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)

@@ -37,11 +37,13 @@ def prove_folder(folder: Path) -> str:
     free = psutil.virtual_memory().available
     if size * MARGIN > free:
         return f"not tried: the model needs {size * MARGIN / 2**30:.0f} GiB of memory, {free / 2**30:.0f} GiB are free"
-    model, loading = auto_class(folder).from_pretrained(folder, dtype="auto", output_loading_info=True)
+    model, loading = auto_class(folder).from_pretrained(
+        folder, dtype="auto", output_loading_info=True, trust_remote_code=False
+    )
     absent = sorted(loading["missing_keys"]) + sorted(loading["unexpected_keys"])
     if absent:
         raise ValueError(f"{folder}: weights do not fit the model: {absent[:3]}")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     inputs = _prompt(tokenizer)
     with torch.inference_mode():
         logits = model(**inputs).logits

@@ -6,7 +6,7 @@
 module                                      what it adds to verl
 ==========================================  ==============================================================
 ``common.cpu_backend.platform``             the device ``cpu`` (``PlatformRegistry``), chosen by ``VERL_PLATFORM=cpu``
-``common.cpu_backend.engine``               FSDP2 training on it (``EngineRegistry``)
+``common.cpu_backend.engine``               FSDP2 and FSDP1 training on it (``EngineRegistry``)
 ``common.hf_engine.rollout``                ``ROLLOUT_ENGINE=hf``, generation on transformers, CPU or CUDA
 ==========================================  ==============================================================
 

@@ -1,4 +1,4 @@
-"""verl's FSDP2 engine, registered for the device ``cpu``.
+"""verl's FSDP engine, registered for the device ``cpu``.
 
 Forward, backward, optimiser, checkpoints and LoRA are verl's own. Only the wrapping differs: parameters stay in
 float32 (bfloat16 autocast is slower than float32 on most CPUs) and nothing is offloaded, because
@@ -13,17 +13,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    MixedPrecisionPolicy,
+    ShardedStateDictConfig,
+    StateDictType,
+)
 from torch.distributed.tensor import DTensor
 from verl.utils.fsdp_utils import (
     apply_fsdp2,
     fsdp2_load_full_state_dict,
+    get_fsdp_wrap_policy,
     merged_lora_context,
     normalize_peft_param_name,
 )
 from verl.utils.model import convert_weight_keys
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine.fsdp.utils import get_sharding_strategy
 
 from common.verl_ext import private
 
@@ -35,8 +44,21 @@ def training_threads() -> int:
     return max(1, cores // processes)
 
 
+def share_weights(module: torch.nn.Module, mesh: DeviceMesh) -> None:
+    """Give each process the weights of the first of its group; verl loads a model with an untied head there only."""
+    group = mesh.get_group(mesh.ndim - 1)
+    first = torch.distributed.get_global_rank(group, 0)
+    if any(parameter.is_meta for parameter in module.parameters()):
+        for part in module.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                empty = torch.empty_like(parameter, device="cpu")
+                setattr(part, name, torch.nn.Parameter(empty, parameter.requires_grad))
+    for tensor in (*module.parameters(), *module.buffers()):
+        torch.distributed.broadcast(tensor.data, first, group)
+
+
 class _OnCpu:
-    """Wrap with FSDP2 in float32; mixed in before verl's engine classes."""
+    """Wrap with FSDP2, or FSDP1, in float32; mixed in before verl's engine classes."""
 
     def initialize(self) -> None:
         """Build model and optimiser, then keep what is loaded by now out of garbage collection.
@@ -67,13 +89,12 @@ class _OnCpu:
                 yield name, (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().clone()
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        if self.engine_config.strategy != "fsdp2":
-            raise ValueError(
-                f"engine strategy {self.engine_config.strategy!r} needs a GPU; on the CPU use 'fsdp2' "
-                "(remove your key=value argument that sets it)"
-            )
         self._autocast_dtype = torch.float32
         self.scaler = None
+        if self.engine_config.strategy == "fsdp":
+            return self._build_fsdp1_module(module)
+        if self.engine_config.strategy != "fsdp2":
+            raise ValueError(f"engine strategy {self.engine_config.strategy!r} needs a GPU; set TRAIN_ENGINE=fsdp2")
         policy = {
             "mesh": self.device_mesh,
             "mp_policy": MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32),
@@ -84,6 +105,28 @@ class _OnCpu:
         apply_fsdp2(module, policy, self.engine_config)
         fsdp2_load_full_state_dict(module, full_state, self.device_mesh, None)
         return module
+
+    def _build_fsdp1_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The same with FSDP1, whose own way to hand out the weights of the first process needs a GPU."""
+        share_weights(module, self.device_mesh)
+        wrapped = FullyShardedDataParallel(
+            module,
+            auto_wrap_policy=get_fsdp_wrap_policy(
+                module, self.engine_config.wrap_policy, is_lora=self.model_config.lora_rank > 0
+            ),
+            device_id=torch.device("cpu"),
+            sharding_strategy=get_sharding_strategy(self.device_mesh, self.engine_config.reshard_after_forward),
+            device_mesh=self.device_mesh,
+            use_orig_params=self.engine_config.use_orig_params,
+        )
+        whole = torch.distributed.get_world_size() == 1
+        kinds = (
+            (StateDictType.FULL_STATE_DICT, FullStateDictConfig())
+            if whole
+            else (StateDictType.SHARDED_STATE_DICT, ShardedStateDictConfig())
+        )
+        FullyShardedDataParallel.set_state_dict_type(wrapped, *kinds)
+        return wrapped
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")

@@ -21,6 +21,7 @@ from common.data.rows import ALGORITHMS
 if TYPE_CHECKING:
     from rich.console import Console
 
+
 EXAMPLES = """examples:
   convert data.json train.parquet                          what the data can be used for is found out
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
@@ -37,16 +38,16 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 good, 1 bad rows, 2 cannot be done."""
-    from rich.console import Console
+    from common.console import SafeConsole
 
     arguments = parser().parse_args(argv)
-    console = Console(soft_wrap=False, highlight=False)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    console = SafeConsole(soft_wrap=False, highlight=False)
+    errors = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         return arguments.run(arguments, console)
     except BadRows as error:
         error.report.show(console)
-        errors.print(f"error: {str(error).split('; the first')[0]}. Mend them, or add --skip-bad to write the others")
+        errors.print(f"error: {str(error).split('; the first')[0]}. Fix them, or add --skip-bad to write the others")
         return 1
     except (DataError, OSError) as error:
         errors.print(f"error: {error}")
@@ -126,7 +127,7 @@ def _add_convert(commands: Any) -> None:
         help="share of the rows for validation; equal prompts stay together",
     )
     one.add_argument(
-        "--val-output", type=Path, metavar="FILE", help="where they go (default: val.parquet beside train.parquet)"
+        "--val-output", type=Path, metavar="FILE", help="where they go (default: val.parquet next to train.parquet)"
     )
     one.add_argument("--seed", type=int, default=0, help="chooses the rows for validation")
     one.add_argument("--dedup", action="store_true", help="leave out repeated rows (for RL: repeated prompts)")
@@ -162,10 +163,11 @@ class _progress:
     """A line with the number of rows so far, on a terminal only."""
 
     def __enter__(self) -> Any:
-        from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        console = Console(stderr=True)
+        from common.console import SafeConsole
+
+        console = SafeConsole(stderr=True)
         columns = (
             SpinnerColumn(),
             TextColumn("{task.completed:,.0f} rows, {task.speed:,.0f} a second"),
@@ -203,7 +205,7 @@ def _add_validate(commands: Any) -> None:
     )
     one.add_argument("--thinking", choices=THINKING, default="auto", help="as the knob THINKING (default: auto)")
     one.add_argument(
-        "--against", type=Path, metavar="FILE", help="rows whose prompt stands there too are bad (train against val)"
+        "--against", type=Path, metavar="FILE", help="rows whose prompt is there too are bad (train against val)"
     )
     one.add_argument("--limit", type=int, metavar="TOKENS", help="shows how many rows are longer")
     one.add_argument(
@@ -292,7 +294,7 @@ def _add_prepare(commands: Any) -> None:
     one.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="a local copy instead of a download")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0])
     one.add_argument("--max-rows", type=int, metavar="N", help="rows of each file at most")
-    one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to a file beside")
+    one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to another file")
     one.set_defaults(run=_prepare)
 
 
@@ -312,7 +314,7 @@ def _prepare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _add_download(commands: Any) -> None:
-    one = commands.add_parser("download", help="a model from a hub into a folder; goes on where it was")
+    one = commands.add_parser("download", help="a model from a hub into a folder; resumes where it stopped")
     one.add_argument("model", metavar="ORG/NAME")
     one.add_argument("--to", type=Path, required=True, metavar="DIR")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0])

@@ -27,7 +27,7 @@ def is_hub_id(text: str) -> bool:
 
 
 def download_model(model: str, target: Path, hub: str = "huggingface", revision: str | None = None) -> Path:
-    """Download a model into a folder; started again, it goes on where it was.
+    """Download a model into a folder; started again, it resumes where it stopped.
 
     Args:
         model: Id, ``org/name``.

@@ -61,7 +61,7 @@ def load_tokenizer(model: str) -> Any:
 
     path = str(DEMO_MODEL_DIR) if model == "demo" else str(Path(model).expanduser())
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"--model {model}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
     if not tokenizer.chat_template:

@@ -56,7 +56,7 @@ def _prompt(view: View) -> Example:
     if "messages" in view.used or example.answer:
         from_prompt = example.answer and (view.has("messages") or not view.used.intersection(_ANSWERS))
         if from_prompt:
-            raise RowError("messages: ends with the assistant although chosen and rejected stand beside it")
+            raise RowError("messages: ends with the assistant although chosen and rejected are next to it")
     for name in _ANSWERS:
         view.used.discard(name)
     example.answer, example.ground_truth, example.several = [], None, None

@@ -22,7 +22,7 @@ def neither(row: dict[str, Any]) -> str | None:
         return "prompt: is missing; a row is a prompt to answer, or a prompt with chosen and rejected"
     for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
         if row.get(side) and not row.get(other):
-            return f"{other}: is missing beside {side}; a pair has both"
+            return f"{other}: is missing next to {side}; a pair has both"
     if not is_pair(row) and not is_prompt(row):
         return "self_play: is false and there is no pair; a row is a prompt to answer, or a pair"
     return None

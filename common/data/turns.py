@@ -15,7 +15,7 @@ THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
 # What a template may leave out of an assistant's turn (`Talk.lost`).
 EARLIER_THOUGHT = "thoughts of earlier turns"  # as at inference, where most templates drop them
 LAST_THOUGHT = "thoughts of the last turn"
-BESIDE_CALL = "text beside a tool call"
+BESIDE_CALL = "text next to a tool call"
 ANSWER = "text of an answer"
 
 Message = dict[str, Any]

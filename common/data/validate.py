@@ -68,7 +68,7 @@ def validate(
         problem = problem or problem_of(algorithm, row)
         if problem is None and elsewhere:
             place = elsewhere.get(prompt_key(question_of(row)))
-            problem = f"prompt: stands in {against.name} too, at {place}" if place else None
+            problem = f"prompt: is in {against.name} too, at {place}" if place else None
         if problem is None and renderer:
             problem = why_not_shown(renderer, algorithm, row)
         if problem:

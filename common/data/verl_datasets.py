@@ -7,6 +7,9 @@ there. verl hands both to the template as they are; these two classes put them r
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +36,13 @@ class SFTDataset(MultiTurnSFTDataset):
     """
 
     def _read_files_and_process(self) -> None:
-        import numpy as np
         import pyarrow as pa
 
         tables = [_table_of(file) for file in self.parquet_files]
         self.table = pa.concat_tables(tables, promote_options="permissive")
         total = len(self.table)
         if 0 < self.max_samples < total:
-            chosen = np.arange(self.max_samples)
-            if self.shuffle:
-                chosen = np.random.default_rng(self.seed).choice(total, size=self.max_samples, replace=False)
-            self.table = self.table.take(chosen)
+            self.table = self.table.take(_chosen(total, self.max_samples, self.shuffle, self.seed))
         self.table = self.table.combine_chunks()
         self.renderer = Renderer.of(
             self.tokenizer, thinking_of(self.enable_thinking_default), **self.apply_chat_template_kwargs
@@ -86,20 +85,69 @@ class SFTDataset(MultiTurnSFTDataset):
 
 
 def _table_of(file: str) -> Any:
-    """A parquet file as an Arrow table, decoded within the limits of ``common.data.readers.parquet_reader``.
+    """A parquet file as an Arrow table; raises as ``_batches_of``."""
+    import pyarrow as pa
+
+    schema, batches = _batches_of(file)
+    return pa.Table.from_batches(batches, schema)
+
+
+def _memory_mapped(file: str, target: Path) -> Any:
+    """A parquet file as a dataset whose rows stay on the disk, in a new file; raises as ``_batches_of``."""
+    import datasets
+    import pyarrow as pa
+
+    schema, batches = _batches_of(file)
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return datasets.Dataset.from_file(str(target))
+
+
+def _batches_of(file: str) -> tuple[Any, Iterator[Any]]:
+    """Schema and batches of a parquet file, decoded within the limits of ``common.data.readers.parquet_reader``.
 
     Raises:
         DataError: If it cannot be read, or becomes much larger than the file, as zip bombs do.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    batches = list(parquet_batches(Path(file)))
-    return pa.Table.from_batches(batches) if batches else pq.read_schema(file).empty_table()
+    batches = parquet_batches(Path(file))
+    first = next(batches, None)
+    if first is None:
+        return pq.read_schema(file), iter(())
+    return first.schema, chain([first], batches)
+
+
+def _chosen(total: int, size: int, shuffle: bool, seed: int | None) -> Any:
+    """Numbers of the rows that ``max_samples`` keeps, shape (size,): the first ones, or as verl draws them."""
+    import numpy as np
+
+    return np.random.default_rng(seed).choice(total, size=size, replace=False) if shuffle else np.arange(size)
 
 
 class PromptDataset(RLHFDataset):
     """Prompts with tool calls in them; reward functions find the messages in ``extra_info["prompt"]``."""
+
+    def _read_files_and_tokenize(self) -> None:
+        """As verl's, each file decoded within limits into a memory-mapped one, which goes once it is open.
+
+        Raises:
+            DataError: As ``_batches_of``.
+        """
+        import datasets
+
+        cache = Path(datasets.config.HF_DATASETS_CACHE)
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="verl-kit-", dir=cache, ignore_cleanup_errors=True) as folder:
+            self.dataframe = datasets.concatenate_datasets(
+                [_memory_mapped(file, Path(folder, f"{number}.arrow")) for number, file in enumerate(self.data_files)]
+            )
+            total = len(self.dataframe)
+            if 0 < self.max_samples < total:
+                self.dataframe = self.dataframe.select(_chosen(total, self.max_samples, self.shuffle, self.seed))
+            self.dataframe = self.maybe_filter_out_long_prompts(self.dataframe)
+        print(f"prompts: {len(self.dataframe)} of {total}")
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """A row of verl's, its messages also where a reward function sees them."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from common.console import without_controls, write_error
 from common.data.messages import Message
 from common.evaluation.engines.backends import make_engine
 from common.evaluation.engines.engine import Answer, Ask, Engine
@@ -200,11 +201,8 @@ def run_chat(model: str, settings: Settings, backend: Backend) -> int:
         raise EvaluationError(f"--n {settings.n}: several answers are for --batch")
 
     def write(text: str) -> None:
-        sys.stdout.write(text.encode("utf-8", "replace").decode())
+        sys.stdout.write(without_controls(text.encode("utf-8", "replace").decode()))
         sys.stdout.flush()
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     with _quiet_libraries():
         if backend.kind == "server":
@@ -213,12 +211,12 @@ def run_chat(model: str, settings: Settings, backend: Backend) -> int:
             source = find_model(model)
             if source.is_recorded:
                 raise EvaluationError(f"--model_path {model}: is a file of answers; a chat needs a model")
-        candidate = get_ready(source, source.name, settings, backend, say)
-        say(f"loading {candidate.name} ({backend.kind}) ...")
+        candidate = get_ready(source, source.name, settings, backend, write_error)
+        write_error(f"loading {candidate.name} ({backend.kind}) ...")
         stop = candidate.prompter.stop if candidate.prompter else settings.stop
         engine = make_engine(backend, candidate.source, candidate.tokenizer, settings, stop, for_chat=True)
     chat = Chat(candidate, engine, settings, write)
-    say(f"{candidate.name} is ready. /help shows the commands, /exit leaves.")
+    write_error(f"{candidate.name} is ready. /help shows the commands, /exit leaves.")
     try:
         for line in _lines():
             if not chat.say(line):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__
+from common.console import write_error
 from common.evaluation.settings import TEMPLATES, THINKING, EvaluationError, Settings
 
 EXAMPLES = """examples:
@@ -52,7 +53,7 @@ def _add_files(group: Any) -> None:
     add("--reward", default="auto", metavar="R", help="auto | none | gsm8k | math | exact | ... | FILE.py:NAME")
     add("--reward_kwargs", type=_json_object, default={}, metavar="JSON", help="parameters of the reward")
     add("--compare", nargs="+", default=[], metavar="PATH", help="models that --model_path is compared with")
-    add("--fresh", action="store_true", help="do not go on from what an interrupted evaluation left")
+    add("--fresh", action="store_true", help="do not resume from what an interrupted evaluation left")
 
 
 def _add_sampling(group: Any) -> None:
@@ -112,10 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(arguments)
     except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. Finished answers are kept; the same command goes on from there.", file=sys.stderr)
+        print("\nStopped. Finished answers are kept; the same command resumes from there.", file=sys.stderr)
         return 130
 
 
@@ -143,8 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         from common.evaluation.chat import run_chat
 
         return run_chat(arguments.model_path, settings, backend)
-    from rich.console import Console
-
+    from common.console import SafeConsole
     from common.data.names import Columns
     from common.evaluation.batch import BatchOptions, run_batch
 
@@ -161,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.reward_kwargs,
         arguments.fresh,
     )
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 160  # a log is no window
     return run_batch(options, settings, backend, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,11 +14,11 @@ from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
 from common.demo_model import DEMO_MODEL_DIR
 from common.evaluation.settings import EvaluationError
+from common.files import outputs_folder
 from common.run_dir import read_run
 from common.small_files import read_json_object
-from common.worker import ROOT
 
-OUTPUTS = ROOT / "outputs"
+OUTPUTS = outputs_folder(os.environ)
 RECORDED = (".jsonl", ".json", ".csv", ".xlsx", ".parquet")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 

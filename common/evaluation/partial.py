@@ -1,4 +1,4 @@
-"""Answers and scores on disk while an evaluation runs, so that a kill loses nothing and the same command goes on.
+"""Answers and scores on disk while an evaluation runs, so that a kill loses nothing and the same command resumes.
 
 One JSONL file beside the output, named after what decides the answers. A line is an answer, or a score of one.
 """
@@ -92,7 +92,7 @@ class Partial:
         except OSError as error:
             raise EvaluationError(
                 f"{self.path}: cannot be written: {error.strerror}. Answers before this one are kept; make room, and "
-                "the same command goes on"
+                "the same command resumes"
             ) from error
 
     def clear(self) -> None:

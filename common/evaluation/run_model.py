@@ -112,7 +112,7 @@ def run_model(candidate: Candidate, job: Job) -> tuple[ModelResults, Partial]:
     missing = [key for key in wanted if key not in partial.answers]
     if missing and len(missing) < len(wanted):
         there = len(wanted) - len(missing)
-        job.console.print(f"{candidate.name}: going on, {there:,} answers are there already", markup=False)
+        job.console.print(f"{candidate.name}: resuming, {there:,} answers are there already", markup=False)
     bar = Bar(job.console, candidate.name, len(wanted), len(wanted) - len(missing))
     scorer = Scorer(job.questions, job.rewards.specs, _keep_scores(results, partial, bar))
     try:

@@ -10,8 +10,8 @@ from typing import Any
 TEMPLATES = ("auto", "default", "chatml", "llama")
 THINKING = ("auto", "on", "off")
 INSTALL = {
-    "vllm": "./setup_env.sh --engine vllm",
-    "sglang": "VENV_DIR=.venv-sglang ./setup_env.sh --engine sglang, and activate .venv-sglang",
+    "vllm": "./setup_env.sh --engine vllm; without a GPU --cpu --engine vllm, then VENV_DIR=.venv-vllm-cpu",
+    "sglang": "VENV_DIR=.venv-sglang ./setup_env.sh --engine sglang, then VENV_DIR=.venv-sglang",
 }
 
 

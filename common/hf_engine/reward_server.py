@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from aiohttp import web
 
+from common.attention import exact_attention
+
 GATHER_SECONDS = 0.01  # requests that arrive within this time are answered as one batch
 LARGEST_BATCH = 64
 LARGEST_BODY = 16 * 2**20  # bytes of a request
@@ -72,14 +74,17 @@ class RewardServer:
 
         if num_threads and device == "cpu":
             torch.set_num_threads(num_threads)
-        architecture = (AutoConfig.from_pretrained(path).architectures or [""])[0]
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        architecture = (config.architectures or [""])[0]
         self.generates = "ForCausalLM" in architecture
         auto_class = AutoModelForCausalLM if self.generates else AutoModelForSequenceClassification
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         self.path = path
         self.device = torch.device(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = auto_class.from_pretrained(path, dtype=dtype).to(self.device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        attention = exact_attention(config.to_dict())
+        model = auto_class.from_pretrained(path, dtype=dtype, attn_implementation=attention, trust_remote_code=False)
+        self.model = model.to(self.device).eval()
         self.max_length = max_length or self.model.config.max_position_embeddings
         self._classify = Batcher(self.scores)
         self._chat = Batcher(self.answers)

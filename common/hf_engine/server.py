@@ -18,6 +18,7 @@ from verl.utils.tokenizer import normalize_token_ids
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
+from common.attention import exact_attention
 from common.hf_engine.end_tokens import end_ids
 from common.hf_engine.experts import ExpertWeights
 from common.hf_engine.generation import Request, cache_bytes_per_token, generate
@@ -71,13 +72,13 @@ class HFServer:
         from transformers import AutoModelForCausalLM
 
         dtype = torch.float32 if self.device.type == "cpu" else getattr(torch, self.config.dtype)
-        trust = self.model_config.trust_remote_code
+        config = self.model_config.hf_config
+        options = {"dtype": dtype, "trust_remote_code": self.model_config.trust_remote_code}
+        options["attn_implementation"] = exact_attention(config.to_dict())
         if self.config.load_format == "dummy":
-            model = AutoModelForCausalLM.from_config(self.model_config.hf_config, dtype=dtype, trust_remote_code=trust)
+            model = AutoModelForCausalLM.from_config(config, **options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                self.model_config.local_path, dtype=dtype, trust_remote_code=trust
-            )
+            model = AutoModelForCausalLM.from_pretrained(self.model_config.local_path, **options)
         return model.to(self.device).eval()
 
     def update_weights(self, tensors: list[tuple[str, torch.Tensor]], is_first: bool, is_last: bool) -> None:

@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
+from common.hf_engine import sequence_parallel
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10: SDPA on each sequence
@@ -80,6 +82,15 @@ class _LastBounds:
 
 
 _bounds_of = _LastBounds()
+_all_positions = sequence_parallel.AllPositions()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What SDPA asks of a layer; the key-value heads of one that is shared may be repeated."""
+
+    num_key_value_groups: int
+    is_causal: bool
 
 
 def sdpa_varlen(
@@ -93,6 +104,8 @@ def sdpa_varlen(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of each packed sequence to itself.
+
+    With sequence parallel each GPU has a part of the tokens; here they are put together, and its heads are a part.
 
     Args:
         module: The attention layer.
@@ -116,15 +129,34 @@ def sdpa_varlen(
             "batches set ATTENTION=sdpa"
         )
     _refuse_what_it_lacks(module, kwargs)
+    together = sequence_parallel.group()
+    if together is None:
+        return _attend(module, query, key, value, position_ids, sliding_window, kwargs), None
+    query, key, value = sequence_parallel.tokens_for_heads(query, key, value, together)
+    layer = _Layer(query.shape[1] // key.shape[1], getattr(module, "is_causal", True))
+    out = _attend(layer, query, key, value, _all_positions(position_ids, together), sliding_window, kwargs)
+    return sequence_parallel.heads_for_tokens(out, together), None
+
+
+def _attend(
+    module: torch.nn.Module | _Layer,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    position_ids: torch.Tensor,
+    sliding_window: int | None,
+    kwargs: dict[str, Any],
+) -> torch.Tensor:
+    """Attention of whole sequences; shapes as in ``sdpa_varlen``."""
     bounds = _bounds_of(position_ids)
     if _kernel_takes(query, value, kwargs):
-        return _flash(query, key, value, bounds, sliding_window, kwargs.get("scaling")), None
+        return _flash(query, key, value, bounds, sliding_window, kwargs.get("scaling"))
     parts = []
     for begin, end in bounds.pairs:
         part = (tensor[:, :, begin:end] for tensor in (query, key, value))
         window = _window_mask(end - begin, sliding_window, query.device)
         parts.append(sdpa_attention_forward(module, *part, window, **kwargs)[0])
-    return torch.cat(parts, dim=1), None
+    return torch.cat(parts, dim=1)
 
 
 def _refuse_what_it_lacks(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:

@@ -77,11 +77,21 @@ class Metric:
 
 @dataclass(frozen=True)
 class HealthWarning:
-    """A metric that has left its healthy range; `message` says what it means and which knob to change."""
+    """A metric that has left its healthy range.
+
+    Args:
+        name: Of the metric.
+        value: Its last one.
+        advice: What it means and which knob to change.
+    """
 
     name: str
     value: float
-    message: str
+    advice: str
+
+    def __str__(self) -> str:
+        metric = BY_NAME[self.name]
+        return f"{metric.label} {format(self.value, metric.number)}: {self.advice}"
 
 
 _ALL_ALIKE = (
@@ -162,7 +172,7 @@ METRICS: tuple[Metric, ...] = (
            unit="nats/token",
            low=0.02, finite=True, number=".3f",
            below="The model gives nearly the same answer every time and no longer explores: raise TEMPERATURE or "
-                 "CLIP_RATIO_HIGH, or lower LEARNING_RATE, and go on from an earlier checkpoint."),
+                 "CLIP_RATIO_HIGH, or lower LEARNING_RATE, and resume from an earlier checkpoint."),
     Metric("clip_fraction", ("actor/pg_clipfrac", "clip_fraction"), "Clipped tokens", "3 policy",
            zh="裁剪比例",
            high=0.3,
@@ -220,7 +230,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("tool_failures", ("tools/failures",), "Tool calls that failed", "3 policy",
            zh="失败的工具调用",
            high=0.5, number=".3f",
-           above="Most calls fail: look for 'Error executing tool' in train.log, mend the tool in TOOLS_PATH, or raise "
+           above="Most calls fail: look for 'Error executing tool' in train.log, fix the tool in TOOLS_PATH, or raise "
                  "TOOL_TIMEOUT."),
     Metric("turns", ("num_turns/mean",), "Turns per answer", "",
            zh="轮数",
@@ -358,8 +368,7 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
         values = [step[metric.name] for step in history if metric.name in step]
         advice = _advice(metric, values) if values else ""
         if advice and not _excused(metric.name, values[-1], history, max_response_length):
-            shown = f"{metric.label} {format(values[-1], metric.number)}"
-            warnings[metric.name] = HealthWarning(metric.name, values[-1], f"{shown}: {advice}")
+            warnings[metric.name] = HealthWarning(metric.name, values[-1], advice)
     hidden = {name for cause, effects in _EXPLAINS.items() if cause in warnings for name in effects}
     return [w for w in warnings.values() if w.name not in hidden or not math.isfinite(w.value)]
 

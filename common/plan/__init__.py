@@ -8,6 +8,7 @@ module         what it holds
 ``memory``     bytes on a GPU and on the host, part by part
 ``fit``        the largest settings that fit: offload, tensor parallelism, tokens
 ``advice``     knobs with values to try after a failure, from the plan
+``traffic``    what passes between machines in a step
 ``duration``   a rough time a step
 ``report``     the plan as a table and as JSON
 =============  ===================================================================

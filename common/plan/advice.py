@@ -55,7 +55,7 @@ def _half(knobs: Mapping[str, str], name: str, least: float = 1) -> str | None:
 def _longest(knobs: Mapping[str, str]) -> float:
     pair = 2 if "LOSS_TYPE" in knobs else 1
     parts = _number(knobs, "MAX_PROMPT_LENGTH") + _number(knobs, "MAX_RESPONSE_LENGTH")
-    return pair * (_number(knobs, "MAX_LENGTH") or parts)
+    return pair * (_number(knobs, "MAX_LENGTH") or parts) / max(1.0, _number(knobs, "SEQUENCE_PARALLEL"))
 
 
 def _less_gpu(knobs: Mapping[str, str], setup: Setup | None) -> list[str]:
@@ -63,9 +63,14 @@ def _less_gpu(knobs: Mapping[str, str], setup: Setup | None) -> list[str]:
     tokens = _half(knobs, "TOKENS_PER_GPU", _longest(knobs))
     if tokens:
         found.append(tokens + _saves(setup, tokens=setup.tokens // 2 if setup else 0))
+    elif setup and (more := [size for size in setup.sequence_sizes if size > setup.sequence_parallel]):
+        share = -(-setup.sequence // more[0])
+        words = f"SEQUENCE_PARALLEL={more[0]} (now {setup.sequence_parallel}) with TOKENS_PER_GPU={share}"
+        found.append(words + _saves(setup, sequence_parallel=more[0], tokens=share))
     found += _less_cache(knobs)
     generates = "ROLLOUT_ENGINE" in knobs
-    steps = {"false": ("true", "full") if generates else ("full",), "true": ("full",)}
+    full = ("full",) if knobs.get("TRAIN_ENGINE") != "fsdp" else ()
+    steps = {"false": ("true",) * generates + full, "true": full}
     for offload in steps.get(knobs.get("OFFLOAD", ""), ()):
         found.append(f"OFFLOAD={offload} (now {knobs['OFFLOAD']})" + _saves(setup, offload=offload))
     if _number(knobs, "LORA_RANK") == 0:

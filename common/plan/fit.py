@@ -22,6 +22,7 @@ FEW_TOKENS = 4096  # fewer make it slower; then rather offload
 SEQUENCES = 8  # that the rollout engine's cache should hold at once, at the least
 SHARES = [share / 100 for share in range(70, 10, -5)]
 SPARE_CACHE = 2  # times what the answers of a step take: more only makes the engine start later
+LARGE_LOGITS = 0.1  # of a GPU's memory; where they take more, making them in chunks is worth its time
 LARGEST_SHARE = 0.8  # only where the engine has no room otherwise
 FILL = 0.92  # of a GPU's memory that choices may fill; the estimate has an error
 SURE = 1.1  # an estimate above this times the memory will not fit; between FILL and this it may
@@ -56,14 +57,38 @@ def choose(setup: Setup, fixed: frozenset[str] = frozenset()) -> Fit:
 
     Args:
         setup: Its values count where they are fixed; the model, the GPUs and the lengths always do.
-        fixed: Among ``offload``, ``tokens``, ``tensor_parallel``, ``utilization``.
+        fixed: Among ``offload``, ``tokens``, ``tensor_parallel``, ``utilization``, ``fused``,
+            ``sequence_parallel``.
 
     Returns:
-        The first that fits of: states on the GPU, states offloaded while the engine generates, all on the host.
+        The first that fits of: states on the GPU, states offloaded while the engine generates, all on the host. Logits
+        in chunks where whole ones would take more than a tenth of the memory, a sequence on several GPUs where nothing
+        fits that holds it on one.
     """
+    found = []
+    for size in (setup.sequence_parallel,) if "sequence_parallel" in fixed else setup.sequence_sizes:
+        one = replace(setup, sequence_parallel=size)
+        if "tokens" not in fixed or one.tokens >= one.share:
+            found.append(_chunks(one, fixed))
+            if found[-1].fits == "yes":
+                return found[-1]
+    tight = (fit for fit in found if fit.fits == "tight")
+    return next(tight, None) or (found or [_chunks(setup, fixed)])[0]
+
+
+def _chunks(setup: Setup, fixed: frozenset[str]) -> Fit:
+    if "fused" in fixed or not setup.fusable:
+        return _choose(setup, fixed)
+    plain = _choose(replace(setup, fused=False), fixed)
+    if plain.memory.training["logits"] <= LARGE_LOGITS * setup.gpus.memory:
+        return plain
+    return _choose(replace(setup, fused=True), fixed)
+
+
+def _choose(setup: Setup, fixed: frozenset[str]) -> Fit:
     found = [judge(one) for one in _candidates(setup, fixed)]
     for word in ("yes", "tight"):
-        roomy = [fit for fit in found if fit.fits == word and fit.setup.tokens >= min(FEW_TOKENS, 2 * setup.sequence)]
+        roomy = [fit for fit in found if fit.fits == word and fit.setup.tokens >= min(FEW_TOKENS, 2 * setup.share)]
         if roomy or any(fit.fits == word for fit in found):
             return next(iter(roomy), next(fit for fit in found if fit.fits == word))
     return min(found, key=lambda fit: fit.memory.peak)
@@ -71,7 +96,7 @@ def choose(setup: Setup, fixed: frozenset[str] = frozenset()) -> Fit:
 
 def _candidates(setup: Setup, fixed: frozenset[str]) -> Iterator[Setup]:
     # Between the phases of RL offloading frees the GPU; SFT and DPO have one phase only, where it frees nothing.
-    kinds = ("false", "true", "full") if setup.rollout else ("false", "full")
+    kinds = ("false",) + ("true",) * setup.rollout + ("full",) * setup.keeps_away
     for offload in (setup.offload,) if "offload" in fixed else kinds:
         one = replace(setup, offload=offload)
         if setup.rollout:
@@ -80,12 +105,19 @@ def _candidates(setup: Setup, fixed: frozenset[str]) -> Iterator[Setup]:
 
 
 def _tokens(setup: Setup) -> int:
-    """The most tokens that fit, in whole 1024s, at least one longest sequence."""
+    """The most tokens that fit, in whole 1024s, at least one longest sequence, or a GPU's share of it."""
     bare = sum(memory_of(replace(setup, tokens=0)).training.values())
-    each = activations_per_token(setup.model, setup.checkpointing) + logits_per_token(setup.model, setup.flash)
+    each = activations_per_token(setup.model, setup.checkpointing)
+    each += 0 if setup.fused else logits_per_token(setup.model, setup.flash)
     each *= PADDING if setup.padded else 1
     room = int((FILL * setup.gpus.memory - bare) / each) // 1024 * 1024
-    return max(setup.sequence, min(room, max(MOST_TOKENS, setup.sequence)))
+    return max(setup.share, min(room, max(MOST_TOKENS, setup.share)))
+
+
+def sequence_sizes(heads: int, kv_heads: int, gpus: int) -> tuple[int, ...]:
+    """Numbers of GPUs that can share a sequence: what verl asserts of heads and GPUs (`apply_monkey_patch`)."""
+    fits = (size for size in range(1, gpus + 1) if gpus % size == 0 and heads % size == 0)
+    return tuple(size for size in fits if kv_heads % size == 0 or size % kv_heads == 0)
 
 
 def _with_engine(setup: Setup, fixed: frozenset[str]) -> Setup:

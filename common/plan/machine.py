@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 
 GIB = 2**30
-SPEC = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)G(?:i?B)?", re.IGNORECASE)
+NETWORK = (
+    100.0  # Gbit/s of a machine, where nobody says: plain cloud machines; those made for training have 400 to 3200
+)
+SPEC = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)G(?:i?B)?(?:@(\d{1,5})(?:G(?:b|bit)?)?)?", re.IGNORECASE)
 # Dense bfloat16 TFLOP/s and TB/s of memory, from the makers' data sheets; planned by size the plainest card of that
 # size with bfloat16 is meant, so that the time is not promised too short.
 CARDS = {
@@ -31,11 +34,13 @@ class Gpus:
         per_node: On one machine.
         nodes: Machines.
         memory: Of one, bytes.
+        network: Between machines, of each, Gbit/s.
     """
 
     per_node: int
     nodes: int
     memory: int
+    network: float = NETWORK
 
     @property
     def count(self) -> int:
@@ -54,16 +59,21 @@ class Gpus:
 
 
 def parse_gpus(text: str) -> Gpus:
-    """Read ``8x80GB`` (one node) or ``2x8x80GB`` (two nodes).
+    """Read ``8x80GB`` (one node), ``2x8x80GB`` (two nodes) or ``2x8x80GB@400`` (with 400 Gbit/s between them).
 
     Raises:
         ValueError: With the form that is read.
     """
     match = SPEC.fullmatch(text.strip())
     if not match:
-        raise ValueError(f"--gpus {text}: write number x memory, e.g. 8x80GB, or nodes first: 2x8x80GB")
+        raise ValueError(
+            f"--gpus {text}: write number x memory, e.g. 8x80GB, machines first: 2x8x80GB, and Gbit/s: 2x8x80GB@400"
+        )
     nodes, per_node, memory = int(match[1] or 1), int(match[2]), float(match[3])
     if not nodes or not per_node or nodes * per_node > 4096:
         raise ValueError(f"--gpus {text}: {nodes * per_node} GPUs")
     # Data sheets say GB, nvidia-smi shows a little less than that many GiB: an 80GB card has 79.6 GiB, 24GB 23.7.
-    return Gpus(per_node, nodes, int(memory * 0.99 * GIB))
+    network = float(match[4]) if match[4] else NETWORK
+    if not network:
+        raise ValueError(f"--gpus {text}: the network after @ is in Gbit/s, above 0")
+    return Gpus(per_node, nodes, int(memory * 0.99 * GIB), network)

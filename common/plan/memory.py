@@ -26,6 +26,10 @@ ENGINE_ASLEEP = 2.0 * GIB  # what vLLM keeps while it sleeps: context and CUDA g
 ENGINE_OWN = 1.2 * GIB  # of its share: activations of a prefill, samplers
 SYNC_BUCKET = 2 * GIB  # checkpoint_engine.update_weights_bucket_megabytes
 PROCESS = 3 * GIB  # host memory of a training process: Python, torch, CUDA libraries, pinned buffers
+FUSED_ROWS = 512  # verl's chunk_size (utils/experimental/torch_functional.py)
+FUSED_BYTES = (
+    32  # a logit of a chunk, at most: eight float32 numbers in the backward pass of log-probability and entropy
+)
 PADDING = 3.0  # rows of a padded micro-batch for each of its tokens
 NODE = 12 * GIB  # host memory of Ray, TransferQueue, reward workers and the data
 
@@ -49,7 +53,12 @@ class Setup:
         reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
-        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa``).
+        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
+        keeps_away: The engine can leave all states on the host (``OFFLOAD=full``): FSDP2 can, FSDP1 cannot.
+        fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
+        fusable: They may be, with this model.
+        sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
+        sequence_sizes: What that may be, with this model, its attention and the GPUs.
         checkpointing: Activations are computed again in the backward pass.
     """
 
@@ -67,6 +76,11 @@ class Setup:
     reward_share: float = 0.0
     answers: int = 0
     flash: bool = True
+    keeps_away: bool = True
+    fused: bool = False
+    fusable: bool = False
+    sequence_parallel: int = 1
+    sequence_sizes: tuple[int, ...] = (1,)
     padded: bool = False
     checkpointing: bool = True
 
@@ -74,6 +88,11 @@ class Setup:
     def rows(self) -> int:
         """Tokens of a forward pass with its padding."""
         return int(self.tokens * (PADDING if self.padded else 1))
+
+    @property
+    def share(self) -> int:
+        """Tokens of the longest sequence on one GPU."""
+        return -(-self.sequence // self.sequence_parallel)
 
 
 @dataclass
@@ -135,6 +154,17 @@ def logits_per_token(model: Model, flash: bool) -> float:
     return model.vocabulary * COMPUTE * (3 if flash else 5)
 
 
+def logits_of(setup: Setup) -> float:
+    """Bytes for the head's output of a forward pass, and what its gradient takes beside the plain path's.
+
+    Fused: one chunk at its peak, and the head's gradient twice, its sum and a chunk's share of it.
+    """
+    if not setup.fused:
+        return setup.rows * logits_per_token(setup.model, setup.flash)
+    head = 0 if setup.lora_rank else 2 * COMPUTE * setup.model.vocabulary * setup.model.hidden
+    return FUSED_BYTES * FUSED_ROWS * setup.model.vocabulary + head
+
+
 def gathered(model: Model) -> float:
     """Bytes of what FSDP2 puts together for a moment: two layers and what lies outside, and one layer's gradient."""
     return COMPUTE * (2 * model.layer + model.outside) + (COMPUTE + GRADIENT) * model.layer
@@ -162,7 +192,7 @@ def memory_of(setup: Setup) -> Memory:
     memory.training |= {
         "gathered layers": gathered(setup.model),
         "activations": setup.rows * activations_per_token(setup.model, setup.checkpointing),
-        "logits": setup.rows * logits_per_token(setup.model, setup.flash),
+        "logits": logits_of(setup),
     }
     if setup.rollout:
         memory.training["engine asleep"] = ENGINE_ASLEEP * (2 if setup.reward_share else 1)

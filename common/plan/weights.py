@@ -206,7 +206,7 @@ def _ask_transformers(config: Mapping[str, Any]) -> Model:
         settings = AutoConfig.for_model(**dict(config))
         kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
         with torch.device("meta"):
-            model = kind.from_config(settings)
+            model = kind.from_config(settings, trust_remote_code=False)
     except (ValueError, KeyError, AttributeError, ImportError, TypeError) as error:
         kind = config.get("model_type")
         raise ValueError(f"model_type={kind}: its size cannot be told from config.json ({error})") from error

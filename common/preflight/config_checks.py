@@ -23,6 +23,7 @@ from common.preflight.config_sizes import (
     check_sequence_parallel,
     divisors,
 )
+from common.preflight.fused import check_fused_config
 
 ESTIMATORS = (
     "gae", "grpo", "grpo_vectorized", "grpo_passk", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "rloo",
@@ -51,14 +52,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     LOSS: LOSSES,
     f"{RL}.actor.loss_agg_mode": AGGREGATIONS,
     f"{RL}.actor.kl_loss_type": KL_TYPES,
-    f"{RL}.actor.strategy": ("fsdp", "fsdp2", "megatron", "veomni", "torchtitan"),
+    f"{RL}.actor.strategy": ("fsdp", "fsdp2"),
     f"{RL}.actor.optim.lr_scheduler_type": ("constant", "cosine"),
     f"{RL}.rollout.name": ("vllm", "sglang", "trtllm", "hf"),
     f"{RL}.rollout.load_format": ("dummy", "safetensors", "auto", "dummy_dtensor", "hf"),
     f"{RL}.rollout.dtype": ("bfloat16", "float16", "float32", "auto"),
     "data.truncation": ("error", "left", "right", "middle"),
     "data.pad_mode": ("no_padding", "right", "left_right"),
-    "critic.strategy": ("fsdp", "fsdp2", "megatron"),
+    "critic.strategy": ("fsdp", "fsdp2"),
     "reward.reward_manager.name": ("naive", "dapo", "gdpo", "rate_limited", "remote"),
     "engine.strategy": ("fsdp", "fsdp2"),
     "optim.lr_scheduler_type": ("constant", "cosine"),
@@ -68,23 +69,25 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_config(check: ConfigCheck, heads: int = 0) -> None:
+def check_config(check: ConfigCheck, heads: int = 0, kv_heads: int = 0) -> None:
     """All checks of a composed config.
 
     Args:
         check: Collects what is found.
         heads: Attention heads of the model, 0 when not known.
+        kv_heads: Its key-value heads, 0: as many.
     """
     _choices(check)
     _lists(check)
     _files(check)
+    check_fused_config(check)
     if check.get(RL) is None:
-        _supervised(check, heads)
+        _supervised(check, heads, kv_heads or heads)
         return
     world = check.size("trainer.n_gpus_per_node") * check.size("trainer.nnodes")
     _groups(check)
     check_batches(check, world)
-    check_parallel(check, world, heads)
+    check_parallel(check, world, heads, kv_heads or heads)
     check_lengths(check)
     _lora(check)
     _reward_model(check)
@@ -227,12 +230,12 @@ def _contradictions(check: ConfigCheck) -> None:
         check.error("trainer.critic_warmup", "the actor would not be trained in any step", "lower it")
 
 
-def _supervised(check: ConfigCheck, heads: int) -> None:
+def _supervised(check: ConfigCheck, heads: int, kv_heads: int) -> None:
     world = check.size("trainer.n_gpus_per_node") * check.size("trainer.nnodes")
     batch = check.count("data.train_batch_size")
     parallel = check.size("engine.ulysses_sequence_parallel_size")
     check_divides(check, batch, max(1, world // parallel))
-    check_sequence_parallel(check, "engine.ulysses_sequence_parallel_size", "model", world, heads)
+    check_sequence_parallel(check, "engine.ulysses_sequence_parallel_size", "model", world, (heads, kv_heads))
     check_fsdp_size(check, "engine.fsdp_size", world)
     micro = check.count("data.micro_batch_size_per_gpu")
     share = batch // max(1, world // parallel) if batch else 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from common.plan.fit import sequence_sizes
 from common.preflight.config_check import RL, ConfigCheck
 
-SEQUENCE_PARALLEL = (  # the short ones are verl's older names, which it still obeys
+SEQUENCE_PARALLEL = (  # the short ones are verl's older names; the actor's it still obeys
     f"{RL}.actor.ulysses_sequence_parallel_size", f"{RL}.actor.fsdp_config.ulysses_sequence_parallel_size",
     "critic.ulysses_sequence_parallel_size", "critic.fsdp.ulysses_sequence_parallel_size",
 )  # fmt: skip
+EXCHANGES = ("flash_attention_2", "sdpa_varlen")
 
 
 def check_batches(check: ConfigCheck, world: int) -> None:
@@ -66,13 +68,17 @@ def check_budget(check: ConfigCheck, part: str, parallel: int, longest: int, wor
         check.error(key, f"must hold one {word} of {longest} tokens", "raise it, or lower the length limits")
 
 
-def check_parallel(check: ConfigCheck, world: int, heads: int) -> None:
+def check_parallel(check: ConfigCheck, world: int, heads: int, kv_heads: int) -> None:
     """Tensor, data, pipeline and sequence parallel against GPUs and attention heads."""
     tensor = check.size(f"{RL}.rollout.tensor_model_parallel_size")
     data = check.size(f"{RL}.rollout.data_parallel_size")
     pipeline = check.size(f"{RL}.rollout.pipeline_model_parallel_size")
     key = f"{RL}.rollout.tensor_model_parallel_size"
-    if world % (tensor * data * pipeline):
+    a_machine = check.size("trainer.n_gpus_per_node")
+    if world > a_machine and a_machine % tensor and tensor % a_machine:
+        # verl counts engines along all GPUs (workers/rollout/replica.py) and takes this one for one of one machine
+        check.error(key, f"an engine of {tensor} GPUs would lie across machines of {a_machine}", divisors(a_machine))
+    elif world % (tensor * data * pipeline):
         check.error(
             key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}", f"{divisors(world)}"
         )
@@ -81,11 +87,18 @@ def check_parallel(check: ConfigCheck, world: int, heads: int) -> None:
     elif heads and heads % tensor:
         fits = [size for size in range(1, world + 1) if world % size == 0 and heads % size == 0]
         check.error(key, f"the model has {heads} attention heads", f"use one of {', '.join(map(str, fits))}")
+    if world > a_machine and tensor > a_machine and not tensor % a_machine:
+        check.warn(
+            key,
+            f"an engine over {tensor // a_machine} machines sums twice a layer over the network",
+            divisors(a_machine),
+        )
     if pipeline > 1:
         check.error(f"{RL}.rollout.pipeline_model_parallel_size", "no rollout engine of verl does it", "set 1")
     for key in SEQUENCE_PARALLEL:
         model = "critic.model" if key.startswith("critic") else f"{RL}.model"
-        check_sequence_parallel(check, key, model, world, heads)
+        check_sequence_parallel(check, key, model, world, (heads, kv_heads))
+    _same_sequence_parallel(check)
     check_fsdp_size(check, f"{RL}.actor.fsdp_config.fsdp_size", world)
     share = check.get(f"{RL}.rollout.gpu_memory_utilization")
     if isinstance(share, float | int) and share > 0.95 and check.get(f"{RL}.rollout.name") != "hf":
@@ -97,20 +110,40 @@ def divisors(world: int) -> str:
     return "use one of " + ", ".join(str(size) for size in range(1, world + 1) if world % size == 0)
 
 
-def check_sequence_parallel(check: ConfigCheck, key: str, model: str, world: int, heads: int) -> None:
-    """Sequence parallel of one engine; ``model`` is the key of its model."""
+def _same_sequence_parallel(check: ConfigCheck) -> None:
+    """The reference takes its size from the actor's older key; the critic's older key is not read at all."""
+    old, new, critic_old, critic = SEQUENCE_PARALLEL
+    if check.size(new) > 1 and check.size(old) == 1:
+        fix = f"set {check.name(old)}={check.size(new)} in its place"
+        check.error(new, "the reference model would still hold whole sequences", fix)
+    if check.size(critic_old) > 1 and check.size(critic) != check.size(critic_old):
+        check.error(critic_old, "verl does not read it", f"write {critic}={check.size(critic_old)}")
+
+
+def check_sequence_parallel(check: ConfigCheck, key: str, model: str, world: int, heads: tuple[int, int]) -> None:
+    """Sequence parallel of one engine.
+
+    Args:
+        check: Collects what is found.
+        key: Its size.
+        model: Key of the engine's model.
+        world: GPUs.
+        heads: Attention heads and key-value heads of the policy, 0 when not known.
+    """
     size = check.size(key)
     if size == 1:
         return
     if world % size:
         check.error(key, f"must divide the {world} GPUs", divisors(world))
-    elif heads and heads % size:
-        check.error(key, f"must divide the model's {heads} attention heads", "use 1, or a divisor of it")
-    # verl's exchange between the GPUs sits in flash-attn's call (verl/models/transformers/monkey_patch.py); with any
-    # other attention each GPU would see its part of a sequence alone, and nothing would say so.
+    elif all(heads) and size not in (fits := sequence_sizes(*heads, world)):
+        whose = f"the model's {heads[0]} attention heads and fit its {heads[1]} key-value heads"
+        check.error(key, f"must divide {whose}", f"use one of {', '.join(map(str, fits))}")
+    # The exchange between the GPUs sits in the attention: in flash-attn's call by verl (models/transformers/
+    # monkey_patch.py), in sdpa_varlen by the kit (hf_engine/sequence_parallel.py). With any other attention each GPU
+    # would see its part of a sequence alone, and nothing would say so.
     attention = check.get(f"{model}.override_config.attn_implementation") or "flash_attention_2"  # verl's default
-    if attention != "flash_attention_2" or not check.get(f"{model}.use_remove_padding"):
-        check.error(key, f"works with flash-attn only, not {attention}", "set ATTENTION=flash_attention_2, or 1 here")
+    if attention not in EXCHANGES or not check.get(f"{model}.use_remove_padding"):
+        check.error(key, f"works without padding only, not with {attention}", "set ATTENTION=sdpa_varlen, or 1 here")
 
 
 def check_fsdp_size(check: ConfigCheck, key: str, world: int) -> None:

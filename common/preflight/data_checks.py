@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from common.data.checks import structure
 from common.data.keys import prompt_key, question_of
@@ -44,7 +45,7 @@ def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
     """Pairs that teach nothing: the trainer leaves them out."""
     equal = sum(row["chosen"] == row["rejected"] for row in file.sample)
     if equal == len(file.sample):
-        knobs.error(name, "chosen and rejected are the same in every row", "mend the data", value=file.path)
+        knobs.error(name, "chosen and rejected are the same in every row", "fix the data", value=file.path)
     elif equal:
         knobs.warn(
             name,
@@ -104,7 +105,26 @@ def check_rows(knobs: Knobs, rows: int, validation_rows: int) -> None:
 
 def check_context(knobs: Knobs, model: ModelInfo | None) -> None:
     """Length limits against the longest sequence the model was made for."""
-    longest = auto.longest_sequence(knobs)
-    if model and model.context and longest > model.context:
-        names = "MAX_LENGTH" if "MAX_LENGTH" in knobs else "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH"
+    if not model:
+        return
+    longest, two = auto.longest_sequence(knobs), two_ropes(model.config)
+    names = "MAX_LENGTH" if "MAX_LENGTH" in knobs else "MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH"
+    if model.context and longest > model.context:
         knobs.error(names, f"the model was made for {model.context} tokens", "lower the limits", value=longest)
+    elif two and longest > two:
+        problem = (
+            f"up to {two} tokens a {model.config.get('model_type')} turns its positions by short_factor, beyond by "
+            "long_factor, and transformers takes one of them for all sequences of a batch: short ones next to a long "
+            "one would be computed as another model"
+        )
+        fix = f"keep the sum within {two}, or write long_factor over short_factor in a copy's config.json, as vLLM does"
+        knobs.error(names, problem, fix, value=longest)
+
+
+def two_ropes(config: dict[str, Any]) -> int:
+    """Tokens from which on a model turns its positions in another way (longrope, as in Phi-3), 0 for all others."""
+    text = config.get("text_config") or config
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    if (rope.get("rope_type") or rope.get("type")) != "longrope" or rope.get("short_factor") == rope.get("long_factor"):
+        return 0
+    return text.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings") or 0

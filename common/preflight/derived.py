@@ -33,11 +33,16 @@ class Derived:
 
 
 DERIVED = (
-    Derived("REMOVE_PADDING", ("ATTENTION",), SCRIPT, "whether sequences are packed; plain sdpa cannot"),
+    Derived("REMOVE_PADDING", ("ATTENTION",), SCRIPT, "whether sequences are packed; sdpa and eager cannot"),
     Derived("EPOCH_LIMIT", ("TOTAL_EPOCHS",), SCRIPT, "passes over the data, one more in RL: TOTAL_STEPS ends it"),
     Derived("OFFLOAD_POLICY", ("OFFLOAD",), SCRIPT, "true for OFFLOAD=full; OFFLOAD itself becomes true or false"),
     Derived("RESUME_MODE", ("RESUME", "EXPERIMENT_NAME"), SCRIPT, "resume_path, or disable"),
     Derived("RESUME_PATH", ("RESUME", "EXPERIMENT_NAME"), SCRIPT, "the global_step_N folder to resume from, or null"),
+    Derived("RENDEZVOUS", ("NNODES",), SCRIPT, "how torchrun's processes find each other"),
+    Derived("RENDEZVOUS_ADDR", ("NNODES",), SCRIPT, "where they do"),
+    Derived("MACHINE_RANK", ("NNODES",), SCRIPT, "of this machine, 0 for the first; set on each by common/cluster"),
+    Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
+    Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("USE_WANDB",), SCRIPT, "where metrics are written"),
     Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),

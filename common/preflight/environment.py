@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cluster.names import joins_ray
 from common.plan.machine import GIB
 from common.preflight.gpus import DriverError, nvidia_smi, visible
 from common.preflight.knobs import SUPERVISED, Knobs
@@ -115,7 +116,8 @@ def check_variables(knobs: Knobs, model: ModelInfo | None, environment: Mapping[
         knobs.error(
             "RAY_TMPDIR", "too long for Ray's sockets", f"use a path below {SOCKET_PATH_LIMIT} characters", value=folder
         )
-    if environment.get("RAY_ADDRESS") not in (None, "", "local"):
+    joins = joins_ray({**environment, "NNODES": knobs["NNODES"]}, knobs.algorithm)
+    if environment.get("RAY_ADDRESS") not in (None, "", "local") and not joins:
         knobs.warn(
             "RAY_ADDRESS",
             "the run starts a Ray of its own",
@@ -192,9 +194,11 @@ def _is_free(port: int) -> bool:
 
 
 def check_ray(knobs: Knobs) -> None:
-    """A Ray cluster that an argument joins: is it there, and has it the GPUs?"""
+    """A Ray cluster that an argument or ``RAY_ADDRESS`` joins: is it there, and has it the GPUs?"""
     key = "ray_kwargs.ray_init.address"
     address = next((text.partition("=")[2] for text in knobs.arguments if text.lstrip("+").startswith(f"{key}=")), None)
+    if address is None and joins_ray({**os.environ, "NNODES": knobs["NNODES"]}, knobs.algorithm):
+        key, address = "RAY_ADDRESS", os.environ["RAY_ADDRESS"]
     if address in (None, "", "local", "null"):
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files < 1024 and knobs.algorithm not in SUPERVISED:

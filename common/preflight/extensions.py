@@ -134,17 +134,33 @@ def check_adapter(knobs: Knobs) -> None:
         knobs.error("LORA_ALPHA", f"the adapter in {text} was trained with {alpha}", "set LORA_ALPHA=auto")
 
 
+# Model types whose experts are chosen by a bias of the router, `self.gate.e_score_correction_bias`; a test compares.
+BIASED_ROUTERS = (
+    "deepseek_v3", "dots1", "exaone_moe", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "solar_open",
+)  # fmt: skip
+LAYERS = ("fc1", "fc2", "dense", "query_key_value")  # linear layers of families that do not call them `..._proj`
+
+
 def check_targets(knobs: Knobs, model: ModelInfo | None) -> None:
     """The layers of ``LORA_TARGETS`` against those of the model; PEFT passes over a name that it does not find."""
     text = knobs.values.get("LORA_TARGETS", "all-linear")
-    if text == "all-linear" or not knobs.number("LORA_RANK") or not model or not model.config:
+    kind = model.config.get("model_type") if model else None
+    if not knobs.number("LORA_RANK") or not kind or text == "all-linear" and kind not in BIASED_ROUTERS:
         return
     try:
-        names = {weight.name for weight in read_weights(model.config).weights} | {"lm_head"}
+        weights = read_weights(model.config).weights
     except ValueError:  # said where the memory is planned
         return
-    layers = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
-    for target in filter(None, (part.strip() for part in text.split(","))):
+    stacked = (".experts.gate_up_proj", ".experts.down_proj")  # no layers, so PEFT does not find them by name
+    found = {weight.name.removesuffix(".weight") for weight in weights if not weight.name.endswith(stacked)}
+    names = found | {"lm_head"}
+    layers = sorted({leaf for leaf in (name.rpartition(".")[2] for name in names) if leaf in LAYERS or "_proj" in leaf})
+    targets = [part for part in (part.strip() for part in text.split(",")) if part]
+    if kind in BIASED_ROUTERS and {"all-linear", "gate", "mlp.gate"} & set(targets):
+        problem = f"PEFT hides e_score_correction_bias of the router of a {kind}, which no forward pass does without"
+        knobs.error("LORA_TARGETS", problem, f"set LORA_TARGETS={','.join(layers)}", value=text)
+        return
+    for target in targets:
         if any(name == target or name.endswith(f".{target}") for name in names):
             continue
         near = difflib.get_close_matches(target, layers, n=1)

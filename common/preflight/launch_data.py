@@ -210,7 +210,7 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
     for path in files:
         (own if in_own_form(path, knobs.algorithm) else others).append(path)
     if commas := [path for path in own if "," in str(path)]:
-        knobs.error(knob, "a comma stands between files", "rename it without one", value=commas[0])
+        knobs.error(knob, "a comma separates files", "rename it without one", value=commas[0])
     if not others:
         return own
     target = folder / f"{SIDES[knob]}.parquet"
@@ -239,7 +239,7 @@ def _refuse(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder
         said = f"{place_word(file)} {first.place}: {first.problem} ({counts})"
     options = f"{TOOL} convert {names} mine.parquet --algo {knobs.algorithm}"
     fix = (
-        f"mend it; or, to name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, then "
+        f"fix it; or, to name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, then "
         f"{knob}=mine.parquet (convert --help lists the options)"
     )
     knobs.error(knob, said, fix, value=file)

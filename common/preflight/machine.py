@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from common.plan.machine import Gpus
+from common.plan.machine import NETWORK, Gpus
 from common.preflight.gpus import DriverError, nvidia_smi, visible
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -25,6 +25,7 @@ class Machine:
         memory: Host memory available now, bytes.
         planned: It is not this host but one to plan for.
         nodes: How many of it are planned for.
+        network: Between them, Gbit/s of each.
         capability: Compute capability of the least GPU, 8.9 for example; None when it is not known.
         gpu_problem: Why its driver does not tell of GPUs, empty when it does or there is none.
     """
@@ -34,6 +35,7 @@ class Machine:
     memory: int
     planned: bool = False
     nodes: int = 1
+    network: float = NETWORK
     capability: float | None = None
     gpu_problem: str = ""
 
@@ -54,7 +56,7 @@ def this_machine() -> Machine:
 def planned_machine(gpus: Gpus) -> Machine:
     """A machine that is not here, with a rollout engine and flash-attn installed."""
     memory = (gpus.memory,) * gpus.per_node
-    return Machine(memory, cores=16 * gpus.per_node, memory=2**62, planned=True, nodes=gpus.nodes)
+    return Machine(memory, cores=16 * gpus.per_node, memory=2**62, planned=True, nodes=gpus.nodes, network=gpus.network)
 
 
 def visible_gpus() -> list[tuple[str, str]]:

@@ -12,6 +12,17 @@ from common.small_files import MAX_TOKENIZER, read_json_object
 
 CRITIC_TIMES = 10  # the critic starts from a random head, so it learns faster than the policy
 KL_FIXED = 0.001
+# Model types that transformers gives a head for values (AutoModelForTokenClassification); a test compares the list.
+# fmt: off
+VALUE_HEADS = (
+    "apertus", "arcee", "bert", "big_bird", "biogpt", "bloom", "camembert", "data2vec-text", "deepseek_v3", "diffllama",
+    "electra", "ernie", "exaone4", "falcon", "gemma", "gemma2", "glm", "glm4", "gpt-sw3", "gpt2", "gpt_bigcode",
+    "gpt_neo", "gpt_neox", "gpt_oss", "helium", "llama", "megatron-bert", "minimax", "ministral", "ministral3",
+    "mistral", "mixtral", "mpt", "nemotron", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_5",
+    "qwen3_moe", "qwen3_next", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "seed_oss",
+    "smollm3", "stablelm", "starcoder2", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod",
+)
+# fmt: on
 SPREAD = 0.5  # standard deviation of a score from 0 to 1 that is right half of the time
 HORIZON = 10  # steps; faster, and it swings, for the policy answers to the coefficient with a delay of some steps
 
@@ -64,6 +75,7 @@ def check_critic(knobs: Knobs, model: ModelInfo | None, path: str) -> None:
     given = knobs["CRITIC_MODEL_PATH"]
     if not given:
         knobs.values["CRITIC_MODEL_PATH"] = knobs["MODEL_PATH"]
+        _check_value_head(knobs, model, given)
         return
     try:
         critic = read_model(path)
@@ -71,6 +83,7 @@ def check_critic(knobs: Knobs, model: ModelInfo | None, path: str) -> None:
         knobs.error("CRITIC_MODEL_PATH", problem_of(error), value=given)
         return
     knobs.values["CRITIC_MODEL_PATH"] = critic.path
+    _check_value_head(knobs, critic, given)
     if not model or not model.config or not critic.config:
         return
     problem = other_tokens(model, critic)
@@ -80,6 +93,18 @@ def check_critic(knobs: Knobs, model: ModelInfo | None, path: str) -> None:
             problem,
             "the critic reads the policy's token ids, so use a model of the same family, or leave it empty",
             value=given,
+        )
+
+
+def _check_value_head(knobs: Knobs, critic: ModelInfo | None, given: str) -> None:
+    kind = critic.config.get("model_type") if critic else None
+    if kind and kind not in VALUE_HEADS and "auto_map" not in critic.config:
+        knobs.error(
+            "CRITIC_MODEL_PATH",
+            f"a {kind} has no head for values in transformers (AutoModelForTokenClassification)",
+            "name a model with the same tokenizer that has one (a llama or a qwen3, say), or train with grpo/train.sh, "
+            "which needs no critic",
+            value=given or critic.path,
         )
 
 

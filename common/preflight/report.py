@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.console import SafeConsole
 from common.plan.duration import seconds_per_step
 from common.plan.fit import Fit
 from common.plan.machine import GIB
+from common.plan.traffic import Step, traffic, waiting
 from common.preflight.knobs import SUPERVISED, Knobs
 
 STYLES = {"error": "bold red", "warning": "yellow", "auto": "cyan", "ok": "green", "set": ""}
@@ -54,7 +56,7 @@ def rows_of(knobs: Knobs) -> list[Row]:
 
 def show(knobs: Knobs) -> None:
     """Print knobs out of the environment, those chosen with their reasons, plan, warnings, every error, to stderr."""
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console = SafeConsole(file=sys.stderr, highlight=False, soft_wrap=True)
     if knobs.given and not os.environ.get("STAGE"):  # a stage of self-play gets all its knobs this way
         given = " ".join(f"{name}={shlex.quote(value)}" for name, value in knobs.given.items())
         console.print(Text(f"  from the environment: {given}", style="default"))
@@ -78,7 +80,7 @@ def _errors(console: Console, knobs: Knobs) -> None:
 
 def show_table(knobs: Knobs) -> None:
     """Print everything as a table, for a person who has asked for it."""
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("what", "value", "verdict", "why, and what to do"):
         table.add_column(name, overflow="fold", no_wrap=name in ("what", "verdict"))
@@ -128,23 +130,39 @@ def plan_line(knobs: Knobs) -> str:
         f"{sum(memory.host.values()) / GIB:.0f} GiB of host memory",
         f"{sum(memory.checkpoint.values()) / GIB:.0f} GiB a checkpoint",
     ]
-    steps, seconds = knobs.number("TOTAL_STEPS"), sum(step_seconds(knobs).values())
+    phases = step_seconds(knobs)
+    if "network" in phases:
+        size = sum(traffic(fit, step_of(knobs)).values()) / GIB
+        words.append(
+            f"{size:.0f} GiB into each machine a step, for which the GPUs wait {_duration(phases['network'])} of it at "
+            f"{setup.gpus.network:g} Gbit/s"
+        )
+    steps, seconds = knobs.number("TOTAL_STEPS"), sum(phases.values())
     if steps and seconds:
         words.append(f"{steps} steps of roughly {_duration(seconds)}, {_duration(steps * seconds)} in all")
     return ", ".join(words) + f" (time as of a {setup.gpus.card[0]}, within a factor of two)"
 
 
-def step_seconds(knobs: Knobs) -> dict[str, float]:
-    """A rough time of each phase of a step; answers are taken to be half as long as they may be."""
-    batch = knobs.number("BATCH_SIZE")
-    if not batch:
-        return {}
+def step_of(knobs: Knobs) -> Step:
+    """What a step does; answers are taken to be half as long as they may be."""
+    batch, mini = knobs.number("BATCH_SIZE"), knobs.number("MINI_BATCH_SIZE") if "MINI_BATCH_SIZE" in knobs else 0
     if knobs.algorithm in SUPERVISED:
         sides = 2 if knobs.algorithm == "dpo" else 1
-        length = knobs.plan.setup.sequence // sides // 2
-        return seconds_per_step(knobs.plan, batch, sides, 0, length)
+        return Step(batch, sides, knobs.plan.setup.sequence // sides // 2)
     prompt, answer = knobs.number("MAX_PROMPT_LENGTH") // 2, knobs.number("MAX_RESPONSE_LENGTH") // 2
-    return seconds_per_step(knobs.plan, batch, knobs.number("ROLLOUT_N"), prompt, answer)
+    return Step(batch, knobs.number("ROLLOUT_N"), prompt + answer, max(1, batch // mini) if mini else 1)
+
+
+def step_seconds(knobs: Knobs) -> dict[str, float]:
+    """A rough time of each phase of a step, and of the waiting for the network where there are several machines."""
+    if not knobs.number("BATCH_SIZE"):
+        return {}
+    step = step_of(knobs)
+    answer = step.tokens if knobs.algorithm in SUPERVISED else knobs.number("MAX_RESPONSE_LENGTH") // 2
+    phases = seconds_per_step(knobs.plan, step.rows, step.answers, step.tokens - answer, answer)
+    if knobs.plan.setup.gpus.nodes > 1:
+        phases["network"] = waiting(knobs.plan, step, phases)
+    return phases
 
 
 def _duration(seconds: float) -> str:
@@ -166,11 +184,17 @@ def as_json(knobs: Knobs) -> str:
         memory, setup = knobs.plan.memory, knobs.plan.setup
         content["plan"] = {
             "fits": knobs.plan.fits,
-            "gpus": {"count": setup.gpus.count, "nodes": setup.gpus.nodes, "bytes": setup.gpus.memory},
+            "gpus": {
+                "count": setup.gpus.count,
+                "nodes": setup.gpus.nodes,
+                "bytes": setup.gpus.memory,
+                "gbit": setup.gpus.network,
+            },
             "parameters": setup.model.parameters,
             "active_parameters": setup.model.active,
             "bytes": {name: value for name, value in vars(memory).items() if isinstance(value, dict)},
             "kv_tokens": memory.kv_tokens,
             "step_seconds": step_seconds(knobs),
+            "network_bytes": traffic(knobs.plan, step_of(knobs)),
         }
     return json.dumps(content, ensure_ascii=False)

@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
+from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
-from common.preflight import trainer_mode
+from common.preflight import machines, trainer_mode
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
@@ -86,13 +87,14 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RESUME_MODE"] = "resume_path" if knobs.resume_from else "disable"
     values["RESUME_FROM"] = str(knobs.resume_from or "")
     values["RESUME_PATH"] = hydra_quote(values["RESUME_FROM"]) if knobs.resume_from else "null"
+    values |= machines.variables(knobs)
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
     values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
-    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] != "sdpa").lower()  # both others know where a sequence ends
+    values["REMOVE_PADDING"] = str(knobs["ATTENTION"] not in PADDED).lower()  # the others know where a sequence ends
     values["KNOBS_JSON"] = json.dumps(knobs.values, ensure_ascii=False)
     values["KNOBS_AUTO"] = ",".join(knobs.reasons)
     values["NUMBERS_TO_TRY"] = json.dumps(by_cause(knobs.values, knobs.plan.setup if knobs.plan else None))
@@ -143,7 +145,8 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         counts = ray_cores(knobs.cores, max(1, knobs.number("N_GPUS")) + own)
         # An API's single reward worker, set above, stays.
         environment = counts.environment | engine_environment(knobs) | environment
-    environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
+    if knobs.number("NNODES") == 1 or knobs.algorithm in SUPERVISED:
+        environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
     environment["VERL_USE_EXTERNAL_MODULES"] = "common.verl_ext.plugin"
     return {**environment, "VERL_EXT": ",".join(verl_parts(knobs))}
 

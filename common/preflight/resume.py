@@ -85,9 +85,11 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
         before = read_run(checkpoint.run_dir)
     except ValueError as error:
         return Problem(str(error), "choose another checkpoint")
-    for name in ("MODEL_PATH", "LORA_RANK"):
+    # verl's SFT trainer writes the place in the data once for each group of GPUs that shares sequences
+    kept = ("MODEL_PATH", "LORA_RANK", "TRAIN_ENGINE") + (("SEQUENCE_PARALLEL",) if checkpoint.is_supervised else ())
+    for name in kept:
         value = before.get("knobs", {}).get(name)
-        if value is not None and value != knobs[name]:
+        if value is not None and value != knobs.values.get(name, value):
             return Problem(f"it was started with {name}={value}, now {name}={knobs[name]}", "choose another name")
     was, mode = (
         mode or "sync" for mode in (before.get("knobs", {}).get("TRAINER_MODE"), knobs.values.get("TRAINER_MODE"))

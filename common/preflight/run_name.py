@@ -10,14 +10,15 @@ from pathlib import Path
 
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint
+from common.files import outputs_folder
 from common.preflight import resume
 from common.preflight.findings import Problem
-from common.preflight.knobs import ROOT, Knobs
+from common.preflight.knobs import Knobs
 from common.preflight.model import ModelInfo
 from common.preflight.self_play import stage_names
 from common.run_dir import is_alive, read_run, short_model_name
 
-OUTPUTS = Path(os.environ.get("OUTPUTS_DIR") or ROOT / "outputs")  # a stage of self-play is a run inside a run
+OUTPUTS = outputs_folder(os.environ)  # a stage of self-play is a run inside a run
 NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
@@ -30,7 +31,10 @@ def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
     name = knobs["EXPERIMENT_NAME"]
     if not NAME.fullmatch(name):
         knobs.error(
-            "EXPERIMENT_NAME", "it names a folder under outputs/", "use letters, digits, '.', '_' and '-'", value=name
+            "EXPERIMENT_NAME",
+            "it names a folder under OUTPUTS_DIR",
+            "use letters, digits, '.', '_' and '-'",
+            value=name,
         )
         return None
     run_dir = OUTPUTS / name
@@ -58,10 +62,11 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
     except ValueError as error:
         return Problem(str(error), "choose another name")
     if not run:
-        return Problem("outputs/ has a folder of that name that is not a run", "choose another name")
-    if is_alive(run):
+        return Problem(f"{run_dir.parent} has a folder of that name that is not a run", "choose another name")
+    if is_alive(run, run_dir):
         return Problem(
-            f"this run is under way (process {run['pid']})", "choose another name, or stop it with Ctrl-C first"
+            f"this run is under way (process {run.get('pid')} on {run.get('host')})",
+            "choose another name, or stop it with Ctrl-C first",
         )
     if run.get("algorithm") != knobs.algorithm:
         return Problem(f"this run is of {run.get('algorithm')}", "choose another name")
@@ -89,14 +94,14 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
     if total and step >= total and not (run_dir / "model" / "config.json").is_file():
         return Problem(
             f"this run has all {total} steps but no model yet",
-            f".venv/bin/python -m common.checkpoints merge outputs/{run_dir.name} makes it",
+            f".venv/bin/python -m common.checkpoints merge {run_dir} makes it",
         )
     if total and step >= total:
         return Problem(
             f"this run has finished {step} of {total} steps",
             "raise TOTAL_EPOCHS (or TOTAL_STEPS) to train on, or choose another name",
         )
-    if run.get("state") == "finished" and not _confirmed(run_dir.name, step):
+    if run.get("state") == "finished" and not _confirmed(run_dir, step):
         return Problem("this run is finished", "choose another name")
     where = f"the checkpoint of step {step}" if step else "the start, as it has no checkpoint yet"
     knobs.warn("", f"resuming {run_dir.name} ({run.get('state')}) from {where}")
@@ -121,12 +126,12 @@ def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> Problem | None:
     return None
 
 
-def _confirmed(name: str, step: int) -> bool:
+def _confirmed(run_dir: Path, step: int) -> bool:
     """Ask on a terminal whether a finished run is to be trained on; without one the answer is yes.
 
     The caller has raised the number of steps of a named run, which says what is wanted.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    print(f"outputs/{name} is finished (step {step}). Train on from there? [Y/n] ", end="", file=sys.stderr, flush=True)
+    print(f"{run_dir} is finished (step {step}). Train on from there? [Y/n] ", end="", file=sys.stderr, flush=True)
     return input().strip().lower() in ("", "y", "yes")

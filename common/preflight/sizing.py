@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.plan.fit import Fit, choose, ways_out
+from common.attention import PADDED
+from common.plan.fit import Fit, choose, sequence_sizes, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
 from common.plan.weights import Model, read_weights
+from common.preflight.auto import VARLEN_FAMILIES
+from common.preflight.fused import unfit
 from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.machine import Machine
 from common.preflight.model import ModelInfo, read_model
@@ -18,6 +21,8 @@ KNOBS = {
     "TOKENS_PER_GPU": "tokens",
     "TENSOR_PARALLEL_SIZE": "tensor_parallel",
     "GPU_MEMORY_UTILIZATION": "utilization",
+    "FUSED_KERNELS": "fused",
+    "SEQUENCE_PARALLEL": "sequence_parallel",
 }
 HOLDS = {"yes": "fits", "tight": "may just fit", "no": "does not fit"}
 
@@ -41,7 +46,7 @@ def plan_run(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
     fit = choose(setup, fixed)
     for name, field in KNOBS.items():
         if name in knobs:
-            knobs.resolve(name, getattr(fit.setup, field), reason_of(field, fit))
+            knobs.resolve(name, as_knob(getattr(fit.setup, field)), reason_of(field, fit))
     _verdict(knobs, fit, machine)
     return fit
 
@@ -56,7 +61,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
     except ValueError as error:
         knobs.warn("", f"no memory plan: {error}")
         return None
-    gpus = Gpus(max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES")), min(machine.gpu_memory))
+    per_node, nodes = max(1, knobs.number("N_GPUS")), max(1, knobs.number("NNODES"))
+    gpus = Gpus(per_node, nodes, min(machine.gpu_memory), machine.network)
     rollout = knobs.algorithm not in SUPERVISED
     rank = knobs.number("LORA_RANK")
     return Setup(
@@ -74,8 +80,25 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
-        padded=knobs["ATTENTION"] == "sdpa",
+        padded=knobs["ATTENTION"] in PADDED,
+        keeps_away=knobs["TRAIN_ENGINE"] == "fsdp2",
+        fused=knobs["FUSED_KERNELS"] == "true",
+        fusable=unfit(knobs, model) is None,
+        sequence_parallel=knobs.number("SEQUENCE_PARALLEL") or 1,
+        sequence_sizes=_sequence_sizes(knobs, weights, gpus),
     )
+
+
+def _sequence_sizes(knobs: Knobs, model: Model, gpus: Gpus) -> tuple[int, ...]:
+    """GPUs that may share a sequence; between machines the exchange in each layer would be slow."""
+    known = knobs.model is not None and knobs.model.config.get("model_type") in VARLEN_FAMILIES
+    packs = "SEQUENCE_PARALLEL" in knobs and knobs["ATTENTION"] not in PADDED and known
+    return sequence_sizes(model.heads, model.kv_heads, gpus.per_node) if packs else (1,)
+
+
+def as_knob(value: object) -> str:
+    """A choice of the plan as a knob holds it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _has_reference(knobs: Knobs) -> bool:
@@ -115,11 +138,22 @@ def reason_of(field: str, fit: Fit) -> str:
     size = f"{setup.gpus.memory / GIB:.0f} GiB a GPU"
     if field == "offload":
         if setup.offload == "full":
-            return f"weights, gradients and optimiser do not fit beside the rest in {size}: the host keeps them"
+            return f"weights, gradients and optimiser do not fit next to the rest in {size}: the host keeps them"
         return f"weights, gradients and optimiser take {states / GIB:.0f} of {size}"
     if field == "tokens":
         each = (memory.training["activations"] + memory.training["logits"]) / max(1, setup.tokens) / 2**20
         return f"{each:.1f} MiB a token; training takes {sum(memory.training.values()) / GIB:.0f} of {size}"
+    if field == "fused":
+        logits, have = memory.training["logits"] / GIB, setup.gpus.memory / GIB
+        if setup.fused:
+            return f"whole logits would take more than a tenth of {have:.0f} GiB; in chunks about {logits:.1f} GiB"
+        return f"logits take {logits:.1f} of {have:.0f} GiB"
+    if field == "sequence_parallel":
+        if setup.sequence_parallel == 1:
+            return f"a sequence of {setup.sequence:,} tokens has room on one GPU"
+        return (
+            f"{setup.sequence:,} tokens have no room on one GPU: {setup.share:,} on each of {setup.sequence_parallel}"
+        )
     if field == "tensor_parallel":
         weights = 2 * setup.model.parameters / GIB
         return f"{weights:.0f} GiB of bfloat16 weights and a cache of {memory.kv_tokens:,} tokens"

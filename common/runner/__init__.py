@@ -6,7 +6,6 @@ module         what it holds
 ``compose``    the command's Hydra config composed without starting verl
 ``keeper``     the process that holds a run's processes together and ends them
 ``processes``  how it ends them
-``follow``     the log and the metrics as they grow
 ``terminal``   what a person sees: phases, steps, warnings, the end
 ``attempt``    one launch, from run.json's first state to its last
 =============  ===================================================================

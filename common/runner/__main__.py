@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from common.cluster.names import SUPERVISED, ClusterError, launchers_of
+from common.cluster.ray_node import command_of
 from common.preflight.compose import ConfigError, compose_command
 from common.run_data import discard
 
@@ -12,6 +14,13 @@ from common.run_data import discard
 def main() -> int:
     """Check the command's config, then run it; with ``DRY_RUN=1`` print it instead."""
     command = sys.argv[sys.argv.index("--") + 1 :]
+    cluster = None if os.environ.get("DRY_RUN") == "1" else launchers_of(os.environ)
+    if cluster and os.environ["ALGORITHM"] not in SUPERVISED:
+        command = command_of(cluster, command, os.environ)
+    if cluster and cluster.rank:
+        from common.runner.follower import follow
+
+        return follow(command, cluster)
     if os.environ.get("PREFLIGHT") == "off":  # else the preflight has composed it
         try:
             compose_command(command)
@@ -21,12 +30,17 @@ def main() -> int:
             return 2
     from common.runner.attempt import Attempt
 
-    attempt = Attempt(command, os.environ)
+    attempt = Attempt(command, os.environ, cluster)
     if os.environ.get("DRY_RUN") == "1":
         print(attempt.script())
         discard(os.environ)
         return 0
-    return attempt.run()
+    try:
+        return attempt.run()
+    except ClusterError as error:
+        discard(os.environ)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

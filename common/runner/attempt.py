@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +28,9 @@ from common import __version__, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
+from common.cluster import run_secrets
+from common.cluster.names import Cluster, joins_ray
+from common.cluster.watch import Problem, Watch, open_watch
 from common.files import ROOT, write_atomically
 from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
 from common.run_dir import (
@@ -37,15 +42,19 @@ from common.run_dir import (
     read_early_stop,
     read_metrics,
     read_run,
+    resume_command,
     short_model_name,
     update_run,
 )
-from common.runner.follow import MetricsTail, Tail
+from common.runner.heartbeat import Heartbeat
 from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
+from common.tail import MetricsTail, Tail
 
 POLL_SECONDS = 0.2
+PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
+OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -56,10 +65,12 @@ class Attempt:
     Args:
         command: The trainer's command.
         environment: What train.sh exported.
+        cluster: The place of this machine, the first, where launchers run on several.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
-        self.command = list(command)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], cluster: Cluster | None = None):
+        self.command, self.cluster = list(command), cluster
+        self.watch: Watch | None = None
         self.run_dir = Path(environment["RUN_DIR"])
         self.knobs = json.loads(environment["KNOBS_JSON"])
         self.resume_from = Path(environment["RESUME_FROM"]) if environment.get("RESUME_FROM") else None
@@ -67,6 +78,9 @@ class Attempt:
         self.number = len(metrics_files(self.run_dir)) + 1 + self.forked  # the first is what the other run has measured
         self.metrics = metrics_path(self.run_dir, self.number)
         self.environment = {**environment, **self._trainer_environment(), "RAY_TMPDIR": ray_folder(environment)}
+        self.joined = cluster is None and joins_ray(environment, environment["ALGORITHM"])
+        if self.joined:
+            self.environment |= for_workers(self.run_dir, self.environment)
         self.stop_signal: int | None = None
 
     def _trainer_environment(self) -> dict[str, str]:
@@ -79,41 +93,36 @@ class Attempt:
             "WANDB_RUN_ID": run_id,  # a resumed run goes on with its own curve
             "WANDB_RESUME": "allow",
             "ATTEMPT": str(self.number),
-            "TOKENIZERS_PARALLELISM": "false",
-            "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR"),
-            **self._ray_on_loopback(),
+            **quiet(),
+            **ray_on_loopback(self.knobs),
         }
-
-    def _ray_on_loopback(self) -> dict[str, str]:
-        """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
-
-        The variable makes 127.0.0.1 the node's address (`ray._private.services`); ray.init's own argument for
-        that is turned back into the machine's address.
-        """
-        several = self.knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")
-        name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-        return {} if several or name in os.environ else {name: "0"}
 
     def run(self) -> int:
         """Run the command to its end; returns the exit status for the shell."""
+        if self.cluster:
+            self.watch = open_watch(self.cluster, self.environment)
         self._open()
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
         terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
-        log = Tail(self.run_dir / LOG_FILE, self._log_size())
+        log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
+        heartbeat = Heartbeat(self.run_dir)
         keeper = self._start(self.command)
         try:
             self._follow(keeper, terminal, log)
         finally:
-            status = self._stop(keeper)
+            status, problem = self._end(keeper)
             terminal.close()
-            status = self._close(status, terminal)  # also when the view broke: the last state is always written
+            status = self._close(status, terminal, problem)  # also when the view broke: the last state is written
+            heartbeat.stop()
         return status
 
     def knobs_words(self) -> str:
         """The run in a few words."""
         where = "the CPU" if self.knobs["DEVICE"] == "cpu" else f"{self.knobs['N_GPUS']} GPU(s)"
+        if self.knobs.get("NNODES", "1") != "1":
+            where += f" of each of {self.knobs['NNODES']} machines"
         return f"{self.environment['ALGORITHM']} of the model {short_model_name(self.knobs['MODEL_PATH'])} on {where}"
 
     def _log_size(self) -> int:
@@ -136,6 +145,10 @@ class Attempt:
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
         tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
+        if self.cluster:
+            facts["machines"] = json.loads(self.environment["CLUSTER_MACHINES"])
+        if self.cluster or self.joined:
+            run_secrets.make(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
@@ -182,9 +195,27 @@ class Attempt:
 
     def _process_environment(self) -> dict[str, str]:
         """The environment of the trainer: knobs and arguments that are in its command already are left out."""
-        in_command = (set(self.knobs) | set(names(SCRIPT))) - set(PROCESS_KNOBS)
-        kept = {name: value for name, value in self.environment.items() if name not in in_command}
-        return {**kept, "PYTHONUNBUFFERED": "1"}
+        return process_environment(self.environment, self.knobs)
+
+    def _end(self, keeper: subprocess.Popen) -> tuple[int, Problem | None]:
+        """End what is left here and on other machines; returns the exit status, and what was wrong elsewhere."""
+        problem = self.watch.problem() if self.watch else None
+        if problem and problem.stop_signal:
+            self.stop_signal = problem.stop_signal
+        elif problem and not problem.gone:  # the trainer here may be about to say why itself
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                keeper.wait(OWN_WORD_SECONDS)
+        if self.watch and self.stop_signal is not None:
+            self.watch.tell_over()
+        said = keeper.poll()  # its own word
+        status = self._stop(keeper)
+        if said == 0:
+            return 0, None  # all steps are done, whatever has happened since
+        if said is None and problem:
+            return 1, problem  # not the signal that it was ended with
+        if said and self.watch and self.stop_signal is None and not (problem and problem.gone):
+            problem = self.watch.who_is_gone() or (replace(problem, echo=True) if problem else None)
+        return status, problem
 
     def _stop(self, keeper: subprocess.Popen) -> int:
         """Have the keeper end what is left, and return its exit status."""
@@ -207,18 +238,19 @@ class Attempt:
         metrics = MetricsTail(self.metrics)
         running = True
         while running and self.stop_signal is None:
-            running = keeper.poll() is None
+            running = keeper.poll() is None and not (self.watch and self.watch.problem())
             terminal.look(log, metrics)
             if running:
                 time.sleep(POLL_SECONDS)
 
     # ---- the end -----------------------------------------------------------------------------------------
 
-    def _close(self, status: int, terminal: Terminal) -> int:
-        """Export, draw, write the last state, say how it ended."""
+    def _close(self, status: int, terminal: Terminal, problem: Problem | None = None) -> int:
+        """Export, draw, write the last state, say how it ended, here and on other machines."""
         stage = os.environ.get("STAGE")  # of self-play, which says itself how to go on
-        resume = f"EXPERIMENT_NAME={self.run_dir.name} ./{self.environment['ALGORITHM']}/train.sh"
-        exported = self.stop_signal is None and status == 0 and self._finish_model(terminal)
+        resume = resume_command(self.run_dir, self.environment["ALGORITHM"])
+        well = self.stop_signal is None and status == 0 and problem is None
+        exported = well and self._finish_model(terminal)
         early = read_early_stop(self.run_dir) if exported else None
         if early:
             state, reason = "stopped", f"step {early['step']}: {early['reason']}"
@@ -230,8 +262,14 @@ class Attempt:
                 terminal.stopped(resume)
         else:
             status = status if status > 0 else 1
-            state, reason = "failed", terminal.failed(status)
+            state, reason = "failed", terminal.failed(status, problem)
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
+        if self.cluster or self.joined:
+            run_secrets.discard(self.run_dir, self.environment["CLUSTER_LAUNCH"])
+        if self.watch:
+            found = latest_checkpoint(self.run_dir) if state in ("failed", "stopped") else None
+            goes_on = f"; to go on from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
+            self.watch.tell_end(status, f"{reason}{goes_on}" if reason else "")
         draw(self.run_dir, terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
@@ -259,6 +297,43 @@ class Attempt:
         return self._stop(exporter) == 0
 
 
+def quiet() -> dict[str, str]:
+    """What keeps libraries from talking too much, on every machine."""
+    return {"TOKENIZERS_PARALLELISM": "false", "TQ_LOGGING_LEVEL": os.environ.get("TQ_LOGGING_LEVEL", "ERROR")}
+
+
+def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a run that joins a Ray: where its secrets lie, and the names of what its workers are given.
+
+    Only what a run and the user have set, by name: no key of a service is among them.
+    """
+    launch = secrets.token_hex(8)
+    own = {"CLUSTER_LAUNCH": launch, **run_secrets.keys_file(run_dir, launch)}
+    wanted = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
+    wanted |= {"WANDB_RUN_ID", "WANDB_RESUME"}
+    wanted -= {"RAY_ADDRESS"}
+    found = sorted(name for name in environment | own if name in wanted or name.startswith(PASSED_ON))
+    return {**own, "WORKER_ENV": ",".join(found)}
+
+
+def process_environment(environment: Mapping[str, str], knobs: Mapping[str, str]) -> dict[str, str]:
+    """The environment of trainer processes: knobs and arguments that are in their command already are left out."""
+    in_command = (set(knobs) | set(names(SCRIPT))) - set(PROCESS_KNOBS)
+    kept = {name: value for name, value in environment.items() if name not in in_command}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
+def ray_on_loopback(knobs: Mapping[str, str]) -> dict[str, str]:
+    """On one machine no port of Ray is open to the network: some, those for its metrics, ask for no token.
+
+    The variable makes 127.0.0.1 the node's address (`ray._private.services`); ray.init's own argument for that is
+    turned back into the machine's address.
+    """
+    several = knobs.get("NNODES", os.environ.get("NNODES", "1")) not in ("", "1")
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    return {} if several or name in os.environ else {name: "0"}
+
+
 def script_head() -> list[str]:
     """How every command.sh begins."""
     return [
@@ -283,6 +358,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
     """What run.json says of a run that this process starts now."""
     return {
         "name": run_dir.name,
+        "job_uuid": os.environ.get("JOB_UUID"),  # of the platform's job, None for a run that a person has started
         "algorithm": algorithm,
         "model": knobs["MODEL_PATH"],
         "model_name": short_model_name(knobs["MODEL_PATH"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,11 @@ _WRAPPER = re.compile(
     r"OwnerDiedError|ObjectLostError|RayTaskError)\b|ChildFailedError|^SystemExit|EngineDeadError"
 )
 _STOPPED = re.compile(r"^KeyboardInterrupt|SignalException|TaskCancelledError|got signal: (?:2|15)\b")
+# An error that is a line of its own, without a traceback: "RuntimeError: ...", "error: ...", logging's "ERROR:...".
+_BARE = re.compile(
+    r"(?:[\w.]{0,100}[A-Z]\w{0,60}(?:Error|Exception)(?:\([^)]{0,200}\))?|[Ee]rror|ERROR|FATAL|fatal): ?\S"
+)
+_BARE_LINES = 20  # how near the log's end it has to be, in lines
 # What other processes say after the real failure, and verl when every reward call had failed before.
 _SYMPTOM = re.compile(
     r"no materializable trajectories|Received an empty list as keys|Engine core initialization failed|CancelledError|"
@@ -73,6 +79,27 @@ class _Error:
         return [self, *(self.cause.chain() if self.cause else [])]
 
 
+@dataclass
+class _Found:
+    """What a log holds: exceptions in order, the lines that match an `anywhere` failure, its last lines with text."""
+
+    errors: list[_Error] = field(default_factory=list)
+    notes: list[tuple[int, str]] = field(default_factory=list)
+    ends: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_BARE_LINES))
+
+    def bare(self) -> _Error | None:
+        """Returns the last line of the log's end that is an error without a traceback."""
+        for number, raw in reversed(self.ends):
+            source, text = _clean(raw)
+            if _BARE.match(text):
+                return _Error(number, source, text=text.strip())
+        return None
+
+    def last(self) -> str:
+        """Returns the last line with text."""
+        return _clean(self.ends[-1][1])[1].strip() if self.ends else ""
+
+
 def diagnose(log: str | Path) -> Diagnosis:
     """Finds the real cause of a failed run.
 
@@ -83,43 +110,43 @@ def diagnose(log: str | Path) -> Diagnosis:
         The cause with the original message in brackets, the knob to change, and where the log says so.
     """
     if isinstance(log, str):
-        return _choose(*_scan(log.split("\n")))
+        return _choose(_scan(log.split("\n")))
     with open(log, encoding="utf-8", errors="replace", newline="\n") as lines:
-        return _choose(*_scan(lines))
+        return _choose(_scan(lines))
 
 
-def _scan(lines: Iterable[str]) -> tuple[list[_Error], list[tuple[int, str]], str]:
-    """Returns the exceptions in order, the lines that match an `anywhere` failure, and the last line with text."""
-    errors: list[_Error] = []
-    notes: list[tuple[int, str]] = []
+def _scan(lines: Iterable[str]) -> _Found:
+    found = _Found()
     open_errors: dict[str, _Error] = {}
     causes: dict[str, _Error] = {}
-    before = last = ""
+    before = ""
     for number, raw in enumerate(map(_cut, lines), 1):
         if "# attempt" in raw and _ATTEMPT.search(raw):
-            errors, notes, open_errors, before, last = [], [], {}, "", ""
+            found, open_errors, before = _Found(), {}, ""
             continue
+        if raw.strip():
+            found.ends.append((number, raw))
         opens = "Traceback (most" in raw or "ray::" in raw
         chains = "the above exception" in raw.lower()
         if not (opens or chains or open_errors or _ANYWHERE.search(raw)):
-            before = last = raw if raw.strip() else last
+            before = raw if raw.strip() else before
             continue
         source, text = _clean(raw)
-        last = text if text.strip() else last
         start = _OPENS.search(text) if opens else None
         if start:
             error = _Error(number, source, ignored="Exception ignored in" in before or "never retrieved" in before)
             outer = open_errors.get(source)  # a wrapper that says where it comes from: "RayTaskError(...): ray::f()"
             error.cause = causes.pop(source, None) or (outer.cause if outer and not outer.text else None)
             open_errors[source] = error
-        elif chains and any(error.source == source for error in errors):
-            causes[source] = next(error for error in reversed(errors) if error.source == source)
+        elif chains and any(error.source == source for error in found.errors):
+            causes[source] = next(error for error in reversed(found.errors) if error.source == source)
         elif source in open_errors:
-            _continue(open_errors, source, text, errors)
-        if _ANYWHERE.search(text) and len(notes) < 100:
-            notes.append((number, text.strip()))
+            _continue(open_errors, source, text, found.errors)
+        if _ANYWHERE.search(text) and len(found.notes) < 100:
+            found.notes.append((number, text.strip()))
         before = text
-    return [error for error in errors if not error.ignored], notes, last.strip()
+    found.errors = [error for error in found.errors if not error.ignored]
+    return found
 
 
 def _cut(line: str) -> str:
@@ -154,15 +181,16 @@ def _continue(open_errors: dict[str, _Error], source: str, text: str, errors: li
         del open_errors[source]
 
 
-def _choose(errors: list[_Error], notes: list[tuple[int, str]], last: str) -> Diagnosis:
+def _choose(found: _Found) -> Diagnosis:
     """Picks the exception that ended the run: the last of the main process, unless it is only a symptom."""
+    errors = found.errors
     real = [error for error in errors if not _WRAPPER.search(error.header) and not _STOPPED.search(error.header)]
     main = [error for error in real if not error.source.startswith("(")]
     fatal = (main or real or [None])[-1]
     if fatal is None or _is_symptom(fatal):
         first = next((error for error in real if not _is_symptom(error)), None)
-        if first is None and notes:
-            return _explain_note(notes)
+        if first is None and found.notes:
+            return _explain_note(found.notes)
         fatal = first or fatal
     if fatal is not None:
         return _explain(next(error for error in real if error.header == fatal.header))
@@ -171,8 +199,10 @@ def _choose(errors: list[_Error], notes: list[tuple[int, str]], last: str) -> Di
         return Diagnosis("The run was stopped (Ctrl-C or SIGTERM).", "Run the same command again to resume.", stop.line)
     if errors:
         return Diagnosis(f"A worker died and left no message. ({_short(errors[0].header)})", _LOST, errors[0].line)
-    said = f"; the last line is: {_short(_clean(last)[1])}" if last else " and is empty"
-    return Diagnosis(f"The log has no error message{said}", None, None)
+    if bare := found.bare():
+        return _explain(bare)
+    said = f"ends without an error message; the last line is: {_short(found.last())}" if found.ends else "is empty"
+    return Diagnosis(f"The log {said}", None, None)
 
 
 def _explain(error: _Error) -> Diagnosis:

@@ -18,6 +18,7 @@ from common.run_dir import update_run
 from common.runner import processes
 
 STOP = b"stop\n"
+NO_RUN = "-"  # in place of a run directory: another process keeps the run's state
 POLL_SECONDS = 0.1
 
 
@@ -35,7 +36,7 @@ def main() -> int:
         pass
     processes.end_descendants(keep_status_of=trainer.pid)
     status = trainer.wait()
-    if asked.is_set() and heard != [STOP]:
+    if asked.is_set() and heard != [STOP] and str(run_dir) != NO_RUN:
         update_run(run_dir, state="failed", reason="the launcher was killed", exit_status=137)
     return status if status >= 0 else 128 - status
 

@@ -13,12 +13,13 @@ from typing import Any
 from rich.markup import escape
 
 from common.checkpoints.integrity import latest_checkpoint
+from common.cluster.watch import Problem
+from common.console import QuietConsole, without_controls
 from common.metrics.names import HEADLINES, check_health, friendly
 from common.metrics.progress_line import format_duration, step_line
 from common.run_dir import LOG_FILE, read_run
-from common.runner.console import QuietConsole, without_controls
 from common.runner.failures import diagnose
-from common.runner.follow import MetricsTail, Tail
+from common.tail import MetricsTail, Tail
 
 # What verl's trainers print when a phase begins, and how that reads in plain words.
 PHASES: tuple[tuple[str, str], ...] = (
@@ -160,7 +161,7 @@ class Terminal:
         warnings = check_health(self.history, self.max_response_length)
         for warning in warnings:
             if warning.name not in self.warned:
-                self.console.print(f"[yellow]warning:[/yellow] {escape(warning.message)}")
+                self.console.print(f"[yellow]warning:[/yellow] {escape(str(warning))}")
         self.warned = {warning.name for warning in warnings}
 
     # ---- the end -----------------------------------------------------------------------------------------
@@ -204,9 +205,18 @@ class Terminal:
         for line in next_steps(self.run_dir):
             self.console.print(escape(line))
 
-    def failed(self, status: int) -> str:
-        """Print why a run failed; returns the cause."""
+    def failed(self, status: int, elsewhere: Problem | None = None) -> str:
+        """Print why a run failed; returns the cause.
+
+        Args:
+            status: Exit status.
+            elsewhere: What was wrong on another machine; unless it is an echo, the log here tells symptoms only.
+        """
         log = self.run_dir / LOG_FILE
+        if elsewhere and not elsewhere.echo:
+            self.console.print(f"\n[bold red]Failed[/bold red] with exit status {status}: {escape(elsewhere.text)}")
+            self.console.print(f"  logs: {_relative(log)}; of the other machines: train.node<rank>.log next to it")
+            return elsewhere.text
         diagnosis = diagnose(log)
         where = f"{_relative(log)}" + (f", line {diagnosis.line}" if diagnosis.line else "")
         self.console.print(f"\n[bold red]Failed[/bold red] with exit status {status}: {escape(diagnosis.cause)}")
@@ -215,6 +225,8 @@ class Terminal:
         for text in self._numbers(diagnosis.cause):
             self.console.print(f"  try: {escape(text)}")
         self.console.print(f"  log: {where}")
+        if elsewhere:
+            self.console.print(f"  also: {escape(elsewhere.text)}")
         return diagnosis.cause
 
     def _numbers(self, cause: str) -> list[str]:

@@ -70,12 +70,30 @@ PRIVATE = (
         ROWS,
         "replaced: whole conversations are rendered",
     ),
+    Private(
+        f"{PROMPTS}._read_files_and_tokenize",
+        ("self.dataframe =", "self.maybe_filter_out_long_prompts("),
+        ROWS,
+        "replaced: limits",
+    ),
     Private(f"{PROMPTS}.__getitem__", ("self._build_messages(",), ROWS, "replaced: stored tool calls are decoded"),
     Private(f"{PROMPTS}.maybe_filter_out_long_prompts", ("self._build_messages(",), ROWS, "extended: the same"),
     Private(f"{LOOP}._call_tool", ("active_tools",), "common/verl_ext/tool_loop.py", "extended: calls are counted"),
     Private(f"{LOOP}.__init__", ("self.tools =",), "common/verl_ext/tool_loop.py", "tools run in processes"),
     Private(f"{REWARDS}._preprocess_reward_inputs", (), "common/verl_ext/hf_reward.py", "called: text of an answer"),
     Private(f"{REWARDS}._post_request", (), "common/verl_ext/hf_reward.py", "called: the question"),
+    Private(
+        "verl.trainer.main_ppo:run_ppo",
+        ("task_runner_class.remote()", "if not ray.is_initialized():", "ray.init("),
+        "common/verl_ext/train_rl.py",
+        "called with a class that keeps the trainer on this machine",
+    ),
+    Private(
+        "verl.trainer.main_ppo:main",
+        ("auto_set_device(config)", "validate_config(", "run_ppo(config, task_runner_class=TaskRunnerV1)"),
+        "common/verl_ext/train_rl.py",
+        "done in its place for several machines",
+    ),
     Private(f"{TRAINER}._save_checkpoint", (), "common/callbacks.py", "called: early stopping saves"),
 )
 

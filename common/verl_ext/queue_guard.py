@@ -5,8 +5,9 @@ whatever comes, before they look who sent it: anyone who can open a connection r
 no setting for either, so two functions of its ``zmq_utils`` are replaced (``queue_socket``, ``queue_address``).
 
 The keys are made in the trainer's process and passed on in the environment of its children, which only the same user
-can read; they are in no file and no log. Each Ray worker runs `install` when it starts
-(``ray_kwargs.ray_init.runtime_env.worker_process_setup_hook``), each process that imports verl runs `start`.
+can read; they are in no log, and in no file but that of a run on several machines (`KEYS_FILE`). Each Ray worker runs
+`install` when it starts (``ray_kwargs.ray_init.runtime_env.worker_process_setup_hook``), each process that imports verl
+runs `start`.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from common.verl_ext import table
 
 TARGET = "transfer_queue.utils.zmq_utils"
+KEYS_FILE = "TRANSFER_QUEUE_KEYS_FILE"  # of a run on several machines: the keys as JSON, for its user only
+SHARE_SECONDS = 60.0  # until machines see each other's files
 PUBLIC, SECRET = "TRANSFER_QUEUE_PUBLIC_KEY", "TRANSFER_QUEUE_SECRET_KEY"
 
 
 def start() -> None:
     """Make the keys, unless this is a Ray worker, which is given them; then `install`."""
-    if "RAY_JOB_ID" not in os.environ:
+    if "RAY_JOB_ID" not in os.environ and not os.environ.get(KEYS_FILE):
         make_keys()
     install()
 
@@ -39,6 +45,8 @@ def install() -> None:
     Raises:
         RuntimeError: In a Ray worker that was given no keys: the run's machines do not share them.
     """
+    if os.environ.get(KEYS_FILE) and not os.environ.get(SECRET):
+        read_keys(Path(os.environ[KEYS_FILE]))
     if not (os.environ.get(PUBLIC) and os.environ.get(SECRET)):
         raise RuntimeError(
             f"{PUBLIC} is not set in this process, so it cannot talk to the run's TransferQueue; the trainer makes "
@@ -57,6 +65,15 @@ def make_keys() -> None:
 
         public, secret = zmq.curve_keypair()
         os.environ[PUBLIC], os.environ[SECRET] = public.decode(), secret.decode()
+
+
+def read_keys(file: Path) -> None:
+    """Take the keys that the first machine has written (``common/cluster/run_secrets.py``)."""
+    until = time.monotonic() + SHARE_SECONDS
+    while not file.is_file() and time.monotonic() < until:
+        time.sleep(0.2)
+    keys = json.loads(file.read_text(encoding="utf-8"))
+    os.environ.update({name: keys[name] for name in (PUBLIC, SECRET)})
 
 
 def guard() -> None:

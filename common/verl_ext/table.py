@@ -78,6 +78,12 @@ REPLACEMENTS = (
     Replacement("verl.utils.distributed:initialize_global_process_group", BACKEND, "process_group", "cpu"),
     Replacement("verl.utils.distributed:initialize_global_process_group_ray", BACKEND, "process_group_ray", "cpu"),
     Replacement(
+        "verl.utils.fsdp_utils:load_fsdp_model_to_gpu",
+        'torch.device(f"{get_device_name()}:{device_id}")',
+        "load_weights",
+        "cpu",
+    ),
+    Replacement(
         "omegaconf:OmegaConf.resolve",
         "OmegaConf.resolve(config)",
         "config_texts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from html import escape
 
@@ -11,7 +12,7 @@ from monitor.change_token import NO_RUN, Asked
 from monitor.checkpoints import Saved, saved_in, signature
 from monitor.columns import Columns
 from monitor.i18n import Words
-from monitor.plain import plain
+from monitor.plain import carried, plain
 from monitor.tables import moment, note, number, table
 from monitor.tabs import Page, Tab, copyable
 
@@ -55,7 +56,7 @@ def _table(saved: list[Saved], columns: Columns, w: Words) -> str:
 def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
     path = one.path.relative_to(ROOT) if one.path.is_relative_to(ROOT) else one.path
     step = w("exported_model") if one.step is None else str(one.step)
-    command = f"./test.sh --model_path {shlex.quote(plain(str(path)))}"
+    command = f"./test.sh --model_path {_quoted(str(path))}"
     if one.problems:
         why = escape(plain("; ".join(one.problems)))
         state = f'<span class="state failed" title="{why}">{escape(w("not_whole"))}</span>'
@@ -68,8 +69,20 @@ def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
         _size(one.size),
         moment(one.written),
         state,
-        _copy(plain(str(one.path)), w("copy_path")) + _copy(command, w("copy")) + f"<code>{escape(command)}</code>",
+        _copy(_path(str(one.path)), w("copy_path")) + _copy(command, w("copy")) + f"<code>{escape(command)}</code>",
     ]
+
+
+def _quoted(path: str) -> str:
+    r"""A path as bash reads it; what the page cannot show stands as bytes in ``$'\xff'``."""
+    if plain(path) == path:
+        return shlex.quote(path)
+    letters = (chr(one) if 32 <= one < 127 and one not in b"'\\" else f"\\x{one:02x}" for one in os.fsencode(path))
+    return f"$'{''.join(letters)}'"
+
+
+def _path(path: str) -> str:
+    return path if carried(path) == path else _quoted(path)
 
 
 def _value(step: int | None, columns: Columns, name: str) -> str:

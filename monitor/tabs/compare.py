@@ -34,7 +34,7 @@ def build(page: Page) -> Tab:
         smoothing = gr.Slider(0, 0.99, 0.6, step=0.01, label=w("smoothing"), scale=3, min_width=210)
         axes = [(w("by_step"), "step"), (w("by_time"), "time")]
         axis = gr.Radio(axes, value="step", label=w("x_axis"), scale=2, min_width=190)
-        steps = gr.Textbox(label=w("steps"), placeholder=w("steps_hint"), max_lines=1, scale=1, min_width=130)
+        steps = gr.Textbox(label=w("steps"), placeholder=w("steps_hint"), max_lines=1, scale=1, min_width=160)
     legend = view()
     grid = charts()
     reached_table = view()

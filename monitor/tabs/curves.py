@@ -28,14 +28,14 @@ def build(page: Page) -> Tab:
     """Lays out the tab."""
     w = page.words
     with gr.Row(elem_classes="controls"):
-        names = gr.Dropdown([], value=[], multiselect=True, label=w("metrics"), scale=5, min_width=260)
+        names = gr.Dropdown([], value=[], multiselect=True, label=w("metrics"), scale=4, min_width=250)
         smoothing = gr.Slider(0, 0.99, 0.6, step=0.01, label=w("smoothing"), scale=3, min_width=210)
         axes = [(w("by_step"), "step"), (w("by_time"), "time")]
         axis = gr.Radio(axes, value="step", label=w("x_axis"), scale=2, min_width=190)
         flags = gr.CheckboxGroup(
             [(w("log_scale"), "log"), (w("clip"), "clip")], label=w("y_axis"), scale=3, min_width=260
         )
-        steps = gr.Textbox(label=w("steps"), placeholder=w("steps_hint"), max_lines=1, scale=1, min_width=140)
+        steps = gr.Textbox(label=w("steps"), placeholder=w("steps_hint"), max_lines=1, scale=1, min_width=160)
     status = view()
     grid = charts()
     known = gr.State("")

@@ -83,7 +83,7 @@ def _advice(one: Finding, w: Words) -> str:
     advice = ADVICE_ZH.get(f"{one.name}_{one.side}") or (ADVICE_ZH["nan"] if one.side == "nan" else "")
     if w.language == "zh" and advice:
         return advice
-    return one.message.partition(": ")[2] or one.message
+    return one.advice
 
 
 def _overview(columns: Columns, found: list[Finding], w: Words) -> str:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from monitor.change_token import NO_RUN, Asked, changed
 from monitor.i18n import Words
+from monitor.plain import plain
 from monitor.samples import SOURCES, Sample, choose, follow, group_of, question, read_step, steps_of
 from monitor.tables import facts, note, number, problem, table
 from monitor.tabs import QUIET, Page, Tab, clickable, view
@@ -31,7 +32,7 @@ def build(page: Page) -> Tab:
     """Lays out the tab."""
     w = page.words
     with gr.Row(elem_classes="controls"):
-        source = gr.Radio([(w(name), name) for name in SOURCES], value=SOURCES[0], label=w("source"), min_width=210)
+        source = gr.Radio([(w(name), name) for name in SOURCES], value=SOURCES[0], label=w("source"), min_width=250)
         newest = (w("newest"), NEWEST)
         step = gr.Dropdown([newest], value=NEWEST, label=w("step"), min_width=120, allow_custom_value=True)
         orders = [(w(f"order_{name}"), name) for name in ("high", "low", "file")]
@@ -137,7 +138,9 @@ def _detail(folder: Path, samples: list[Sample], picked: int | None, w: Words) -
 
 
 def _card(sample: Sample, chosen: bool, w: Words) -> str:
-    parts = "".join(f"<span>{escape(str(key))} <b>{_part(value)}</b></span>" for key, value in sample.parts.items())
+    parts = "".join(
+        f"<span>{escape(plain(str(key)))} <b>{_part(value)}</b></span>" for key, value in sample.parts.items()
+    )
     mark = " chosen" if chosen else ""
     head = f'{_score(sample)}<div class="facts">{parts}</div>'
     return f'<div class="card{mark}">{head}<pre>{_text(sample.answer)}</pre></div>'
@@ -162,14 +165,14 @@ def _score(sample: Sample) -> str:
 
 
 def _part(value: object) -> str:
-    return escape(f"{value:.3g}" if isinstance(value, float) else str(value)[:200])
+    return escape(f"{value:.3g}" if isinstance(value, float) else plain(str(value)[:200]))
 
 
 def _line(text: str) -> str:
     """One line of a text, whatever it holds."""
-    return escape(" ".join(text.split())[:400])
+    return escape(plain(" ".join(text.split())[:400]))
 
 
 def _text(text: str) -> str:
     cut = f"\n… (+{len(text) - MAX_TEXT})" if len(text) > MAX_TEXT else ""
-    return escape(text[:MAX_TEXT] + cut)
+    return escape(plain(text[:MAX_TEXT]) + cut)

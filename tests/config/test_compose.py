@@ -20,8 +20,10 @@ def run_dir(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def command(train):
+def command(train, plain_command):
     def build(algorithm, *arguments, **knobs):
+        if not arguments and not knobs:
+            return plain_command(algorithm)
         done = train(algorithm, *arguments, DRY_RUN=1, **knobs)
         assert done.returncode == 0, done.stderr
         return command_in(done.stdout)

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from common.preflight import config_checks
+from common.preflight import config_checks, ppo
 from common.preflight.compose import compose_command
 from common.preflight.verl_check import VerlCheck, validate
 from tests.conftest import command_in
@@ -19,6 +19,13 @@ def test_names_are_those_of_verls_registries():
     assert set(config_checks.LOSSES) == set(POLICY_LOSS_REGISTRY)
     assert set(config_checks.LOGGERS) == set(Tracking.supported_backend)
     assert set(REWARD_MANAGER) == set(config_checks.CHOICES["reward.reward_manager.name"])
+
+
+def test_models_with_a_value_head_are_those_of_transformers():
+    from transformers.models.auto import modeling_auto as auto
+
+    both = set(auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES) & set(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    assert set(ppo.VALUE_HEADS) == both
 
 
 @pytest.fixture

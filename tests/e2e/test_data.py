@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.data_utils import json_to_parquet
-from tests.e2e.test_training import finish, run_dir  # noqa: F401  (a fixture)
+from tests.e2e.test_training import finish
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ def files(tmp_path):
     return convert
 
 
-def test_sft_on_conversations_with_tools(train, run_dir, files):  # noqa: F811
+def test_sft_on_conversations_with_tools(train, run_dir, files):
     knobs = {"TOTAL_STEPS": 2, "BATCH_SIZE": 4, "TEST_FREQ": 2}
     done = finish(train, "sft", run_dir, **files("sft"), **knobs)
     assert "Step 2/2 | loss" in done.stdout

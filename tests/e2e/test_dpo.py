@@ -12,13 +12,13 @@ from common.preflight.knobs import read_knobs
 from common.preflight.resolved import process_environment
 from common.run_dir import read_metrics, read_run
 from tests.conftest import ROOT
-from tests.e2e.test_training import curve, finish, load, run_dir  # noqa: F401  (a fixture)
+from tests.e2e.test_training import curve, finish, load
 
 pytestmark = pytest.mark.e2e
 LOG_2 = 0.693147
 
 
-def test_a_run_writes_everything(train, run_dir):  # noqa: F811
+def test_a_run_writes_everything(train, run_dir):
     knobs = {"TOTAL_STEPS": 4, "BATCH_SIZE": 8, "TEST_FREQ": 2, "SAVE_FREQ": 2, "LORA_RANK": 8, "REFERENCE": "adapter"}
     done = finish(train, "dpo", run_dir, **knobs)
     assert "Before training | validation accuracy 0.5" in done.stdout and "Step 4/4 | loss" in done.stdout

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.run_dir import metrics_files, read_metrics, read_run
-from tests.e2e.test_training import finish, log_end, processes_of, run_dir, start, wait_until_gone  # noqa: F401
+from tests.e2e.test_training import finish, log_end, processes_of, start, wait_until_gone
 
 pytestmark = pytest.mark.e2e
 
@@ -18,7 +18,7 @@ KNOBS = {"SELF_PLAY_ROUNDS": 1, "TOTAL_STEPS": 2, "TEST_FREQ": 2, "BATCH_SIZE": 
 
 
 @pytest.mark.nightly
-def test_a_round_stopped_in_its_preference_stage_goes_on_there(clean_environment, train, run_dir):  # noqa: F811
+def test_a_round_stopped_in_its_preference_stage_goes_on_there(clean_environment, train, run_dir):
     launcher = start(clean_environment, "gspo", run_dir, **KNOBS)
     preference = run_dir / "round-1" / "preference"
     deadline = time.monotonic() + 300

@@ -11,7 +11,7 @@ import pytest
 from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import read_metrics, read_run
 from tests.conftest import ROOT
-from tests.e2e.test_training import finish, run_dir  # noqa: F401
+from tests.e2e.test_training import finish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly]
 TEMPLATES = sorted((ROOT / "tests" / "data" / "chat_templates").glob("*.jinja"))
@@ -29,7 +29,7 @@ def conversations(number: int) -> list[dict]:
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
-def test_two_steps(train, run_dir, tmp_path, template):  # noqa: F811
+def test_two_steps(train, run_dir, tmp_path, template):
     model = shutil.copytree(DEMO_MODEL_DIR, tmp_path / "model")
     (model / "chat_template.jinja").write_text(template.read_text())
     settings = json.loads((model / "tokenizer_config.json").read_text())

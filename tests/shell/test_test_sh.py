@@ -1,6 +1,7 @@
 """test.sh itself: found from anywhere, with a path with spaces; the user's paths are meant from where he stands."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -22,6 +23,24 @@ def test_from_another_folder_through_a_path_with_spaces(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == str(elsewhere) and lines[1].split(":")[0] == str(kit)
     assert lines[2:] == ["-m", "common.test_model", "--model_path", "my run", "--batch"]
+
+
+def test_venv_dir_names_the_environment(tmp_path):
+    kit = tmp_path / "kit"
+    for name in (".venv", ".venv-vllm-cpu"):
+        (kit / name / "bin").mkdir(parents=True)
+        (kit / name / "bin" / "python").write_text(f"#!/bin/sh\necho {name}\n")
+        (kit / name / "bin" / "python").chmod(0o755)
+    shutil.copy2(ROOT / "test.sh", kit / "test.sh")
+
+    def answer(venv_dir):
+        env = os.environ | {"VENV_DIR": venv_dir, "VIRTUAL_ENV": ""}
+        return subprocess.run([kit / "test.sh"], cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    assert answer(".venv-vllm-cpu").stdout == ".venv-vllm-cpu\n"  # from the kit's folder, as setup_env.sh takes it
+    assert answer(str(kit / ".venv-vllm-cpu")).stdout == ".venv-vllm-cpu\n"
+    missing = answer(".venv-sglang")
+    assert missing.returncode == 2 and missing.stderr.startswith("error: VENV_DIR=.venv-sglang: no environment there")
 
 
 def test_help_names_every_option_and_mistakes_have_status_2(tmp_path):

@@ -65,6 +65,17 @@ def test_wrong_arguments_are_refused(train, algorithm, argument, words):
     assert done.stdout == ""
 
 
+def test_venv_dir_names_the_environment(train, tmp_path):
+    made = tmp_path / "with vLLM"
+    (made / "bin").mkdir(parents=True)
+    (made / "bin" / "python").write_text('#!/bin/sh\necho "this Python" >&2\nexit 1\n')
+    (made / "bin" / "python").chmod(0o755)
+    assert train("grpo", DRY_RUN=1, VENV_DIR=str(made)).stderr == "this Python\n"
+    missing = train("grpo", DRY_RUN=1, VENV_DIR=".venv-missing")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("error: VENV_DIR=.venv-missing: no environment there")
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_error_starts_and_writes_nothing(train, algorithm):
     done = train(algorithm, EXPERIMENT_NAME="never-made", TRAIN_DATA="nope.parquet")

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-TOPS = ("common", "monitor", "sft", "dpo", "grpo", "ppo", "gspo")
+TOPS = ("common", "monitor", "sft", "dpo", "grpo", "ppo", "gspo", "training_platform")
 Graph = dict[str, set[str]]  # module -> modules of the kit that it imports, also inside functions
 
 

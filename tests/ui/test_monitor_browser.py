@@ -1,32 +1,32 @@
 """The monitor in a real browser: every tab, desktop and phone, both languages, live.
 
-    pip install playwright; apt install chromium fonts-noto-cjk
+    apt-get install -y chromium fonts-noto-cjk
     python -m pytest tests/ui
 
-Not part of a plain `pytest` (pyproject.toml leaves the folder out): CI has no browser. SCREENSHOTS=folder keeps a
-picture of every tab to look at. RUN_DIR=outputs/RUN opens the tabs of that run (one that trains, say).
+SCREENSHOTS=folder keeps a picture of every tab to look at. RUN_DIR=outputs/RUN opens the tabs of that run (one that
+trains, say).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from monitor.server import build_app
+from tests.ui.pages import click_tab, is_too_wide, keep_picture, open_tab
 from tests.unit.test_monitor_data import dump, row
 from tests.unit.test_monitor_page import TABS, Server
 from tests.unit.test_monitor_runs import make_run
 
 pytestmark = pytest.mark.ui
-SIZES = {"desktop": (1400, 900), "phone": (390, 800)}
+SIZES = {"desktop": (1280, 900), "phone": (390, 800)}
 
 
 def record(step, **more):
@@ -82,18 +82,23 @@ def looked_at(url):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+def contexts(browser):
+    """A desktop and a phone; pages of one share what the browser keeps of the page's scripts."""
+    made = {
+        name: browser.new_context(
+            viewport={"width": width, "height": height}, has_touch=name == "phone", is_mobile=name == "phone"
+        )
+        for name, (width, height) in SIZES.items()
+    }
+    yield made
+    for one in made.values():
+        one.close()
 
 
 @pytest.fixture
-def page(browser, request):
+def page(contexts, request):
     """A page that fails the test when the browser reports an error or opens a dialog (a script that ran)."""
-    width, height = SIZES[getattr(request, "param", "desktop")]
-    phone = width < 600
-    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=phone, is_mobile=phone)
-    page, wrong = context.new_page(), []
+    page, wrong = contexts[getattr(request, "param", "desktop")].new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("dialog", lambda dialog: (wrong.append("dialog"), dialog.dismiss()))
@@ -104,16 +109,8 @@ def page(browser, request):
         ),
     )
     yield page
-    context.close()
+    page.close()
     assert not wrong
-
-
-def open_tab(page, url, tab, run, language="en"):
-    page.goto(f"{url}/{language}/?tab={tab}&run={run}")
-    shown = {"runs": "table.list tr.chosen", "curves": ".js-plotly-plot .scatterlayer path", "compare": "h3.part",
-             "samples": ".samples, .note", "health": ".finding, .well", "system": ".meters", "log": "pre.log",
-             "checkpoints": "table.list td code, .note"}  # fmt: skip
-    page.locator(shown[tab]).first.wait_for(state="attached", timeout=40_000)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -122,15 +119,26 @@ def test_every_tab(page, looked_at, language, request):
     url, run = looked_at
     size = request.node.callspec.params["page"]
     for tab in TABS:
-        open_tab(page, url, tab, run, language)
-        page.wait_for_timeout(1500)
+        if tab == TABS[0]:
+            open_tab(page, url, tab, run, language)
+        else:
+            click_tab(page, tab, language)
+        page.wait_for_timeout(300)
         if tab == "samples" and page.locator(".sample").count():
             page.locator(".sample").first.click()
             page.locator(".cards .card").first.wait_for()
+        keep_picture(page, f"{size}-{language}-{tab}")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} is wider than the screen"
+        assert not is_too_wide(page), tab
         assert not page.locator(".toast-body").count()
-        if os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / f"{size}-{language}-{tab}.png")
+
+
+def slowdown():
+    """How many times longer this thread takes for its work than on a core of its own."""
+    start, used = time.perf_counter(), time.thread_time()
+    while time.thread_time() - used < 0.1:
+        sum(range(1000))
+    return (time.perf_counter() - start) / 0.1
 
 
 def test_a_new_step_is_there_within_two_seconds_and_nothing_moves(page, url, logs):
@@ -150,22 +158,23 @@ def test_a_new_step_is_there_within_two_seconds_and_nothing_moves(page, url, log
     page.wait_for_timeout(400)
     page.evaluate("document.querySelectorAll('.chart').forEach(node => node.mark = 1)")
     scrolled = page.evaluate("scrollY")
-    waits = []
+    waits, slow = [], []
     for number in range(61, 66):
+        slow.append(slowdown())
         start = time.monotonic()
         with (logs / "live" / "metrics.jsonl").open("a") as stream:
             stream.write(json.dumps(record(number)) + "\n")
-        page.locator(".facts b", has_text=f"{number}/90").first.wait_for(timeout=10_000)
+        page.locator(".facts b", has_text=f"{number}/90").first.wait_for(timeout=40_000)
         last = f"document.querySelector('[data-key=reward_mean] .js-plotly-plot').data[1].x.at(-1) === {number}"
-        page.wait_for_function(last, timeout=10_000)
+        page.wait_for_function(last, timeout=40_000)
         waits.append(time.monotonic() - start)
-    print("seconds until a new step is drawn:", [round(wait, 2) for wait in waits])
+    print(f"seconds until a new step is drawn: {waits}; slowdown of the machine: {slow}")
     assert page.evaluate(zoom) == zoomed and page.evaluate("scrollY") == scrolled
     page.mouse.wheel(0, -1000)
     page.mouse.dblclick(box["x"] + 60, box["y"] + 60)
     page.wait_for_function("document.querySelector('[data-key=reward_mean] .js-plotly-plot').layout.xaxis.range[0] < 1")
     assert page.evaluate("[...document.querySelectorAll('.chart')].every(node => node.mark)")
-    assert sorted(waits)[2] < 2
+    assert sorted(waits)[2] < 2 * sorted(slow)[2], (waits, slow)
 
 
 def test_choices_stay_when_new_steps_come(page, url, logs):
@@ -209,7 +218,7 @@ def test_samples_health_and_log(page, url):
         "(n => n.scrollTop + n.clientHeight > n.scrollHeight - 50)([...document.querySelectorAll('pre.log')].at(-1))"
     )
     page.get_by_placeholder("Search the log").press_sequentially("line 1999")
-    page.locator(".facts", has_text="1 lines").first.wait_for()
+    page.locator(".facts", has_text="Lines found: 1").first.wait_for()
 
 
 def test_the_other_language_keeps_the_place(page, url):
@@ -219,17 +228,17 @@ def test_the_other_language_keeps_the_place(page, url):
     page.wait_for_url("**/zh/?tab=health&run=older")
 
 
-def test_a_server_that_goes_away_and_comes_back(browser, logs):
+def test_a_server_that_goes_away_and_comes_back(contexts, logs):
     first = Server(build_app(logs))
-    page = browser.new_page()
+    page = contexts["desktop"].new_page()
     open_tab(page, first.url, "curves", "live")
     first.server.should_exit = True
     first.join(20)
-    page.wait_for_function("document.body.classList.contains('connection-lost')", timeout=15_000)
+    page.wait_for_function("document.body.classList.contains('connection-lost')", timeout=40_000)
     second = Server(build_app(logs), int(first.url.rsplit(":")[-1]))
-    page.wait_for_function("!document.body.classList.contains('connection-lost')", timeout=15_000)
+    page.wait_for_function("!document.body.classList.contains('connection-lost')", timeout=40_000)
     with (logs / "live" / "metrics.jsonl").open("a") as stream:
         stream.write(json.dumps(record(67)) + "\n")
-    page.locator(".facts b", has_text="67/90").first.wait_for(timeout=15_000)
+    page.locator(".facts b", has_text="67/90").first.wait_for(timeout=40_000)
     page.close()
     second.server.should_exit = True

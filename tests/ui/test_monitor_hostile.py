@@ -3,7 +3,7 @@ leaves, the good run beside stays, and a foreign page reads nothing.
 
     python -m pytest tests/ui/test_monitor_hostile.py
 
-SCREENSHOTS=folder keeps a picture of every tab to look at. Needs what test_monitor_browser.py needs.
+SCREENSHOTS=folder keeps a picture of every tab to look at.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import shutil
+import re
 import threading
-from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-from tests.ui.test_monitor_browser import open_tab
+from monitor.plain import plain
+from tests.ui.conftest import FOREIGN
+from tests.ui.pages import is_too_wide, keep_picture, open_tab
 from tests.unit.test_monitor_data import dump, row
 from tests.unit.test_monitor_page import TABS
 from tests.unit.test_monitor_runs import make_run, step
 
 pytestmark = pytest.mark.ui
-FOREIGN = "evil.example"  # the browser takes it for this machine
 SECRET = "0.4242"  # the good run's number, which no foreign page may learn
 SCRIPTS = [
     "<img src=x onerror=window.__pwned=1>",
@@ -46,6 +45,7 @@ NAMES = [
 ]
 FOREIGN_IMAGE = f"<img src='http://{FOREIGN}/t.png'> ![t](http://{FOREIGN}/t.png) [t](http://{FOREIGN}/t)"
 TEXTS = " ".join([*SCRIPTS, FOREIGN_IMAGE, "\u202e", "\ud800", "\x00\x1b[2J"])
+TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # letters that turn the direction of what follows
 ALL = "everything <b>bad</b>"
 
 
@@ -96,13 +96,6 @@ def logs(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1"]
-        yield playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-
-
 class Watched:
     """A page, and what it did that it should not."""
 
@@ -133,32 +126,35 @@ class Watched:
         assert not self.wrong, self.wrong
 
 
-@pytest.fixture
-def watched(browser):
+@pytest.fixture(scope="module")
+def watched_all(browser):
     one = Watched(browser)
     yield one
     one.context.close()
 
 
-def keep_picture(page, name):
-    if os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / f"{name}.png")
+@pytest.fixture
+def watched(watched_all):
+    """The page of all tests: a new one would read the page's scripts anew each time."""
+    watched_all.page.goto("about:blank")
+    watched_all.wrong.clear()
+    return watched_all
 
 
 @pytest.mark.parametrize("tab", TABS)
 def test_every_tab_of_a_run_that_is_an_attack(watched, url, tab):
     page = watched.page
-    page.goto(f"{url}/en/?tab={tab}&run={quote(ALL)}")
-    shown = {"runs": "table.list tr.chosen", "curves": ".js-plotly-plot .scatterlayer path", "compare": "h3.part",
-             "samples": ".sample", "health": ".finding, .well, .problem", "system": ".meters", "log": "pre.log",
-             "checkpoints": "table.list td code"}  # fmt: skip
-    page.locator(shown[tab]).first.wait_for(state="attached", timeout=15_000)
-    page.wait_for_timeout(700)
+    open_tab(page, url, tab, ALL)
+    page.wait_for_timeout(300)
     if tab == "samples":
         page.locator(".sample").first.click()
         page.locator(".cards .card").first.wait_for()
-    keep_picture(page, tab)
+    keep_picture(page, f"hostile-{tab}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} is wider than the screen"
+    assert not is_too_wide(page), tab
+    assert not TURNS.search(page.inner_text("body")), tab
+    folder, chosen = page.locator(".brand small").bounding_box(), page.locator("#run").bounding_box()
+    assert folder["x"] + folder["width"] <= chosen["x"], "the log folder is under the box of runs"
     watched.check()
 
 
@@ -179,12 +175,14 @@ def test_each_run_of_a_hostile_name_can_be_opened(watched, url):
         page.locator(
             ".facts b", has_text="8/20" if name == "good" else "11" if name == ALL else "1/20"
         ).first.wait_for()
-        if name in ("\\xff\\xfe not UTF-8", NAMES[6], "<script>window.__pwned=1</script>"):
+        if name in ("\\xff\\xfe not UTF-8", plain(NAMES[6]), "<script>window.__pwned=1</script>"):
             page.reload()
             page.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")
             assert page.locator("#run input").input_value() == name
         page.get_by_role("tab", name="Runs").click()
-    keep_picture(page, "names")
+    page.locator("table.list tbody tr").first.wait_for()
+    keep_picture(page, "hostile-names")
+    assert "\\u202egnp.exe" in page.inner_text("table.list") and not TURNS.search(page.inner_text("body"))
     watched.check()
 
 
@@ -192,15 +190,16 @@ def test_hostile_runs_side_by_side(watched, url):
     page = watched.page
     open_tab(page, url, "compare", "good")
     box = page.get_by_label("Runs (up to 8)")
-    for name in ("good", "aliases", "deep", ALL, NAMES[6], "x" * 200):  # beside the two that are there
+    for name in ("good", "aliases", "deep", ALL, plain(NAMES[6]), "x" * 200):  # beside the two that are there
         box.fill(name)
         box.press("Enter")
     page.locator("th", has_text="deep").first.wait_for()
     box.press("Escape")
     page.wait_for_timeout(500)
-    keep_picture(page, "compare-names")
+    keep_picture(page, "hostile-compare-names")
+    assert not is_too_wide(page)
     page.locator("table.list").last.scroll_into_view_if_needed()
-    keep_picture(page, "compare-differences")
+    keep_picture(page, "hostile-compare-differences")
     assert "onerror" in page.locator("table.list").last.inner_text()  # the settings of the attack, as a text
     watched.check()
 
@@ -275,20 +274,20 @@ def foreign():
     server.shutdown()
 
 
-def what_it_reads(page, monitor):
-    found = page.evaluate("async (MONITOR) => {" + ASK + "}", monitor)
+def what_it_reads(page, *monitors):
+    """What a page gets to know of the monitor under each name at once."""
+    ask = "async (all) => (await Promise.all(all.map(async (MONITOR) => {" + ASK + "}))).flat()"
+    found = page.evaluate(ask, monitors)
     assert not any("monitor" in frame.content() for frame in page.frames[1:])  # not even as a picture to click on
     return [text for text in found if text not in ("refused", "nothing", "")]
 
 
 @pytest.mark.parametrize("site", [FOREIGN, "127.0.0.1"])  # another site; another port of this machine
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
-def test_a_foreign_page_reads_nothing(browser, url, foreign, site, name):
+def test_a_foreign_page_reads_nothing(browser, url, foreign, site):
     page = browser.new_context().new_page()
     page.goto(f"http://{site}:{foreign}/")
-    monitor = url.replace("127.0.0.1", name)
-    said = what_it_reads(page, monitor)
-    assert said == ["frames of it: 0"], said
+    said = what_it_reads(page, url, url.replace("127.0.0.1", "localhost"))
+    assert said == ["frames of it: 0"] * 2, said
     page.context.close()
 
 

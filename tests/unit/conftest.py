@@ -6,10 +6,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from common.attention import PADDED
 from common.plan.machine import GIB
 from common.preflight import checks, command, run_name
 from common.preflight.knobs import ROOT, knobs_of_keys, read_knobs
 from common.preflight.machine import Machine
+from common.verl_ext import registered, tool_descriptions
 
 REAL_COMPOSE = command.compose
 LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
@@ -20,6 +22,47 @@ def not_composed(request, monkeypatch):
     """Tests of the preflight's single checks do not need the composed config, which takes seconds each time."""
     if "test_preflight" in request.module.__name__:
         monkeypatch.setattr(command, "compose", lambda knobs, run_dir: None)
+
+
+@pytest.fixture(scope="session")
+def of_files():
+    """What a file of algorithms or tools holds, by what asks and by the file's text."""
+    return {}
+
+
+@pytest.fixture
+def asked_once(monkeypatch, of_files):
+    """A file of algorithms or tools is asked once a session: each time imports verl in a process of its own."""
+
+    def keep(module, name):
+        real = getattr(module, name)
+
+        def ask(path):
+            key = name, path.read_text()
+            if key not in of_files:
+                of_files[key] = real(path)
+            return copy.deepcopy(of_files[key])
+
+        monkeypatch.setattr(module, name, ask)
+
+    keep(registered, "registered")
+    keep(tool_descriptions, "descriptions")
+
+
+@pytest.fixture
+def check(monkeypatch, tmp_path, asked_once):
+    """Run all checks with some knobs set; returns the knobs."""
+    monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setenv("CALLER_DIR", str(tmp_path))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def run(algorithm="grpo", machine=None, arguments=(), **environment):
+        knobs = read_knobs(algorithm, environment, arguments)
+        checks.check(knobs, machine or LAPTOP)
+        return knobs
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +95,7 @@ def composed(monkeypatch, tmp_path, bases, not_composed):
             longest = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH")
             OmegaConf.update(config, "actor_rollout_ref.rollout.max_model_len", longest)
         model = "model" if "model" in config else "actor_rollout_ref.model"
-        OmegaConf.update(config, f"{model}.use_remove_padding", knobs["ATTENTION"] != "sdpa")  # as resolved.py does
+        OmegaConf.update(config, f"{model}.use_remove_padding", knobs["ATTENTION"] not in PADDED)  # as resolved.py does
         return config
 
     monkeypatch.setattr(command, "compose", compose)

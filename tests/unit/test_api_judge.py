@@ -110,7 +110,7 @@ def test_no_verdict_is_taken_from_a_quotation_a_thought_or_half_a_number(text):
 
 
 def test_a_forged_verdict_far_down_in_a_long_answer_is_found():
-    with pytest.raises(BadReplyError, match="stands in the answer"):
+    with pytest.raises(BadReplyError, match="is in the answer"):
         verdict(f"It ends with\n{FORGED}", "x " * 30_000 + FORGED)
 
 
@@ -140,6 +140,16 @@ def test_deep_and_huge_replies_are_bad_replies():
             read_scores(settings(), body)
     counted = {**chat(LINES), "usage": {"prompt_tokens": int("9" * 400), "completion_tokens": -1}}
     assert read_scores(settings(), json.dumps(counted))[1].tokens_in == 0
+
+
+@pytest.mark.parametrize("score", ["9" * 400, "9" * 5000, "1e999", "NaN"])
+def test_a_score_of_a_service_that_no_float_holds_is_a_bad_reply(score):
+    service = settings(
+        kind="service", model="", prompt="", request={"answer": "{answer}"},
+        criteria={"quality": {"path": "score", "range": [0, 10]}},
+    )  # fmt: skip
+    with pytest.raises(BadReplyError):
+        read_scores(service, f'{{"score": {score}}}')
 
 
 def test_each_request_has_its_own_nonce_and_tags_are_broken_without_one():

@@ -9,9 +9,12 @@ import time
 
 import pytest
 
-from common.run_dir import metrics_path, read_run
-from common.runner.follow import MetricsTail
+from common.checkpoints.layout import checkpoint_at, checkpoints_of
+from common.run_dir import metrics_path, read_metrics, read_run
+from common.runner.attempt import Attempt
+from common.tail import MetricsTail
 from tests.conftest import ROOT
+from tests.run_maker import complete
 
 # A launcher whose model is taken for exported, and a trainer of a few steps that are logged as verl logs them.
 LAUNCHER = """
@@ -108,3 +111,28 @@ def test_a_log_that_was_emptied_is_read_from_its_start(tmp_path):
     assert len(tail.records()) == 3
     path.write_text('{"step": 9, "data": {"a": 1}}\n')
     assert [record["step"] for record in tail.records()] == [9]
+
+
+def test_a_run_that_goes_on_from_another_takes_up_its_curve(tmp_path):
+    folder = complete(tmp_path)
+    lines = [{"step": step, "data": {"actor/loss": step / 10}} for step in (1, 2, 3, 4, 5)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    new = tmp_path / "outputs" / "new"
+    environment = {"RUN_DIR": str(new), "KNOBS_JSON": "{}", "ALGORITHM": "grpo"}
+    environment["RESUME_FROM"] = str(folder / "checkpoints" / "global_step_4")
+    attempt = Attempt(["true"], environment)
+    assert attempt.number == 2 and not new.exists()
+    new.mkdir()
+    attempt._take_up(checkpoint_at(attempt.resume_from))
+    assert [record["step"] for record in read_metrics(new)] == [1, 2, 3, 4]
+
+
+def test_going_back_sets_later_checkpoints_aside(tmp_path):
+    folder = complete(tmp_path, steps=(2, 4, 6))
+    (folder / "metrics.jsonl").touch()
+    environment = {"RUN_DIR": str(folder), "KNOBS_JSON": "{}", "ALGORITHM": "grpo"}
+    environment["RESUME_FROM"] = str(folder / "checkpoints" / "global_step_2")
+    attempt = Attempt(["true"], environment)
+    attempt._take_up(checkpoint_at(attempt.resume_from))
+    assert [checkpoint.step for checkpoint in checkpoints_of(folder)] == [2]
+    assert (folder / "checkpoints" / "global_step_6_before_attempt_2" / "complete.json").is_file()

@@ -37,10 +37,10 @@ def small_model(kind="tied", seed=0):
     return AutoModelForCausalLM.from_config(MODELS[kind], dtype=torch.float32).eval()
 
 
-def with_adapter(model, alpha=24):
+def with_adapter(model, alpha=24, targets="all-linear"):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # PEFT starts it at zero, which would prove nothing
             torch.nn.init.normal_(parameter, std=0.5)
@@ -90,6 +90,17 @@ def test_an_adapter_on_the_experts_of_a_mixture(path):
     assert torch.allclose(merged_logits(path.parent / "model"), logits(model), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("targets", ["q_proj,gate_proj,up_proj,down_proj", "down_proj"])
+def test_an_adapter_on_some_layers_of_a_mixture(path, targets):
+    model = with_adapter(small_model("moe"), targets=targets.split(","))
+    write_checkpoint(model, path, 2, lora_alpha=24)
+    with pytest.raises(ValueError, match="not one on LORA_TARGETS=all-linear"):
+        merge(Checkpoint(path, 7), path.parent / "model")
+    update_run(path.parents[1], knobs={"LORA_TARGETS": targets})
+    merge(Checkpoint(path, 7), path.parent / "model", dtype="float32")
+    assert torch.allclose(merged_logits(path.parent / "model"), logits(model), atol=1e-5, rtol=0)
+
+
 def test_the_adapter_is_kept_beside_and_gives_the_same_on_the_base(path):
     from peft import PeftModel
 
@@ -120,7 +131,7 @@ def test_who_may_read_the_model_is_what_the_umask_says(path, umask):
 def test_an_adapter_without_alpha_takes_it_from_the_run_or_stops(path):
     model = with_adapter(small_model())
     write_checkpoint(model, path, 1)
-    with pytest.raises(ValueError, match="lora_alpha stands neither there nor in"):
+    with pytest.raises(ValueError, match="lora_alpha is neither there nor in"):
         merge(Checkpoint(path, 7), path.parent / "model")
     assert not (path.parent / "model").exists()
     update_run(path.parents[1], knobs={"LORA_ALPHA": "24"})
@@ -361,3 +372,19 @@ def test_prune_leaves_an_unfinished_one_that_may_be_under_way(run, call):
     shard(run, 2).unlink()
     assert call("prune", run, "--keep", 2, "--incomplete", "--yes")[0] == 0
     assert [checkpoint.step for checkpoint in checkpoints_of(run)] == [4, 6]
+
+
+def test_a_checkpoint_without_a_ranks_shard_gets_no_marker(tmp_path):
+    """Two machines that write to disks of their own: the first sees its half only."""
+    folder = tmp_path / "checkpoints" / "global_step_3"
+    (folder / "actor").mkdir(parents=True)
+    (folder / "actor" / "fsdp_config.json").write_text('{"world_size": 2}')
+    for kind in ("model", "optim"):
+        (folder / "actor" / f"{kind}_world_size_2_rank_0.pt").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="model_world_size_2_rank_1.pt is missing, and 1 more.*OUTPUTS_DIR"):
+        mark_complete(folder, seconds=0.0, attempt=1)
+    assert not (folder / "complete.json").exists()
+    for kind in ("model", "optim"):
+        (folder / "actor" / f"{kind}_world_size_2_rank_1.pt").write_bytes(b"x")
+    mark_complete(folder, seconds=0.0, attempt=1)
+    assert (folder / "complete.json").is_file()

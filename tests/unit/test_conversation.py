@@ -212,7 +212,7 @@ def test_what_a_template_leaves_out_is_told() -> None:
     assert qwen3.render(THOUGHTS[2:]).lost == set()
     assert Renderer.of(tokenizer_of("llama3")).render(THOUGHTS[2:]).lost == {"thoughts of the last turn"}
     beside = [CALLS[0], {**CALLS[1], "content": "I will add."}, *CALLS[2:]]
-    assert gptoss.render(beside, [TOOL]).lost == {"text beside a tool call"}
+    assert gptoss.render(beside, [TOOL]).lost == {"text next to a tool call"}
     assert qwen3.render(beside, [TOOL]).lost == set()
 
 

@@ -120,7 +120,7 @@ TWO = [{"q": "1+1?", "a": "2"}, {"q": "1+2?", "a": "3"}]
 @pytest.mark.parametrize(
     ("text", "rows", "words"),
     [
-        (json.dumps({"version": 1, "data": TWO}), TWO, "the rows are the list data; beside it, not read: version"),
+        (json.dumps({"version": 1, "data": TWO}), TWO, "the rows are the list data; next to it, not read: version"),
         (json.dumps({"data": TWO}), TWO, None),
         (json.dumps({"data": [*TWO]}, indent=1), TWO, None),
         (json.dumps({"x.json": TWO[0], "y.json": TWO[1]}), [{"key": "x.json", **TWO[0]}, {"key": "y.json", **TWO[1]}],

@@ -68,7 +68,7 @@ def test_rows_that_stand_in_the_validation_file(tmp_path, capsys):
     train = parquet(tmp_path / "train.parquet", [rl("a"), rl("b"), rl("c")])
     val = parquet(tmp_path / "val.parquet", [rl("x"), rl("b", "3")])
     assert main(["validate", str(train), "--algo", "grpo", "--against", str(val)]) == 1
-    assert "row 2: prompt: stands in val.parquet too, at 2" in capsys.readouterr().out
+    assert "row 2: prompt: is in val.parquet too, at 2" in capsys.readouterr().out
     assert (
         main(["validate", str(val), "--algo", "grpo", "--against", str(parquet(tmp_path / "o.parquet", [rl("a")]))])
         == 0

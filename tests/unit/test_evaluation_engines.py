@@ -104,7 +104,7 @@ def test_a_server_that_goes_away_loses_nothing(tmp_path, server, capsys, monkeyp
     before = len(server.state["requests"])
     rows = batch(tmp_path, "--server", server.url)
     assert all(row["result"] == "right" for row in rows)
-    assert "going on, " in capsys.readouterr().out and len(server.state["requests"]) - before < 24
+    assert "resuming, " in capsys.readouterr().out and len(server.state["requests"]) - before < 24
 
 
 def test_a_chat_with_a_server(server, monkeypatch, capsys):

@@ -366,11 +366,32 @@ def test_stopped_by_the_user():
 
 
 def test_no_error_at_all():
-    assert diagnose("").cause == "The log has no error message and is empty"
+    assert diagnose("").cause == "The log is empty"
     found = diagnose(BENIGN + f"{TASK}step:1 - loss:0.1\n")
-    assert found.cause == "The log has no error message; the last line is: step:1 - loss:0.1"
+    assert found.cause == "The log ends without an error message; the last line is: step:1 - loss:0.1"
     assert (found.fix, found.line) == (None, None)
     assert diagnose("Epoch 1:  1%|\rEpoch 1:  2%|\n").cause.endswith("is: Epoch 1:  2%|")
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("RuntimeError: boom", "RuntimeError: boom"),
+        (f"{TASK}my.own.QuotaException(3): none left", "my.own.QuotaException(3): none left"),
+        ("ERROR:root:no space", "ERROR:root:no space"),
+        ("error: TRAIN_DATA=x: no such file", "error: TRAIN_DATA=x: no such file"),
+    ],
+)
+def test_an_error_without_a_traceback_is_the_cause(line, cause):
+    found = diagnose(f"{BENIGN}step:1 - loss:0.1\n{line}\nbye\n")
+    assert (found.cause, found.line) == (cause, 5)
+    later = diagnose(f"{line}\n" + "step:1 - loss:0.1\n" * 30)  # the run has trained on after it
+    assert later.cause == "The log ends without an error message; the last line is: step:1 - loss:0.1"
+
+
+def test_an_error_without_a_traceback_is_looked_up():
+    found = diagnose("step:1\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n")
+    assert found.line == 2 and "TOKENS_PER_GPU" in found.fix
 
 
 def test_an_earlier_attempt_is_forgotten():
@@ -379,7 +400,7 @@ def test_an_earlier_attempt_is_forgotten():
     log = f"# attempt 1, 2026\n{same}killed without a line break{head}{same}"
     assert diagnose(log).line > line_of(log, "# attempt 2")
     assert diagnose(f"{same}{head}all well\n").cause.endswith("the last line is: all well")
-    assert diagnose(same + head).cause == "The log has no error message and is empty"
+    assert diagnose(same + head).cause == "The log is empty"
 
 
 def test_reads_a_file_with_its_own_line_numbers(tmp_path: Path):
@@ -393,7 +414,9 @@ def test_reads_a_file_with_its_own_line_numbers(tmp_path: Path):
 
 def test_a_text_is_no_file_name(tmp_path: Path):
     (tmp_path / "other.log").write_text("Traceback (most recent call last):\nValueError: of another\n")
-    assert diagnose(str(tmp_path / "other.log")).cause.startswith("The log has no error message; the last line is: /")
+    assert diagnose(str(tmp_path / "other.log")).cause.startswith(
+        "The log ends without an error message; the last line is: /"
+    )
     assert "x" * 200 in diagnose("x" * 300).cause  # longer than a file name may be
 
 

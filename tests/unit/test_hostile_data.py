@@ -199,3 +199,35 @@ def test_training_reads_no_parquet_that_the_door_refuses_and_all_others_alike(tm
         good = tmp_path / f"{count}.parquet"
         pq.write_table(pa.Table.from_pylist(rows).slice(0, count), good, row_group_size=3_000)
         assert _table_of(str(good)).equals(pq.read_table(good), check_metadata=True)
+
+
+def test_prompts_are_read_within_the_same_limits_and_are_verls_rows(tmp_path, monkeypatch):
+    import datasets
+    from omegaconf import OmegaConf
+    from transformers import AutoTokenizer
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from common.data.verl_datasets import PromptDataset
+    from common.demo_model import DEMO_MODEL_DIR
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    bomb = parquet(tmp_path / "bomb.parquet", pa.array(["a" * 2**16] * 5000), dictionary_pagesize_limit=2**26)
+    config = OmegaConf.create(
+        {"max_prompt_length": 64, "filter_overlong_prompts_workers": 2, "seed": 3, "shuffle": True}
+    )
+    with pytest.raises(DataError, match="the rows up to it become 256 MiB"):
+        PromptDataset(str(bomb), tokenizer, config)
+    row = {"reward_model": {"ground_truth": "2", "style": "rule"}, "data_source": "kit", "extra_info": {"index": 1}}
+    rows = [{**row, "prompt": [{"role": "user", "content": "1 " * (n % 80)}], "n": n} for n in range(400)]
+    files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    pq.write_table(pa.Table.from_pylist(rows[:300]), files[0], row_group_size=70)
+    pq.write_table(pa.Table.from_pylist(rows[300:]), files[1])
+    for most in (-1, 50):
+        ours, verls = (kind(list(files), tokenizer, config, max_samples=most) for kind in (PromptDataset, RLHFDataset))
+        assert 0 < len(ours) < len(rows)
+        assert ours.dataframe.features == verls.dataframe.features
+        assert ours.dataframe.to_list() == verls.dataframe.to_list()
+    assert not list(cache.glob("verl-kit-*"))
+    assert ours[3]["raw_prompt"] == verls[3]["raw_prompt"]

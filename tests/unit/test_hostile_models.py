@@ -1,10 +1,12 @@
 """Checkpoints and models of strangers: nothing of theirs runs, and nothing of ours gets into what is published."""
 
+import ast
 import json
 import os
 import pickle
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +18,11 @@ from common.demo_model import DEMO_MODEL_DIR
 from common.preflight import resume, run_name
 from common.preflight.knobs import read_knobs
 from common.preflight.model import count_parameters
+from tests.run_maker import complete
 from tests.unit.test_checkpoints import small_model, write_checkpoint
-from tests.unit.test_preflight import check, complete, only_error  # noqa: F401
+from tests.unit.test_preflight import only_error
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Evil:
@@ -95,7 +100,7 @@ def test_a_header_that_claims_too_much_is_a_sentence(tmp_path):
         count_parameters(tmp_path)
 
 
-def test_code_that_a_tokenizer_brings_is_named(check, tmp_path):  # noqa: F811
+def test_code_that_a_tokenizer_brings_is_named(check, tmp_path):
     model = shutil.copytree(DEMO_MODEL_DIR, tmp_path / "model")
     settings = json.loads((model / "tokenizer_config.json").read_text())
     settings["auto_map"] = {"AutoTokenizer": ["tokenization_mine.Mine", None]}
@@ -105,3 +110,15 @@ def test_code_that_a_tokenizer_brings_is_named(check, tmp_path):  # noqa: F811
     assert "brings Python code of its own" in error and key in error
     assert check(MODEL_PATH=str(model), arguments=(key,)).errors == []
     assert check(MODEL_PATH=str(model), arguments=(f"trainer.project_name='{key}'",)).errors != []
+
+
+def test_transformers_is_never_left_to_ask_whether_foreign_code_may_run():
+    left = []
+    for path in sorted(
+        path for folder in ("common", "dpo", "gspo", "monitor") for path in (ROOT / folder).rglob("*.py")
+    ):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith((".from_pretrained", ".from_config")):
+                said = {keyword.arg for keyword in call.keywords} & {"trust_remote_code", None}  # None: **options
+                left += [] if said else [f"{path.relative_to(ROOT)}:{call.lineno} {ast.unparse(call)}"]
+    assert [one for one in left if "DEMO_MODEL_DIR" not in one and "PeftModel" not in one] == []

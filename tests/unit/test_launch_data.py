@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.preflight.data_split import choose, split_files, validation_rows
-from tests.unit.test_preflight import check, only_error, rl_rows, write  # noqa: F401
+from tests.unit.test_preflight import only_error, rl_rows, write
 
 SUMS = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(40)]
 PAIRS = [{"prompt": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": str(n + 2)} for n in range(40)]
@@ -42,7 +42,7 @@ def questions(path):
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".xlsx"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_file_of_any_kind_is_converted_and_divided(check, tmp_path, algorithm, suffix):  # noqa: F811
+def test_a_file_of_any_kind_is_converted_and_divided(check, tmp_path, algorithm, suffix):
     path = save(tmp_path / f"我的 data{suffix}", PAIRS if algorithm == "dpo" else SUMS)
     knobs = check(algorithm, TRAIN_DATA=path.name, EXPERIMENT_NAME="mine")
     assert knobs.errors == []
@@ -58,7 +58,7 @@ def test_a_file_of_any_kind_is_converted_and_divided(check, tmp_path, algorithm,
     assert not ours.exists()  # a check leaves nothing in the run directory
 
 
-def test_the_sample_is_validated_on_its_own_file(check):  # noqa: F811
+def test_the_sample_is_validated_on_its_own_file(check):
     knobs = check("sft")
     assert knobs["TRAIN_DATA"].endswith("/sft/data/train.parquet")
     assert knobs["VAL_DATA"].endswith("/sft/data/val.parquet") and knobs.reasons["VAL_DATA"] == "the sample's own"
@@ -89,7 +89,7 @@ def test_two_rows_are_divided_and_always_alike(tmp_path):
     assert sides[0] == sides[1] and sides[0][0] != sides[0][1]
 
 
-def test_one_row_cannot_be_divided(check, tmp_path):  # noqa: F811
+def test_one_row_cannot_be_divided(check, tmp_path):
     error = only_error(check("sft", TRAIN_DATA=str(save(tmp_path / "one.jsonl", SUMS[:1]))))
     assert "1 different prompt in 1 rows" in error and "set VAL_DATA" in error
 
@@ -97,19 +97,19 @@ def test_one_row_cannot_be_divided(check, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("algorithm", "rows", "words"), [("dpo", SUMS, ("chosen", "--algo dpo")), ("sft", [{"a": 1, "b": 2}], ("a, b",))]
 )
-def test_rows_of_another_form_are_refused_with_what_to_do(check, tmp_path, algorithm, rows, words):  # noqa: F811
+def test_rows_of_another_form_are_refused_with_what_to_do(check, tmp_path, algorithm, rows, words):
     path = save(tmp_path / "mine.jsonl", rows)
     error = only_error(check(algorithm, TRAIN_DATA=str(path)))
     assert error.startswith(f"TRAIN_DATA={path}: line 1:") and all(word in error for word in words)
 
 
 @pytest.mark.parametrize("name", ["empty.jsonl", "empty.csv", "empty.parquet", "folder"])
-def test_what_holds_no_rows_is_named(check, tmp_path, name):  # noqa: F811
+def test_what_holds_no_rows_is_named(check, tmp_path, name):
     path = tmp_path / name
     path.touch() if path.suffix else path.mkdir()
     assert only_error(check("sft", TRAIN_DATA=str(path))).startswith(f"TRAIN_DATA={path}: ")
 
 
-def test_a_logger_list_without_file_is_refused(check):  # noqa: F811
+def test_a_logger_list_without_file_is_refused(check):
     error = only_error(check("sft", arguments=["trainer.logger=[console]"]))
     assert "trainer.logger" in error and "[console,file]" in error

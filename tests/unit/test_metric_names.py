@@ -113,20 +113,20 @@ def test_a_limit_must_be_broken_three_times_in_a_row(name: str, bad: float, good
     assert names([{name: good}] * 9) == []
     (warning,) = check_health([{name: good}, {}] + [{name: bad}, {"loss": 1.0}] * 3)  # steps without it are passed over
     assert (warning.name, warning.value) == (name, bad)
-    assert knob in warning.message
+    assert knob in warning.advice
 
 
 def test_reward_of_zero_for_five_steps_hides_what_it_explains():
     step = {"reward_mean": 0.0, "reward_std": 0.0, "grad_norm": 0.0, "policy_loss": 0.0}
     assert names([step] * 4) == ["reward_std"]
     (warning,) = check_health([step] * 5)
-    assert warning.name == "reward_mean" and "REWARD_FUNC_PATH" in warning.message
+    assert warning.name == "reward_mean" and "REWARD_FUNC_PATH" in warning.advice
 
 
 def test_one_reward_that_raised_is_said_at_once():
     assert names([{"reward_errors": 0.0}] * 9) == []
     (warning,) = check_health([{"reward_errors": 0.0}, {"reward_errors": 2.0}])
-    assert warning.message.startswith("Answers whose reward raised 2: They count 0")
+    assert str(warning).startswith("Answers whose reward raised 2: They count 0")
     shares = {"val-aux/a/reward_error/mean@1": 0.0, "val-aux/b/reward_error/mean@1": 0.5}
     assert names([friendly(shares)]) == ["val_reward_errors"] and friendly(shares)["val_reward_errors"] == 0.25
 
@@ -135,20 +135,20 @@ def test_one_reward_that_raised_is_said_at_once():
 @pytest.mark.parametrize("name", ["loss", "policy_loss", "value_loss", "grad_norm", "val_loss"])
 def test_nan_and_infinity_fire_at_once(name: str, value: float):
     (warning,) = check_health([{name: 1.0}, {name: value}])
-    assert warning.name == name and "LEARNING_RATE" in warning.message
+    assert warning.name == name and "LEARNING_RATE" in warning.advice
     assert names([{name: value}, {name: 1.0}]) == []
 
 
 def test_nan_where_verl_means_not_measured_is_no_alarm():
     assert names([{"rollout_corr": float("nan")}] * 5) == []
     (warning,) = check_health([{"reward_mean": float("nan")}])
-    assert "REWARD_FUNC_PATH" in warning.message
+    assert "REWARD_FUNC_PATH" in warning.advice
 
 
 def test_validation_loss_that_rises_three_times_is_overfit():
     rising = [{"val_loss": 0.60}, {"loss": 0.1}, {"val_loss": 0.62}, {"val_loss": 0.65}, {"val_loss": 0.70}]
     (warning,) = check_health(rising)
-    assert warning.name == "val_loss" and "TOTAL_EPOCHS" in warning.message
+    assert warning.name == "val_loss" and "TOTAL_EPOCHS" in warning.advice
     assert names(rising[:-1]) == []
     assert names([{"val_loss": value} for value in (0.600, 0.601, 0.602, 0.603)]) == []  # 0.5 percent: noise
 

@@ -9,11 +9,12 @@ import os
 import numpy as np
 import pytest
 
+from common import tail as tail_module
 from common.metrics.names import friendly
 from common.run_dir import read_metrics
-from monitor import metrics_collector
+from common.tail import Tail
 from monitor.columns import Columns
-from monitor.metrics_collector import RunMetrics, Tail
+from monitor.metrics_collector import RunMetrics
 
 
 def line(step, **data):
@@ -43,7 +44,7 @@ def test_a_half_written_line_is_waited_for(tmp_path):
 
 def test_each_byte_is_read_once(tmp_path, monkeypatch):
     path, counted = tmp_path / "x", []
-    real = metrics_collector.open_regular
+    real = tail_module.open_regular
 
     def counting(*arguments, **options):
         stream = real(*arguments, **options)
@@ -64,7 +65,7 @@ def test_each_byte_is_read_once(tmp_path, monkeypatch):
 
         return Stream()
 
-    monkeypatch.setattr(metrics_collector, "open_regular", counting)
+    monkeypatch.setattr(tail_module, "open_regular", counting)
     tail, found = Tail(path), b""
     for number in range(50):
         append(path, b"line %d\n" % number)
@@ -95,7 +96,7 @@ def test_a_truncated_or_replaced_file_is_noticed(tmp_path, change):
 
 
 def test_a_line_without_an_end_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics_collector, "MAX_LINE", 1000)
+    monkeypatch.setattr(tail_module, "MAX_LINE", 1000)
     path = tmp_path / "x.log"
     append(path, b"\x00" * 5000)
     metrics = RunMetrics(path)

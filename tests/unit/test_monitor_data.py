@@ -119,7 +119,7 @@ def test_health_agrees_with_the_table_at_every_step():
     for one in found:
         if one.side:
             said = {warning.name: warning for warning in check_health(history[max(0, one.last - 40) : one.last])}
-            assert said[one.name].message == one.message
+            assert said[one.name].advice == one.advice
     assert [(one.first, one.last, one.side) for one in found if one.name == "grad_norm"] == [(51, 51, "nan")]
     past = [one for one in found if one.name == "kl_divergence"]
     assert len(past) > 1 and all(one.first <= one.last for one in past)

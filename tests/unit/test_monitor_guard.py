@@ -8,7 +8,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from monitor.guard import split_host
+from common.web import split_host
 from monitor.server import build_app
 from tests.unit.test_monitor_page import Server
 from tests.unit.test_monitor_runs import make_run, step

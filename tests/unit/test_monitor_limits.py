@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import time
+from html import unescape
 
 import httpx
 import pytest
 
+from monitor.checkpoints import saved_in
 from monitor.choices import step_range
 from monitor.columns import Columns
 from monitor.compare import config_of
 from monitor.exports import png
 from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
-from monitor.plain import plain, plain_tree
+from monitor.plain import carried, plain, plain_tree
 from monitor.samples import choose, read_step
 from monitor.server import build_app
 from monitor.store import Monitor
 from monitor.tables import filter_rows
 from monitor.tabs import compare
+from monitor.tabs.checkpoints import _row
 from tests.unit.test_monitor_page import Server
 from tests.unit.test_monitor_runs import make_run, step
 
@@ -41,6 +46,8 @@ def server(tmp_path_factory):
 
 def test_texts_that_json_cannot_carry():
     assert plain(os.fsdecode(b"a\xff\x80")) == "a\\xff\\x80" and plain("文\ud800\udc41") == "文\ufffd\ufffd"
+    assert plain("a\u202egnp.exe\u2069 \u05d0\u200f") == "a\\u202egnp.exe\\u2069 \u05d0\u200f"  # marks stay
+    assert carried("\u202e\ud800") == "\u202e\ufffd"
     assert plain_tree({"\ud800": ["\udcff", 1, None]}) == {"\ufffd": ["\\xff", 1, None]}
 
 
@@ -52,6 +59,18 @@ def test_such_texts_of_one_run_leave_every_tab_there(server, run, tab):
     assert httpx.post(f"{server}/en/gradio_api/run/fill_{tab}", json=asked, timeout=20).status_code == 200
     csv = httpx.get(f"{server}/csv", params={"run": run})
     assert csv.status_code == 200 and csv.text.startswith("step,")
+
+
+@pytest.mark.parametrize("name", ["a b", "\u202egnp", os.fsdecode(b"\xff'\\"), "\u8fd0\u884c"])
+def test_the_line_that_tries_a_checkpoint_names_it(tmp_path, name):
+    """What the page shows is what bash reads as the path, also where the page cannot show the path itself."""
+    run = make_run(tmp_path, name, [step(1, loss=0.5)])
+    path = run / "checkpoints" / "global_step_8"
+    path.mkdir(parents=True)
+    shown = _row(saved_in(run)[0], Columns(), "", Words("en"))[-1]
+    line = unescape(re.search(r"<code>\./test\.sh --model_path (.*)</code>", shown)[1])
+    assert subprocess.run(["bash", "-c", f"printf %s {line}"], capture_output=True).stdout == os.fsencode(path)
+    assert "\u202e" not in line and line.encode()
 
 
 def test_such_texts_in_configs_and_samples(tmp_path):

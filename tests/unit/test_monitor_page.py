@@ -127,7 +127,7 @@ def test_what_the_tabs_say(clients):
     assert "自第 3 步起" in fill(clients["zh"], "health", "good")
     assert "&lt;i&gt;2+2?" in fill(client, "samples", "good", "rollouts", "newest", "high", "")
     assert "RuntimeError: boom" in fill(client, "log", "good", "")
-    assert "1 lines" in fill(client, "log", "good", "boom")
+    assert "Lines found: 1" in fill(client, "log", "good", "boom")
     assert "./test.sh --model_path" in fill(client, "checkpoints", "good")
     assert "GPU" in fill(client, "system")
 

@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from common.plan.advice import numbers_to_try
 from common.plan.fit import choose, judge, parallel_sizes, ways_out
 from common.plan.machine import parse_gpus
 from common.plan.memory import Setup, kv_per_token, memory_of, states
+from common.plan.traffic import Step, passes, traffic, waiting
 from common.plan.weights import read_weights
 from tests.published_models import MODELS, PUBLISHED_LEAST, PUBLISHED_RUNS
+
+ENGINES = ("fsdp2", "fsdp")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -132,6 +136,18 @@ def test_offloading_frees_the_phases_that_it_frees(offload):
     assert memory.host.get("offloaded", 0) == {"false": 0, "true": 12 * size, "full": 16 * size}[offload]
 
 
+def test_states_stay_on_the_host_only_where_the_engine_can_leave_them_there():
+    setup = Setup(read_weights(MODELS["Qwen2.5-7B"][0]), parse_gpus("1x80GB"), 0, 2048, rollout=False)
+    assert choose(setup).setup.offload == "full" and choose(setup).fits == "yes"
+    fit = choose(replace(setup, keeps_away=False))
+    assert fit.setup.offload == "false" and fit.fits == "no"  # 16 bytes x 7.6e9 weights are 113 GiB
+    knobs = {"OFFLOAD": "false", "LORA_RANK": "8"}
+    tries = {
+        engine: numbers_to_try("The GPU ran out of memory", knobs | {"TRAIN_ENGINE": engine}) for engine in ENGINES
+    }
+    assert tries == {"fsdp2": ["OFFLOAD=full (now false)"], "fsdp": []}
+
+
 def test_a_model_that_fits_nowhere_is_told_what_would():
     fit = choose(Setup(read_weights(MODELS["Qwen2.5-32B"][0]), parse_gpus("1x24GB"), 0, 2048, rollout=True))
     assert fit.fits == "no" and any("GPUs" in way for way in ways_out(fit))
@@ -171,3 +187,46 @@ def test_a_reward_model_on_the_same_gpus_is_a_phase_of_its_own():
     assert served.scoring["reward model"] == 0.3 * setup.gpus.memory
     assert served.training["engine asleep"] == 2 * alone.training["engine asleep"]
     assert sum(served.scoring.values()) <= served.peak
+
+
+# ---- over machines -------------------------------------------------------------------------------------------------
+
+
+def test_traffic_of_a_step_by_hand():
+    """7,615,616,512 weights on 16 GPUs: 15/16 of each gather come over the network or from a neighbour in the ring."""
+    setup = Setup(read_weights(MODELS["Qwen2.5-7B"][0]), parse_gpus("2x8x80GB"), 16384, 3072, reference=True)
+    step = Step(rows=1024, answers=8, tokens=2048, updates=4)  # 16,777,216 tokens, 1,048,576 a GPU: 64 passes of 16,384
+    fit, weights = judge(setup), 7_615_616_512 * 15 / 16
+    assert passes(fit, step) == 64
+    assert traffic(fit, step) == {
+        "training": 64 * (2 + 2 + 4) * weights,  # gathered twice in bfloat16, gradients summed in float32
+        "log-probabilities": 2 * 64 * 2 * weights,  # its own and the reference's
+        "new weights": 4 * weights,
+    }
+    seconds = {"training": 1e9, "log-probabilities": 0.0}  # hidden behind much work; nothing to hide behind
+    assert waiting(fit, step, seconds) == pytest.approx((2 * 64 * 2 + 4) * weights / (100e9 / 8 * 0.8))
+
+
+def test_a_gpu_makes_a_pass_for_each_update_however_few_tokens_it_has():
+    setup = Setup(read_weights(MODELS["Qwen2.5-7B"][0]), parse_gpus("16x8x80GB"), 16384, 3072)
+    assert passes(judge(setup), Step(rows=128, answers=1, tokens=512, updates=8)) == 8
+
+
+def test_one_machine_sends_nothing_and_lora_sums_its_adapter_alone():
+    model = read_weights(MODELS["Qwen2.5-7B"][0])
+    step = Step(64, 1, 1024)
+    assert traffic(judge(Setup(model, parse_gpus("8x80GB"), 16384, 2048)), step) == {}
+    lora = Setup(model, parse_gpus("4x8x80GB"), 16384, 2048, rollout=False, lora_rank=16)
+    adapter = sum(weight.numbers for weight in model.adapter(16))
+    assert traffic(judge(lora), step) == {"training": 31 / 32 * (4 * 7_615_616_512 + 4 * adapter)}
+
+
+def test_the_network_is_read_and_a_faster_one_is_waited_for_less():
+    assert parse_gpus("2x8x80GB").network == 100 and parse_gpus("2x8x80GB@400").network == 400
+    assert parse_gpus("2x8x80GB@3200Gb").network == 3200
+    with pytest.raises(ValueError, match="above 0"):
+        parse_gpus("2x8x80GB@0")
+    setup = Setup(read_weights(MODELS["Qwen2.5-7B"][0]), parse_gpus("2x8x80GB@400"), 16384, 3072)
+    slow = replace(setup, gpus=parse_gpus("2x8x80GB"))
+    step = Step(128, 8, 1024)
+    assert waiting(judge(slow), step, {}) == pytest.approx(4 * waiting(judge(setup), step, {}))

@@ -3,17 +3,14 @@
 import json
 import re
 import shutil
-import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.checkpoints.integrity import mark_complete
-from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.demo_model import DEMO_MODEL_DIR
 from common.plan.machine import GIB, parse_gpus
-from common.preflight import auto, checks, run_name
+from common.preflight import auto, run_name
 from common.preflight.auto import DEMO_STEPS
 from common.preflight.chat_template import token_lengths
 from common.preflight.findings import Finding
@@ -21,28 +18,12 @@ from common.preflight.knobs import ROOT, RULES, check_value, misspelt, read_bloc
 from common.preflight.machine import Machine, planned_machine
 from common.preflight.model import ModelInfo, read_model
 from common.preflight.resolved import hydra_list, write_resolved
-from common.run_dir import read_metrics, update_run
-from common.runner.attempt import Attempt
+from common.run_dir import update_run
 from tests.published_models import MODELS
+from tests.run_maker import existing
 
 LAPTOP = Machine(gpu_memory=(), cores=2, memory=16 * GIB)
 EIGHT = Machine(gpu_memory=(80 * GIB,) * 8, cores=96, memory=900 * GIB)
-
-
-@pytest.fixture
-def check(monkeypatch, tmp_path):
-    """Run all checks with some knobs set; returns the knobs."""
-    monkeypatch.setattr(run_name, "OUTPUTS", tmp_path / "outputs")
-    monkeypatch.setenv("CALLER_DIR", str(tmp_path))
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-
-    def run(algorithm="grpo", machine=LAPTOP, arguments=(), **environment):
-        knobs = read_knobs(algorithm, environment, arguments)
-        checks.check(knobs, machine)
-        return knobs
-
-    return run
 
 
 def rl_row(**changes):
@@ -442,21 +423,6 @@ def test_reward_function_that_is_fine(check, tmp_path, kind):
 # ---- run name ------------------------------------------------------------------------------------------------
 
 
-def existing(tmp_path, name="mine", step=None, **fields):
-    folder = tmp_path / "outputs" / name
-    folder.mkdir(parents=True)
-    update_run(folder, **{"algorithm": "grpo", "state": "stopped", "knobs": {}, **fields})
-    if step:
-        checkpoint = folder / "checkpoints" / f"global_step_{step}" / "actor"
-        checkpoint.mkdir(parents=True)
-        (checkpoint / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
-        for file in (checkpoint / "model_world_size_1_rank_0.pt", checkpoint.parent / "data.pt"):
-            with zipfile.ZipFile(file, "w") as archive:  # as torch.save writes
-                archive.writestr("data.pkl", b"")
-        (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
-    return folder
-
-
 def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
     existing(tmp_path, step=10)
     knobs = check(EXPERIMENT_NAME="mine")
@@ -467,7 +433,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "knob", "words"),
     [
-        ({"step": DEMO_STEPS["grpo"]}, {}, "common.checkpoints merge outputs/mine"),
+        ({"step": DEMO_STEPS["grpo"]}, {}, "outputs/mine makes it"),
         ({"algorithm": "sft"}, {}, "is of sft"),
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
@@ -490,7 +456,7 @@ def test_a_finished_run_needs_more_steps(check, tmp_path):
 
 def test_a_run_under_way_is_refused(check, tmp_path, monkeypatch):
     existing(tmp_path, state="running", pid=1)
-    monkeypatch.setattr(run_name, "is_alive", lambda run: True)
+    monkeypatch.setattr(run_name, "is_alive", lambda *_: True)
     assert "under way (process 1)" in only_error(check(EXPERIMENT_NAME="mine"))
 
 
@@ -606,94 +572,3 @@ def test_wandb_is_on_only_with_a_login(check, monkeypatch, tmp_path):
     knobs = check()
     assert knobs["USE_WANDB"] == "true"
     assert "secret" not in json.dumps([knobs.values, knobs.reasons, knobs.warnings])
-
-
-# ---- resume ----------------------------------------------------------------------------------------------------
-
-
-def complete(tmp_path, name="mine", steps=(2, 4), **fields):
-    """A run of grpo with complete checkpoints."""
-    folder = existing(tmp_path, name, **fields)
-    for step in steps:
-        path = folder / "checkpoints" / f"global_step_{step}" / "actor"
-        path.mkdir(parents=True)
-        (path / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
-        with zipfile.ZipFile(path / "model_world_size_1_rank_0.pt", "w") as archive:
-            archive.writestr("data.pkl", b"x" * 100)
-        mark_complete(path.parent, attempt=1)
-    return folder
-
-
-def test_resume_takes_the_newest_complete_one_and_names_what_it_passes_over(check, tmp_path):
-    folder = complete(tmp_path)
-    knobs = check(EXPERIMENT_NAME="mine")
-    assert knobs.errors == [] and knobs.resume_from == folder / "checkpoints" / "global_step_4"
-    (folder / "checkpoints" / "global_step_4" / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"torn")
-    knobs = check(EXPERIMENT_NAME="mine")
-    assert knobs.errors == [] and knobs.resume_from == folder / "checkpoints" / "global_step_2"
-    assert any("global_step_4 is not complete" in warning for warning in knobs.warnings)
-    assert check(EXPERIMENT_NAME="new").resume_from is None
-
-
-def test_resume_from_a_path_in_the_run_and_from_another_one(check, tmp_path):
-    folder = complete(tmp_path)
-    two = folder / "checkpoints" / "global_step_2"
-    knobs = check(EXPERIMENT_NAME="mine", RESUME=str(two))
-    assert knobs.errors == [] and knobs.resume_from == two
-    assert any("back to step 2; its later checkpoints [4] are set aside" in warning for warning in knobs.warnings)
-    knobs = check(EXPERIMENT_NAME="new", RESUME=str(folder))
-    assert knobs.errors == [] and knobs.resume_from.name == "global_step_4"
-    assert any("on from mine, step 4" in warning for warning in knobs.warnings)
-    complete(tmp_path, "other")
-    assert "names a checkpoint of another" in only_error(check(EXPERIMENT_NAME="other", RESUME=str(folder)))
-
-
-@pytest.mark.parametrize(
-    ("knobs", "words"),
-    [
-        ({"RESUME": "newest"}, "no such folder; give auto, never, or a run or checkpoint"),
-        ({"RESUME": "{run}", "N_GPUS": "2"}, "written by 1 GPUs and N_GPUS is 2"),
-        ({"RESUME": "{run}", "LORA_RANK": "8"}, "LORA_RANK=0, now LORA_RANK=8"),
-        ({"RESUME": "{run}", "TOTAL_STEPS": "3"}, "has all 3 steps"),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_refused_with_a_way_out(check, tmp_path, knobs, words):
-    folder = complete(tmp_path, knobs={"LORA_RANK": "0"})
-    error = only_error(check(**{name: value.replace("{run}", str(folder)) for name, value in knobs.items()}))
-    assert words in error and error.startswith("RESUME=")
-
-
-def test_another_algorithm_and_a_torn_checkpoint_are_refused(check, tmp_path):
-    folder = complete(tmp_path)
-    assert "it is of RL" in only_error(check("sft", RESUME=str(folder)))
-    assert "no critic" in only_error(check("ppo", RESUME=str(folder)))
-    (folder / "run.json").write_text("[")
-    assert "run.json: is no JSON" in only_error(check(RESUME=str(folder)))
-    (folder / "checkpoints" / "global_step_4" / "complete.json").unlink()
-    error = only_error(check(RESUME=str(folder / "checkpoints" / "global_step_4")))
-    assert "not complete: complete.json is missing" in error
-
-
-def test_a_run_that_goes_on_from_another_takes_up_its_curve(check, tmp_path):
-    folder = complete(tmp_path)
-    lines = [{"step": step, "data": {"actor/loss": step / 10}} for step in (1, 2, 3, 4, 5)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    new = tmp_path / "outputs" / "new"
-    environment = {"RUN_DIR": str(new), "KNOBS_JSON": "{}", "ALGORITHM": "grpo"}
-    environment["RESUME_FROM"] = str(folder / "checkpoints" / "global_step_4")
-    attempt = Attempt(["true"], environment)
-    assert attempt.number == 2 and not new.exists()
-    new.mkdir()
-    attempt._take_up(checkpoint_at(attempt.resume_from))
-    assert [record["step"] for record in read_metrics(new)] == [1, 2, 3, 4]
-
-
-def test_going_back_sets_later_checkpoints_aside(tmp_path):
-    folder = complete(tmp_path, steps=(2, 4, 6))
-    (folder / "metrics.jsonl").touch()
-    environment = {"RUN_DIR": str(folder), "KNOBS_JSON": "{}", "ALGORITHM": "grpo"}
-    environment["RESUME_FROM"] = str(folder / "checkpoints" / "global_step_2")
-    attempt = Attempt(["true"], environment)
-    attempt._take_up(checkpoint_at(attempt.resume_from))
-    assert [checkpoint.step for checkpoint in checkpoints_of(folder)] == [2]
-    assert (folder / "checkpoints" / "global_step_6_before_attempt_2" / "complete.json").is_file()

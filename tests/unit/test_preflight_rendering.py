@@ -128,7 +128,7 @@ def test_texts_beside_tool_calls_are_counted(check):
     tools = '[{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {}}}]'
     rows = [{"messages": messages, "tools": tools}] * 4
     (warning,) = lost(check("llama3_1", rows))
-    assert warning == "the chat template leaves out text beside a tool call in 4 of 4 rows looked at"
+    assert warning == "the chat template leaves out text next to a tool call in 4 of 4 rows looked at"
 
 
 def test_answers_without_an_end_are_counted(check):

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from common.run_dir import read_run, update_run
-from common.runner.follow import MetricsTail, Tail
 from common.runner.supervisor import STOP
+from common.tail import MetricsTail, Tail
 from tests.conftest import ROOT
 
 # A trainer that starts a daemon in another session through a process that ends at once, as Ray does, and a child.
@@ -87,7 +87,7 @@ def test_when_the_keeper_is_killed_the_trainer_dies(tmp_path):
 
 def test_tail_waits_for_the_end_of_a_line_and_reads_progress_bars(tmp_path):
     path = tmp_path / "log"
-    tail = Tail(path)
+    tail = Tail(path, progress_bars=True)
     assert tail.lines() == []
     path.write_bytes("one\ntwo 数".encode()[:-1])  # torn inside a character
     assert tail.lines() == ["one"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +15,7 @@ from tests.conftest import ROOT
 ALGORITHMS = sorted(script.parent for script in ROOT.glob("*/train.sh"))
 FOLDERS = [ROOT, *ALGORITHMS, ROOT / "monitor"]
 NAMES = ("README.md", "README_zh.md")
-# Knobs of the run's name, its resuming and its logging; the comments in train.sh explain them.
-NOT_IN_TABLE = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
+tables = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "write_knob_tables.py")))
 
 FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)")
@@ -108,12 +109,14 @@ def test_relative_links_lead_somewhere(folder, name):
 
 @pytest.mark.parametrize("folder", ALGORITHMS, ids=label)
 @each_name
-def test_the_knob_table_is_that_of_train_sh(folder, name):
-    described = table_knobs(read(folder / name))
-    block = set(read_block(folder / "train.sh"))
+def test_the_knob_table_is_that_of_knobs_yaml_and_train_sh(folder, name):
+    text = read(folder / name)
+    assert tables.written(text, tables.read_rows(), folder.name, tables.READMES[name]) == text, (
+        "run: python docs/write_knob_tables.py"
+    )
+    described = table_knobs(text)
     assert len(described) == len(set(described)), "a knob has two rows"
-    assert set(described) <= block, f"no such knob: {sorted(set(described) - block)}"
-    assert block - NOT_IN_TABLE <= set(described), f"no row for: {sorted(block - NOT_IN_TABLE - set(described))}"
+    assert set(described) == set(read_block(folder / "train.sh")) - tables.ELSEWHERE
 
 
 def test_code_is_told_from_text():

@@ -6,13 +6,19 @@ import json
 import os
 import shlex
 import signal
+import socket
+import threading
+import time
 
 import pytest
 
+from common.cluster.names import Cluster
+from common.cluster.watch import open_watch
 from common.demo_model import DEMO_MODEL_DIR
 from common.preflight.knobs import read_block
 from common.run_dir import read_metrics, read_run
 from common.runner.attempt import STOP_SIGNALS
+from gspo import follower
 from gspo.rounds import Rounds
 from tests.conftest import ROOT
 
@@ -157,3 +163,76 @@ def test_a_round_without_pairs_has_no_preference_stage(play, capsys):
     assert calls(play) == ["round-1-rl", "round-2-rl"]
     assert "there is no pair to learn from" in capsys.readouterr().out
     assert json.loads((play.dir / "model" / "config.json").read_text()) == {"made_by": "round-2-rl"}
+
+
+# ---- several machines -------------------------------------------------------------------------------------------
+
+NOTE = r"""#!/usr/bin/env bash
+script="$(basename "$(dirname "$0")")"
+echo "${script} ${NNODES} ${MASTER_PORT} [${SELF_PLAY_ROUNDS:-}${SELF_PLAY:-}${RUN_DIR:-}] $*" >> "${CONTROL}/calls"
+"""
+
+
+def test_another_machine_runs_the_stages_that_the_first_announces(tmp_path, monkeypatch, signals):
+    """Its stages meet on other ports, and are told nothing of the whole run: the first machine resolves their knobs."""
+    for name in ("gspo", "dpo"):
+        script = tmp_path / name / "train.sh"
+        script.parent.mkdir()
+        script.write_text(NOTE)
+        script.chmod(0o755)
+        (tmp_path / name / "block").write_text("")
+    monkeypatch.setattr(follower, "ROOT", tmp_path)
+    monkeypatch.setattr(follower, "read_block", lambda path: read_block(ROOT / path.parent.name / "train.sh"))
+    monkeypatch.setenv("CONTROL", str(tmp_path))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    machines = json.dumps([{"rank": rank, "host": "h", "address": "127.0.0.1"} for rank in (0, 1)])
+    launch = {"CLUSTER_LAUNCH": "x", "CLUSTER_MACHINES": machines, "MACHINE_ADDR": "127.0.0.1"}
+    environment = {**os.environ, **launch, "SELF_PLAY_ROUNDS": "2", "SELF_PLAY": "true", "RUN_DIR": "/r", "NNODES": "2"}
+    first = open_watch(Cluster(2, 0, "127.0.0.1", port), environment)
+
+    def lead():
+        for number, name in enumerate(("gspo", "dpo", "gspo")):
+            first.announce(follower.stage_key(number), name)
+            time.sleep(0.3)
+        calls = tmp_path / "calls"
+        until = time.monotonic() + 30
+        while time.monotonic() < until and (not calls.exists() or calls.read_text().count("\n") < 3):
+            time.sleep(0.1)
+        first.tell_end(5, "")
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    status = follower.Follower(Cluster(2, 1, "127.0.0.1", port), ["trainer.seed=5"], environment).run()
+    leader.join()
+    first.close()
+    assert status == 5
+    stage = f"2 {port + 10} []"
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        f"gspo {stage} trainer.seed=5",
+        f"dpo {stage} ",
+        f"gspo {stage} trainer.seed=5",
+    ]
+
+
+def test_the_first_machine_announces_each_stage_it_runs(play, tmp_path, monkeypatch):
+    class Recorder:
+        cluster, said = Cluster(2, 0, "127.0.0.1", 29500), []
+
+        def announce(self, key, value):
+            self.said.append((key, value))
+
+        def problem(self):
+            return None
+
+        def tell_end(self, status, reason):
+            self.said.append((status, reason))
+
+    real = Rounds.__init__
+    monkeypatch.setattr(Rounds, "__init__", lambda self, *arguments: real(self, *arguments, watch=Recorder()))
+    assert play() == 0
+    assert Recorder.said == [
+        *((f"stage/{number}", name) for number, name in enumerate(("gspo", "dpo") * 2)),
+        (0, ""),
+    ]

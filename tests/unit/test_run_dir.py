@@ -2,13 +2,16 @@
 
 import json
 import os
+import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from common import run_dir
 from common.demo_model import DEMO_MODEL_DIR
-from common.files import write_atomically
+from common.files import ROOT, outputs_folder, write_atomically
+from common.runner.heartbeat import Heartbeat
 
 
 def record(step, **data):
@@ -108,3 +111,40 @@ def test_files_are_as_open_as_the_umask_says(tmp_path, umask, file, program):
     modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("run.json", "command.sh")]
     assert modes == [file, program]
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "command.sh"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({}, ROOT / "outputs"),
+        ({"OUTPUTS_DIR": ""}, ROOT / "outputs"),
+        ({"OUTPUTS_DIR": "/shared/runs"}, Path("/shared/runs")),
+        ({"OUTPUTS_DIR": "runs", "CALLER_DIR": "/home/me"}, Path("/home/me/runs")),
+        ({"OUTPUTS_DIR": "../runs", "CALLER_DIR": "/home/me"}, Path("/home/runs")),
+    ],
+)
+def test_the_folder_of_runs_is_a_setting_meant_from_where_the_user_is(environment, folder):
+    assert outputs_folder(environment) == folder
+
+
+def test_what_resumes_a_run_names_its_folder_where_it_is_not_the_usual_one():
+    assert run_dir.resume_command(ROOT / "outputs" / "a", "sft") == "EXPERIMENT_NAME=a ./sft/train.sh"
+    elsewhere = run_dir.resume_command(Path("/my disk/a"), "dpo")
+    assert elsewhere == "OUTPUTS_DIR='/my disk' EXPERIMENT_NAME=a ./dpo/train.sh"
+
+
+def test_a_run_on_another_host_lives_as_long_as_its_heartbeat(tmp_path):
+    """On a disk that hosts share; its process cannot be asked from here."""
+    there = {"state": "running", "host": "another-host", "pid": 1, "pid_started": 0}
+    assert not run_dir.is_alive(there, tmp_path)
+    beat = Heartbeat(tmp_path)
+    file = tmp_path / run_dir.BEAT_FILE
+    until = time.monotonic() + 10
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert run_dir.is_alive(there, tmp_path) and not run_dir.is_alive({**there, "state": "failed"}, tmp_path)
+    assert not run_dir.is_alive(there)
+    os.utime(file, (0, time.time() - run_dir.DEAD_SECONDS - 1))
+    assert not run_dir.is_alive(there, tmp_path)
+    beat.stop()
+    assert not file.exists()

@@ -519,6 +519,13 @@ def test_the_probe_sees_what_is_missing(monkeypatch):
     assert "switched off" in found["network"][1]
 
 
+@linux
+def test_the_probe_ends_where_the_home_folder_is_tmp(monkeypatch):
+    """As in many containers: what got through there is one file to remove, not two."""
+    monkeypatch.setenv("HOME", "/tmp")
+    assert sandbox_probe._write(["rlimits"]).startswith("wrote /tmp/")
+
+
 def test_require_refuses_to_run(monkeypatch):
     monkeypatch.setattr(sandbox, "_protections", lambda: {"network": (False, "no"), "read": (True, "")})
     tests = [{"kind": "stdin", "input": "", "limit": 9}]

@@ -58,7 +58,7 @@ def test_kinds_of_rows(row, prompt, pair):
     ("row", "words"),
     [
         ({"messages": []}, "prompt: is missing"),
-        (PROMPT | {"chosen": "A"}, "rejected: is missing beside chosen"),
+        (PROMPT | {"chosen": "A"}, "rejected: is missing next to chosen"),
         (PROMPT | {"self_play": False}, "self_play: is false and there is no pair"),
         (PAIR | {"self_play": True}, "data_source"),
         ({"prompt": PROMPT["prompt"]}, "data_source"),

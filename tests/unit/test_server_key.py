@@ -103,3 +103,20 @@ def test_nor_in_what_a_chat_shows(tmp_path, servers, capfd, monkeypatch):
     main(["--server", f"http://127.0.0.1:{servers[0].server_port}"])
     said = texts(tmp_path, capfd)
     assert KEY not in said and "bad Bearer ***" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        ("https://api.example/v1", KEY, ["is sent to api.example"]),
+        ("http://api.example/v1", KEY, ["is sent to api.example", "can be read on the way"]),
+        ("http://localhost:8000/v1", KEY, ["is sent to localhost"]),
+        ("http://[::1]:8000/v1", KEY, ["is sent to ::1"]),
+        ("http://api.example/v1", server_engine.NO_KEY, []),
+    ],
+)
+def test_a_key_that_goes_in_the_clear_to_another_machine_is_warned_of(capsys, url, key, said):
+    server_engine._say_where_the_key_goes(url, key)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(said) and all(words in line for words, line in zip(said, lines, strict=True))
+    assert KEY not in "".join(lines)

@@ -1,9 +1,11 @@
 """What a person sees of a run."""
 
+import json
+
 import pytest
 
+from common.console import without_controls
 from common.run_dir import update_run
-from common.runner.console import without_controls
 from common.runner.terminal import Terminal
 
 RL_LOG = [
@@ -107,3 +109,33 @@ def test_a_failure_comes_with_the_numbers_that_the_preflight_wrote(terminal, tmp
     terminal.failed(1)
     shown = capsys.readouterr().out
     assert "try: TOKENS_PER_GPU=8192 (now 16384)" in shown and "ROLLOUT_N" not in shown
+
+
+ESCAPES = "\x1b]52;c;eA==\x07 \x1b[2J \x9b2J"
+
+
+def test_what_a_file_brings_along_does_not_act_on_the_terminal(tmp_path, capsys):
+    from rich.table import Table
+    from rich.text import Text
+
+    from common.console import SafeConsole
+    from common.data_utils import main
+
+    table = Table(f"title {ESCAPES}")
+    table.add_row(f"cell {ESCAPES}")
+    console = SafeConsole(force_terminal=True, width=80, highlight=False)
+    console.print(table, f"[red]red {ESCAPES}[/red]", Text(f"text {ESCAPES}"))
+    with console.status(f"waiting {ESCAPES}"):
+        pass
+    shown = capsys.readouterr().out
+    assert "\x1b[31mred \ufffd]52" in shown and "text" in shown and "cell" in shown
+    data = tmp_path / f"a{ESCAPES[:5]}.jsonl"
+    data.write_text(
+        json.dumps({"messages": [{"role": "user", "content": ESCAPES}, {"role": "assistant", "content": "a"}]})
+    )
+    assert main(["preview", str(data), "--algo", "sft", "--model", "demo"]) == 0
+    assert main(["preview", str(data.with_name(f"none{ESCAPES}.jsonl")), "--algo", "sft", "--model", "demo"]) == 2
+    captured = capsys.readouterr()
+    assert "]52;c;eA==" in captured.out and "]52;c" in captured.err
+    for text in (shown, captured.out, captured.err):
+        assert not [sign for sign in ("\x1b]", "\x1b[2J", "\x9b", "\x07") if sign in text]

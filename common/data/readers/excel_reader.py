@@ -115,6 +115,9 @@ def _bounded(path: Path, sheet: ReadOnlyWorksheet, rows: Iterator[tuple[Any, ...
         for number, values in enumerate(rows, 1):
             if number > MOST_ROWS:
                 raise DataError(f"{place}: names a row behind {MOST_ROWS:,}, the last that Excel has; {SAVE_AGAIN}")
+            if not values:  # openpyxl makes up the rows before a row far down; a million of them should take no second
+                yield values
+                continue
             cells += len(values)
             if cells > most:
                 raise DataError(
@@ -150,7 +153,7 @@ def _without_result(results: ReadOnlyWorksheet, formulas: ReadOnlyWorksheet) -> 
     for sheet in (results, formulas):
         sheet.reset_dimensions()
     for cells, others in zip(results.iter_rows(), formulas.iter_rows(), strict=True):
-        yield tuple(
+        yield cells and tuple(
             NO_RESULT if other.data_type == "f" and cell.value is None and cell.data_type == "n" else cell.value
             for cell, other in zip(cells, others, strict=True)
         )
@@ -172,7 +175,9 @@ class _Table:
     def records(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[Record]:
         """Yield the rows below the header, each with its number."""
         filled = (
-            (number, values) for number, values in enumerate(rows, 1) if any(value is not None for value in values)
+            (number, values)
+            for number, values in enumerate(rows, 1)
+            if values and any(value is not None for value in values)
         )
         first = next(filled, None)
         if first is None:

@@ -59,7 +59,7 @@ def _listed(path: Path, whole: dict[str, Any], lists: list[str], say: Say) -> It
     others = [name for name in whole if name != lists[0]]
     if others:
         shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        say(f"{path.name}: the rows are the list {lists[0]}; beside it, not read: {shown}")
+        say(f"{path.name}: the rows are the list {lists[0]}; next to it, not read: {shown}")
     for number, row in enumerate(whole[lists[0]], 1):
         if type(row) is dict:
             yield Record(number, row)

@@ -87,7 +87,7 @@ class PoolEngine:
             if process.exitcode is not None:
                 raise EvaluationError(
                     f"a process that generates ended with status {process.exitcode}, perhaps for want of memory; "
-                    "use fewer with --gpus. Finished answers are kept; the same command goes on"
+                    "use fewer with --gpus. Finished answers are kept; the same command resumes"
                 )
 
     def stream(self, ask: Ask, show: Callable[[str], None], stopped: Any) -> Answer:

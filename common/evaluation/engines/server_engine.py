@@ -119,7 +119,7 @@ class ServerEngine:
             if self.failed_in_a_row >= LOST:
                 raise EvaluationError(
                     f"--server {self.client.base_url}: the last {LOST} requests failed: {self._said(error)}. Finished "
-                    "answers are kept; the same command goes on when the server is back"
+                    "answers are kept; the same command resumes when the server is back"
                 ) from error
             return Answer(ask.row, ask.sample, finish="error", error=f"{type(error).__name__}: {self._said(error)}")
         self.failed_in_a_row = 0
@@ -133,7 +133,7 @@ class ServerEngine:
     def _said(self, error: Exception) -> str:
         """An error without the key, which a server may send back; errors are written to files."""
         key = self.client.api_key
-        return str(error) if key == NO_KEY else str(error).replace(key, "***")
+        return str(error) if key in ("", NO_KEY) else str(error).replace(key, "***")
 
     def stream(self, ask: Ask, show: Callable[[str], None], stopped: Any) -> Answer:
         """Answer one, showing the text as it comes.

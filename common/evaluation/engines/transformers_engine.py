@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.attention import exact_attention
 from common.evaluation.engines.engine import Answer, Ask, Deliver, Meter, Pieces, cut_at_stop
 from common.evaluation.model_path import ModelSource
 from common.evaluation.settings import EvaluationError, Settings
@@ -194,7 +195,7 @@ def load(source: ModelSource, device: str, dtype: str, trust_remote_code: bool) 
         EvaluationError: If it cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if dtype == "auto" and device == "cpu":
         dtype = "float32"
@@ -203,6 +204,8 @@ def load(source: ModelSource, device: str, dtype: str, trust_remote_code: bool) 
     if device == "auto":
         options["device_map"] = "auto"
     try:
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+        options["attn_implementation"] = exact_attention(config.to_dict())
         model = AutoModelForCausalLM.from_pretrained(source.path, **options)
         if source.adapter is not None:
             from peft import PeftModel

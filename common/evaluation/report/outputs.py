@@ -40,7 +40,7 @@ def check_output(path: Path) -> Path:
     for lock in (f".~lock.{path.name}#", f"~${path.name}"):  # LibreOffice, Excel
         if (path.parent / lock).exists():
             raise EvaluationError(
-                f"--output_file {path}: is open in a spreadsheet program ({lock} lies beside it); close it, or give "
+                f"--output_file {path}: is open in a spreadsheet program ({lock} is next to it); close it, or give "
                 "another file"
             )
     return path

@@ -38,7 +38,7 @@ WINDOW, LEAST = 200, 20  # the share of failed scores is taken over so many, and
 
 
 class ApiRewardError(RuntimeError):
-    """The reward cannot go on: wrong key, address or model, or too many failures."""
+    """The reward cannot continue: wrong key, address or model, or too many failures."""
 
     ends_run = True  # one is enough (common.rewards.errors)
 
@@ -267,8 +267,8 @@ class ApiClient:
             )
         raise ApiRewardError(
             f"{failed} of the last {len(self._recent)} answers got no score (max_failed_share={limit:g}; last: "
-            f"{self.last_error}). Mend the endpoint {self.settings.shown_url} and run the same command again "
-            "to resume, or set ON_FAILURE=default to go on with default_score"
+            f"{self.last_error}). Fix the endpoint {self.settings.shown_url} and run the same command again "
+            "to resume, or set ON_FAILURE=default to continue with default_score"
         )
 
     def cost(self, usage: Usage) -> float:

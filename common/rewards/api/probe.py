@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from common.console import SafeConsole
 from common.rewards.api.client import ApiClient, ApiRewardError, CallError
 from common.rewards.api.exchange import build_request, read_scores, total
 from common.rewards.api.settings import Settings
@@ -29,7 +30,7 @@ def try_endpoint(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _try_all(settings: Settings, arguments: argparse.Namespace) -> int:
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole(highlight=False, soft_wrap=True)
     key = f"key from {settings.api_key_env}" if settings.key else "no key"
     console.print(f"[bold]{settings.kind}[/bold] {settings.shown_url} ({key})")
     client, failures = ApiClient(settings), 0

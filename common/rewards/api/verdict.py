@@ -128,7 +128,7 @@ def _json_verdict(said: str, criteria: tuple[Criterion, ...], answer: str) -> di
         for criterion in criteria:
             score = found[0][criterion.name]
             if score in _claims(answer, criterion, len(criteria) == 1):
-                raise BadReplyError(f"{criterion.name}: this verdict stands in the answer too: {short(said)}")
+                raise BadReplyError(f"{criterion.name}: this verdict is in the answer too: {short(said)}")
             text = plain(said)
             places = _places(text, _line_pattern(criterion, len(criteria) == 1), criterion)
             found += [{**found[0], criterion.name: _scored(text, *place, criterion)} for place in places]
@@ -199,7 +199,7 @@ def _one(said: str, criterion: Criterion, answer: str, alone: bool) -> float:
     score = scores.pop()
     if _says_more(text) and score in _claims(answer, criterion, alone):
         raise BadReplyError(
-            f"{criterion.name}: this verdict stands in the answer too, it may be a quotation: {short(said)}"
+            f"{criterion.name}: this verdict is in the answer too, it may be a quotation: {short(said)}"
         )
     return score
 

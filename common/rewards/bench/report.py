@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from common.console import write_error
 from common.rewards.bench.data import TRUTHS, make_cases, read_responses, read_rows, wanted_rows
 from common.rewards.bench.findings import judge
 from common.rewards.bench.trial import LIMIT_S, Finding, Outcome, Trial, find_target, try_reward
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         cases = make_cases(rows, options.rows)
         cases += read_responses(options.responses, rows) if options.responses else []
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(f"error: {error}")
         return 2
     try:
         trial = try_reward(target, cases, options.limit)
@@ -91,11 +92,12 @@ def _numbers(hit: list[Outcome]) -> dict[str, float | None]:
 
 def show(trial: Trial, findings: list[Finding], failed: bool) -> None:
     """Prints the report."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    from common.console import SafeConsole
+
+    console = SafeConsole(width=None if sys.stdout.isatty() else 120)
     answers = Table(title=f"{trial.target.path.name}:{trial.target.name} on {len(trial.outcomes):,} answers")
     for name, justify in (("answer", "left"), ("written as", "left"), *((n, "right") for n in NUMBERS)):
         answers.add_column(name, justify=justify)

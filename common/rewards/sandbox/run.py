@@ -85,13 +85,14 @@ def _limits() -> dict[str, tuple[bool, str]]:
 
 def main() -> None:
     """Prints what is enforced on this machine, and how."""
-    from rich.console import Console
     from rich.table import Table
+
+    from common.console import SafeConsole
 
     table = Table("protection", "enforced", "how, or why not", title="Programs run here under these limits")
     for name, (held, how) in limits().items():
         table.add_row(name, "[green]yes[/]" if held else "[bold red]no[/]", how)
-    console = Console()
+    console = SafeConsole()
     console.print(table)
     for name, reason in mechanism.reasons().items():
         console.print(f"{name}: {reason or 'works'}", highlight=False)

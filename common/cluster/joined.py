@@ -1,0 +1,95 @@
+"""A Ray that was there before the run: its machines are compared by a task on each, with the meeting's functions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common.cluster import compare, facts, meeting
+from common.cluster.names import Cluster, ClusterError
+from common.files import ROOT
+
+TASK_SECONDS = 180.0  # a machine starts a worker for it, which imports torch
+
+
+def look(cluster: Cluster, algorithm: str, arguments: Sequence[str], offer: dict[str, Any]) -> tuple[dict, dict]:
+    """Run as a task of Ray on one machine: its facts, and what it finds of the plan."""
+    import ray
+
+    address = ray.util.get_node_ip_address().strip("[]")
+    return facts.facts(cluster, address, algorithm, arguments), meeting.look(offer, "")
+
+
+def check(
+    nnodes: int, gpus: int, algorithm: str, arguments: Sequence[str], plan: meeting.Plan, say: meeting.Say
+) -> None:
+    """Compare the machines of the Ray at ``RAY_ADDRESS``.
+
+    Args:
+        nnodes: Machines that the run wants.
+        gpus: GPUs of each.
+        algorithm: Folder of the train.sh.
+        arguments: ``key=value`` arguments for verl.
+        plan: As the preflight has resolved it here.
+        say: Shows a line.
+
+    Raises:
+        ClusterError: If Ray does not answer.
+        Refused: If there are too few machines, or they differ.
+    """
+    import ray
+
+    try:
+        environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        ray.init(os.environ["RAY_ADDRESS"], runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray has many kinds, each with a long text
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ClusterError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: this Ray cannot be joined ({first})") from None
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus]
+        if len(nodes) < nnodes:
+            raise meeting.Refused(
+                f"NNODES={nnodes}: {len(nodes)} machines of this Ray have N_GPUS={gpus} GPUs; start more, or lower it"
+            )
+        _compare([node["NodeID"] for node in nodes], Cluster(nnodes, 0, ""), algorithm, arguments, plan, say)
+    finally:
+        ray.shutdown()
+
+
+def _compare(
+    nodes: list[str], cluster: Cluster, algorithm: str, arguments: Sequence[str], plan: meeting.Plan, say: Callable
+) -> None:
+    """Ask each machine; this one comes first."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    nodes.sort(key=lambda node: node != here)
+    with meeting.canary(plan.outputs) as (path, content):
+        offer = {"sizes": facts.sizes(plan.paths), "canary": [path, content], "time": time.time(), "doors": {}}
+        asked = [
+            ray.remote(look)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False))
+            .remote(Cluster(cluster.nnodes, rank, ""), algorithm, list(arguments), offer)
+            for rank, node in enumerate(nodes)
+        ]
+        try:
+            found = ray.get(asked, timeout=TASK_SECONDS)
+        except Exception as error:
+            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise ClusterError(
+                f"a machine of this Ray cannot be asked: {last[0]}; is the kit in {ROOT} on each?"
+            ) from None
+    machines, answers = [mine for mine, _ in found], [answer for _, answer in found]
+    meeting.refuse(
+        compare.differences(machines, None, on_cpu=True)  # Ray has counted the GPUs
+        + compare.file_differences(machines, answers, str(plan.outputs))
+    )
+    say(
+        f"{len(machines)} machines of the Ray at {os.environ['RAY_ADDRESS']}: "
+        + ", ".join(map(compare.name_of, machines))
+    )
+    for line in compare.remarks(machines, answers):
+        say(f"note: {line}")

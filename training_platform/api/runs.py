@@ -1,0 +1,327 @@
+"""What a run has produced: numbers, checkpoints, log, samples, health. Read with the monitor's readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from common.files import open_regular, read_regular
+from common.metrics.names import BY_NAME
+from common.run_dir import LOG_FILE, read_record
+from monitor.checkpoints import saved_in
+from monitor.columns import Columns
+from monitor.exports import csv_lines
+from monitor.health import Finding
+from monitor.health import find as find_health
+from monitor.i18n import Words
+from monitor.metrics_collector import RunMetrics
+from monitor.plain import plain
+from monitor.samples import choose, read_step, steps_of
+from training_platform.api.errors import ApiError
+from training_platform.api.find import Found
+from training_platform.api.jobs import Jobs
+from training_platform.api.views import View, eval_results
+from training_platform.queue import local
+
+ROWS = 1_000  # of a streamed answer at a time
+READ_SECONDS = 60.0
+MAX_LOG = 1 << 20  # bytes of one answer
+MAX_CHECKPOINTS = 4 << 20  # bytes of checkpoints.jsonl
+Source = Literal["train", "validation", "all"]
+
+
+class CheckpointView(View):
+    """A checkpoint; `problems` is empty when it is whole, `best` when its validation score is the highest."""
+
+    step: int
+    path: str
+    eval_results: dict[str, float | None] | None = None
+    bytes: int | None = None
+    complete: bool | None = None
+    problems: list[str] = []
+    best: bool = False
+    created_at: str | None = None
+
+
+class LogView(View):
+    """A part of a log; `next_offset` is where the next one begins."""
+
+    text: str
+    next_offset: int
+    size: int
+
+
+class SampleView(View):
+    """A prompt, its answer and the score."""
+
+    step: int
+    prompt: str
+    answer: str
+    truth: str
+    score: float | None
+    parts: dict[str, object]
+
+
+class HealthView(View):
+    """Something that is wrong, or was: from `first_step` to `last_step`; `now` while it lasts."""
+
+    metric: str
+    first_step: int
+    last_step: int
+    now: bool
+    value: float | None
+    message: str
+
+
+class Runs:
+    """What the routes read from.
+
+    Args:
+        jobs: Looks ids up.
+    """
+
+    def __init__(self, jobs: Jobs):
+        self.jobs, self.monitor = jobs, jobs.views.monitor
+        self.outputs = jobs.scheduler.outputs
+
+    def metrics(self, uuid: str) -> RunMetrics | None:
+        """The numbers of a run, None before it has any."""
+        found = self.jobs.found(uuid)
+        return self.monitor.metrics(found.run, READ_SECONDS) if found.row else None
+
+    def folder(self, found: Found) -> Path | None:
+        """The run directory, None before there is one."""
+        return found.row.path if found.row and found.row.kind == "run" else None
+
+    def checkpoints(self, uuid: str) -> list[CheckpointView]:
+        """Checkpoints by step; of a run that reports from outside those that it told of."""
+        found = self.jobs.found(uuid)
+        folder = self.folder(found)
+        if folder is None:
+            return []
+        told = _told(folder / "checkpoints.jsonl")
+        metrics = self.metrics(uuid)
+        scores = _scores(metrics) if metrics else {}
+        saved = [
+            CheckpointView(
+                step=one.step,
+                path=str(one.path),
+                eval_results=scores.get(one.step) or None,
+                bytes=one.size,
+                complete=not one.problems,
+                problems=[plain(text) for text in one.problems],
+                created_at=datetime.fromtimestamp(one.written, timezone.utc).isoformat(timespec="seconds"),
+            )
+            for one in saved_in(folder)
+            if one.step is not None
+        ]
+        ordered = sorted([*saved, *told], key=lambda one: one.step)
+        means = {id(one): np.mean(list(one.eval_results.values())) for one in ordered if one.eval_results}
+        if means:
+            best = max(means, key=lambda key: -np.inf if np.isnan(means[key]) else means[key])
+            ordered = [one.model_copy(update={"best": id(one) == best}) for one in ordered]
+        return ordered
+
+    def log(self, uuid: str, offset: int, limit: int, source: str) -> LogView:
+        """Bytes of a log as text, cut between two letters."""
+        found = self.jobs.found(uuid)
+        launch = self.jobs.scheduler.folder(found.job) / local.LOG if found.job else None
+        path = self.monitor.file(found.run, LOG_FILE) if source == "train" else launch
+        if path is None or not path.is_file():
+            return LogView(text="", next_offset=max(0, offset), size=0)
+        return read_log(path, offset, limit)
+
+
+def read_log(path: Path, offset: int, limit: int) -> LogView:
+    """A part of a file.
+
+    Args:
+        path: The file.
+        offset: Where to begin, bytes; negative: so many before the end.
+        limit: Bytes at most.
+    """
+    with open_regular(path) as stream:
+        size = stream.seek(0, 2)
+        start = max(0, size + offset) if offset < 0 else offset
+        stream.seek(min(start, size))
+        data = stream.read(limit) or b""
+    while offset < 0 and data and data[0] & 0xC0 == 0x80:  # the middle of a letter
+        data, start = data[1:], start + 1
+    cut = len(data)
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte & 0xC0 == 0xC0:  # where the last letter begins
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            cut = len(data) - back if length > back and len(data) > back else len(data)
+            break
+        if byte < 0x80:
+            break
+    text = data[:cut].decode("utf-8", "replace")
+    return LogView(text=text, next_offset=min(start, size) + cut, size=size)
+
+
+def metric_rows(
+    metrics: RunMetrics, source: Source, names: list[str], raw: bool, after: int | None, last: int | None
+) -> Iterator[list[dict]]:
+    """The numbers of a run as rows ``{"step": n, name: value}``, oldest first, some at a time.
+
+    Args:
+        metrics: The run.
+        source: Steps that trained (with the validations of those steps), that were validated, or all.
+        names: Only these; empty: the kit's names, and others without a slash.
+        raw: The trainer's own names instead.
+        after: Only later steps.
+        last: Only so many at the end.
+    """
+    with metrics.lock:
+        columns = metrics.columns
+        chosen = names or (columns.names() if raw else _friendly_names(columns))
+        series = {name: columns.series(name) for name in chosen}
+        steps = _steps(columns, series, source)
+    if after is not None:
+        steps = steps[steps > after]
+    if last is not None:
+        steps = steps[-last:]
+    for start in range(0, len(steps), ROWS):
+        part = steps[start : start + ROWS]
+        rows: list[dict] = [{"step": step} for step in part.tolist()]
+        for name, (own, values) in series.items():
+            first, end = np.searchsorted(own, [part[0], part[-1] + 1])
+            places = np.searchsorted(part, own[first:end])
+            for step, place, value in zip(
+                own[first:end].tolist(), places.tolist(), values[first:end].tolist(), strict=True
+            ):
+                if rows[place]["step"] == step:
+                    rows[place][name] = value
+        yield rows
+
+
+def _friendly_names(columns: Columns) -> list[str]:
+    known = columns.table_names()
+    return known + [name for name in columns.names() if "/" not in name and name not in BY_NAME]
+
+
+def _steps(columns: Columns, series: dict, source: Source) -> np.ndarray:
+    """The steps that a source has, ascending."""
+
+    def validates(name: str) -> bool:
+        return bool(BY_NAME[name].validates) if name in BY_NAME else name.startswith(("val-", "val/"))
+
+    known = {name: columns.series(name) for name in _friendly_names(columns)} or series
+    kinds = {"train": (False,), "validation": (True,), "all": (True, False)}[source]
+    found = [steps for name, (steps, _) in known.items() if validates(name) in kinds]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def _as_json(parts: Iterator[list[dict]]) -> Iterator[bytes]:
+    before = b"["
+    for rows in parts:
+        yield before + orjson.dumps(rows)[1:-1]
+        before = b","
+    yield b"]" if before == b"," else b"[]"
+
+
+def _scores(metrics: RunMetrics) -> dict[int, dict[str, float]]:
+    """Step -> data source -> score."""
+    found: dict[int, dict[str, float]] = {}
+    with metrics.lock:
+        names = [name for name in metrics.columns.names() if name.startswith(("val-", "val/", "val_"))]
+        for name in names:
+            for step, value in zip(*(part.tolist() for part in metrics.columns.series(name)), strict=True):
+                found.setdefault(step, {})[name] = value
+    return {step: eval_results(data) for step, data in found.items()}
+
+
+def _told(path: Path) -> list[CheckpointView]:
+    """Checkpoints that a run outside has told of; the last word on a step counts."""
+    try:
+        lines = read_regular(path, MAX_CHECKPOINTS).split(b"\n")[:-1]
+    except OSError:
+        return []
+    records = [record for line in lines if (record := read_record(line))]
+    return list({r["step"]: CheckpointView(step=r["step"], **r["data"]) for r in records}.values())
+
+
+def _health(one: Finding) -> HealthView:
+    message = one.advice or Words("en")(f"health_{one.name}", f"{one.value:.2g}")
+    return HealthView(
+        metric=one.name, first_step=one.first, last_step=one.last, now=one.now, value=one.value, message=message
+    )
+
+
+def routes(runs: Runs) -> APIRouter:
+    """The addresses under /api/jobs/{uuid}."""
+    router = APIRouter(prefix="/api/jobs/{uuid}", tags=["runs"])
+
+    @router.get("/metrics", summary="The numbers as a JSON array, a row a step", response_model=list[dict])
+    def metrics(
+        uuid: str,
+        names: Annotated[list[str], Query(max_length=200)] = [],  # noqa: B006  FastAPI copies it
+        after_step: int | None = None,
+        last: Annotated[int | None, Query(ge=1, le=10**7)] = None,
+        source: Source = "train",
+        raw: bool = False,
+    ) -> StreamingResponse:
+        found = runs.metrics(uuid)
+        rows = metric_rows(found, source, names, raw, after_step, last) if found else iter(())
+        return StreamingResponse(_as_json(rows), media_type="application/json")
+
+    @router.get("/metrics.csv", summary="The numbers as CSV, verl's names", response_class=StreamingResponse)
+    def csv(uuid: str, names: Annotated[list[str], Query(max_length=200)] = []) -> StreamingResponse:  # noqa: B006
+        found = runs.metrics(uuid)
+        lines = csv_lines(found, names) if found else iter(["step\n"])
+        return StreamingResponse(lines, media_type="text/csv")
+
+    @router.get("/checkpoints", summary="Checkpoints, oldest first")
+    def checkpoints(uuid: str) -> list[CheckpointView]:
+        return runs.checkpoints(uuid)
+
+    @router.get("/log", summary="A part of the log by its place in bytes")
+    def log(
+        uuid: str,
+        offset: Annotated[int, Query(ge=-(2**62), le=2**62)] = 0,
+        limit: Annotated[int, Query(ge=4, le=MAX_LOG)] = 65536,
+        source: Literal["train", "launch"] = "train",
+    ) -> LogView:
+        return runs.log(uuid, offset, limit, source)
+
+    @router.get("/samples", summary="What the model answered in a step")
+    def samples(
+        uuid: str,
+        step: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+        source: Literal["rollouts", "validation"] = "rollouts",
+        sort: Literal["file", "high", "low"] = "file",
+        q: Annotated[str, Query(max_length=400)] = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> list[SampleView]:
+        folder = runs.monitor.file(runs.jobs.found(uuid).run, source)
+        there = steps_of(folder) if folder else []
+        if not there:
+            return []
+        if step is not None and step not in there:
+            raise ApiError(404, "no_samples", f"step={step}: there are samples of steps {there[0]} to {there[-1]}")
+        found, _ = read_step(folder, there[-1] if step is None else step)
+        chosen = choose(found, q, sort)[:limit]
+        return [SampleView(**{name: getattr(one, name) for name in SampleView.model_fields}) for one in chosen]
+
+    @router.get("/health", summary="What is going wrong, since when, and which knob to turn")
+    def health(uuid: str) -> list[HealthView]:
+        found = runs.jobs.found(uuid)
+        read = runs.metrics(uuid)
+        if read is None:
+            return []
+        limit = str((found.row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
+        with read.lock:
+            wrong = find_health(
+                read.columns, float(limit) if limit.isdecimal() else None, runs.monitor.file(found.run, "rollouts")
+            )
+        return [_health(one) for one in wrong]
+
+    return router
