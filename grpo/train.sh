@@ -66,9 +66,9 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
-TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (unfinished answers wait for the next step) | separate (ROLLOUT_GPUS answer meanwhile)
+TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers go on after the update) | separate (ROLLOUT_GPUS only answer)
 ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate; on the CPU: processes that do
-MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from prompt to update, in colocate and separate; 1: none older than the step
+MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from a prompt to its update, in colocate and separate
 MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
 # ---- Output ----
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; the name of an interrupted run resumes it
