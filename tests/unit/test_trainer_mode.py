@@ -18,7 +18,8 @@ from common.preflight.config_check import ConfigCheck
 from common.preflight.machine import Machine
 from common.preflight.resolved import process_environment
 from common.preflight.trainer_mode import derived
-from tests.unit.test_preflight import check, complete, only_error  # noqa: F401
+from tests.run_maker import complete
+from tests.unit.test_preflight import only_error
 
 GIB = 2**30
 FOUR = Machine(gpu_memory=(80 * GIB,) * 4, cores=64, memory=200 * GIB)
