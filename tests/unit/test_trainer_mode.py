@@ -41,7 +41,7 @@ def cupy(monkeypatch):
         ({"TRAINER_MODE": "separate", "MINI_BATCH_SIZE": "16"}, ("separate_async", "2", "gloo")),
     ],
 )
-def test_what_verl_is_told(check, composed, knobs, wanted):  # noqa: F811
+def test_what_verl_is_told(check, composed, knobs, wanted):
     resolved = check(**knobs)
     assert resolved.errors == [] and resolved["ROLLOUT_GPUS"] == "1"
     assert tuple(derived(resolved).values()) == wanted
@@ -59,7 +59,7 @@ def test_what_verl_is_told(check, composed, knobs, wanted):  # noqa: F811
         ({"TENSOR_PARALLEL_SIZE": "2"}, "2", "2"),
     ],
 )
-def test_the_gpus_are_divided(check, composed, cupy, given, training, answering):  # noqa: F811
+def test_the_gpus_are_divided(check, composed, cupy, given, training, answering):
     knobs = check("ppo", machine=FOUR, TRAINER_MODE="separate", DEVICE="cuda", ROLLOUT_ENGINE="hf", **given)
     assert (knobs["N_GPUS"], knobs["ROLLOUT_GPUS"]) == (training, answering)
     assert derived(knobs)["CHECKPOINT_BACKEND"] == "nccl"
@@ -78,11 +78,11 @@ def test_the_gpus_are_divided(check, composed, cupy, given, training, answering)
         ({"MAX_OFF_POLICY_STRATEGY": "keep"}, "MAX_OFF_POLICY_STRATEGY=keep: must be drop | wait"),
     ],
 )
-def test_knobs_that_cannot_be(check, composed, knobs, words):  # noqa: F811
+def test_knobs_that_cannot_be(check, composed, knobs, words):
     assert any(words in error for error in check(**knobs).errors)
 
 
-def test_separate_on_gpus(check, composed, cupy, monkeypatch):  # noqa: F811
+def test_separate_on_gpus(check, composed, cupy, monkeypatch):
     asked = {"TRAINER_MODE": "separate", "DEVICE": "cuda", "ROLLOUT_ENGINE": "hf"}
     errors = check(machine=FOUR, N_GPUS="4", ROLLOUT_GPUS="1", **asked).errors
     assert any("ROLLOUT_GPUS=1: with N_GPUS=4" in error and "5 GPUs and 4 are visible" in error for error in errors)
@@ -90,7 +90,7 @@ def test_separate_on_gpus(check, composed, cupy, monkeypatch):  # noqa: F811
     assert any("pip install cupy-cuda" in error for error in check(machine=FOUR, **asked).errors)
 
 
-def test_a_checkpoint_of_the_other_kind_is_not_resumed(check, composed, tmp_path):  # noqa: F811
+def test_a_checkpoint_of_the_other_kind_is_not_resumed(check, composed, tmp_path):
     """An asynchronous run fetches prompts one by one: its place in the data counts prompts, not batches."""
     folder = complete(tmp_path, "mine")
     error = only_error(check(EXPERIMENT_NAME="new", RESUME=str(folder), TRAINER_MODE="colocate"))
