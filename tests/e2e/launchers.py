@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
+from common.checkpoints.integrity import latest_checkpoint
 from tests.conftest import ROOT
 
 
 def free_port() -> int:
     """A port whose two next are free too, as far as one can know."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port < 65000:
-            return port
+        with contextlib.ExitStack() as held:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                for number in (1, 2):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
+                return port
 
 
 class Launchers:
@@ -35,16 +42,16 @@ class Launchers:
     """
 
     def __init__(self, environment, folder: Path, algorithm: str, name: str, count: int = 2, **knobs):
-        self.folder, self.run_dir = folder, folder / "outputs" / name
+        self.run_dir = folder / "outputs" / name
+        self.ray = Path(tempfile.mkdtemp(prefix="ray-"))  # Ray's sockets have short names; pytest's folders have not
         self.outputs = [folder / f"{name}.{rank}.txt" for rank in range(count)]
         place = {"NNODES": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "CLUSTER_TIMEOUT": 120}
         common = {"DEVICE": "cpu", "N_GPUS": 1, "USE_WANDB": "false", "PREFLIGHT": "fast", "EXPERIMENT_NAME": name}
         common |= {"OUTPUTS_DIR": folder / "outputs", **(place if count > 1 else {}), **knobs}
         self.processes = []
         for rank in range(count):
-            own = {"NODE_RANK": rank, "RAY_TMPDIR": folder / f"r{rank}"} if count > 1 else {}
-            if own:
-                (folder / f"r{rank}").mkdir(exist_ok=True)
+            own = {"NODE_RANK": rank, "RAY_TMPDIR": self.ray / str(rank)} if count > 1 else {}
+            (self.ray / str(rank)).mkdir()
             with self.outputs[rank].open("wb") as output:
                 self.processes.append(
                     subprocess.Popen(
@@ -74,6 +81,13 @@ class Launchers:
             assert self.processes[rank].poll() is None and time.monotonic() < until, self.said()
             time.sleep(0.2)
 
+    def wait_for_checkpoint(self, timeout: float = 300) -> None:
+        """Wait until the run has one that is complete; steps that are quicker than a second are not all printed."""
+        until = time.monotonic() + timeout
+        while latest_checkpoint(self.run_dir) is None:
+            assert self.processes[0].poll() is None and time.monotonic() < until, self.said()
+            time.sleep(0.2)
+
     def text(self, rank: int) -> str:
         """What a launcher has printed."""
         return self.outputs[rank].read_text(errors="replace")
@@ -93,6 +107,7 @@ class Launchers:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+        shutil.rmtree(self.ray, ignore_errors=True)
 
     def left(self) -> list[str]:
         """Processes that still name the run's folder in their environment or arguments."""

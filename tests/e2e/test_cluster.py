@@ -61,7 +61,7 @@ def test_sft_on_two_machines_resumes(start):
 
 def test_a_launcher_that_is_killed_ends_all_and_is_named_with_the_checkpoint(start):
     launchers = start("sft", "cut", **(STEPS | {"TOTAL_STEPS": 4000, "TOTAL_EPOCHS": 100, "SAVE_FREQ": 1}))
-    launchers.wait_for_line("Step 2/")
+    launchers.wait_for_checkpoint()
     killed = time.monotonic()
     os.kill(launchers.processes[1].pid, signal.SIGKILL)
     assert launchers.processes[0].wait(90) not in (0, None), launchers.said()

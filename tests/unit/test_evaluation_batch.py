@@ -183,7 +183,7 @@ def test_killed_and_started_again_writes_the_same_file(tmp_path, capsys):
     done = subprocess.run(
         command(tmp_path, *options), cwd=ROOT, check=True, capture_output=True, text=True, timeout=120
     )
-    assert "going on" in done.stdout and len(lines) >= 10
+    assert "resuming" in done.stdout and len(lines) >= 10
     assert (tmp_path / "r.csv").read_bytes() == (whole / "r.csv").read_bytes()
     assert not list(tmp_path.glob(".*partial*"))
 

@@ -200,9 +200,9 @@ def test_age_of_the_answers_and_what_is_dropped():
     step = friendly(data)
     assert step == {"staleness": 1.5, "answer_span": 1.25, "dropped_stale": 3.0, "rollout_gap": 0.02}
     (warning,) = check_health([step | {"dropped_stale": 0.0, "staleness": 2.5}] * 3)
-    assert warning.name == "staleness" and "ROLLOUT_GPUS" in warning.message
+    assert warning.name == "staleness" and "ROLLOUT_GPUS" in warning.advice
     (warning,) = check_health([step] * 3)
-    assert warning.name == "dropped_stale" and "MAX_OFF_POLICY_STRATEGY=wait" in warning.message
+    assert warning.name == "dropped_stale" and "MAX_OFF_POLICY_STRATEGY=wait" in warning.advice
 
 
 def test_old_answers_are_no_broken_engine_and_a_broken_engine_is_no_old_answer():
@@ -211,7 +211,7 @@ def test_old_answers_are_no_broken_engine_and_a_broken_engine_is_no_old_answer()
     assert names([apart | {"staleness": 0.0}] * 3) == ["rollout_corr"]
     assert names([apart] * 3) == ["rollout_corr"]  # logs of other trainers
     (warning,) = check_health([apart | {"staleness": age} for age in (1.0, 0.0, 0.0)])
-    assert warning.name == "rollout_gap" and "MAX_OFF_POLICY_THRESHOLD" in warning.message
+    assert warning.name == "rollout_gap" and "MAX_OFF_POLICY_THRESHOLD" in warning.advice
     assert names([apart | {"staleness": age} for age in (1.0, 0.0, 0.0, 0.0)]) == ["rollout_corr"]
 
 
