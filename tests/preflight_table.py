@@ -55,14 +55,14 @@ def make_files(folder: Path) -> None:
     model(folder / "reward-model", demo | {"architectures": ["Qwen2ForSequenceClassification"]})
     model(folder / "quantised", demo | {"quantization_config": {"quant_method": "gptq"}})
     model(folder / "qwen3_next", demo | {"model_type": "qwen3_next"})
-    model(folder / "granite", demo | {"model_type": "granite", "logits_scaling": 8.0})
+    granite = {"model_type": "granite", "architectures": ["GraniteForCausalLM"], "logits_scaling": 8.0}
+    model(folder / "granite", demo | granite)
     model(folder / "own-code", demo | {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     model(folder / "few-words", demo | {"vocab_size": 100})
     model(folder / "no-tokenizer", demo)
     capped = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 30.0}
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "rope_theta": 10000.0}
     phi = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64}
-    model(folder / "granite", demo | {"model_type": "granite", "architectures": ["GraniteForCausalLM"]})
     model(folder / "two-ropes", demo | phi | {"rope_scaling": rope})
     model(folder / "one-rope", demo | phi | {"rope_scaling": rope | {"short_factor": [2.0] * 16}})
     model(folder / "capped", demo | capped | {"head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"})
