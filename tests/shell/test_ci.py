@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 @pytest.fixture
 def kit(tmp_path: Path) -> Path:
     """A kit whose programs write their name, VENV_DIR, VLLM_VENV and arguments; those named in FAILING fail."""
-    for name in (".ci/run", ".venv/bin/python", "setup_env.sh"):
+    for name in (".ci/run", ".venv/bin/python", "setup_env.sh", "tests/cluster/slurm.sh"):
         program = tmp_path / name
         program.parent.mkdir(parents=True, exist_ok=True)
         line = f"{name} [${{VENV_DIR:-}}] [${{VLLM_VENV:-}}] $*"
@@ -22,10 +22,20 @@ def kit(tmp_path: Path) -> Path:
         )
         program.chmod(0o755)
     shutil.copy2(ROOT / ".ci/nightly", tmp_path / ".ci")
+    (tmp_path / "bin").mkdir()
+    programs = {
+        "debootstrap": "",
+        "slurmctld": "",
+        "sudo": 'while case "$1" in -*) ;; *) false ;; esac; do shift; done; "$@"',
+    }
+    for name, text in programs.items():  # nothing is installed
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
     return tmp_path
 
 
 def nightly(kit: Path, **settings: str) -> tuple[int, list[str]]:
+    settings["PATH"] = f"{kit / 'bin'}:{os.environ['PATH']}"
     unset = {name: value for name, value in os.environ.items() if name not in ("VLLM_VENV", "VENV_DIR")}
     done = subprocess.run([kit / ".ci/nightly"], env=unset | {"FAILING": ""} | settings, cwd="/")
     return done.returncode, (kit / "calls").read_text().splitlines()
@@ -38,13 +48,20 @@ def test_nightly_makes_the_environment_of_vllm_and_tests_with_it(kit, given):
     assert status == 0
     assert calls == [
         f".ci/run [] [{folder}] ",
+        f".venv/bin/python [] [{folder}] tests/cluster/check_schemas.py",
+        f"tests/cluster/slurm.sh [] [{folder}] ",
+        f".venv/bin/python [] [{folder}] tests/docker/build_in_chroot.py",
+        f".venv/bin/python [] [{folder}] -m tests.two_machines",
         f".venv/bin/python [] [{folder}] -m pytest -m nightly --durations 20",
         f"setup_env.sh [{folder}] [{folder}] --cpu --engine vllm",
         f".venv/bin/python [] [{folder}] -m pytest -m vllm --durations 20",
     ]
 
 
-@pytest.mark.parametrize(("failing", "started"), [(".ci/run", 4), (".venv/bin/python", 4), ("setup_env.sh", 3)])
+@pytest.mark.parametrize(
+    ("failing", "started"),
+    [(".ci/run", 8), (".venv/bin/python", 8), ("tests/cluster/slurm.sh", 8), ("setup_env.sh", 7)],
+)
 def test_nightly_fails_with_each_of_its_parts(kit, failing, started):
     status, calls = nightly(kit, FAILING=failing)
     assert status != 0 and len(calls) == started
