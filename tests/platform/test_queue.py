@@ -80,9 +80,10 @@ def test_what_can_never_fit_is_refused(make_platform):
     for fields in ({"num_gpus": 3}, {"knobs": {"N_GPUS": 3}}, {"num_gpus": 0}):
         answer = platform.client.post("/api/jobs", json={"algorithm": "grpo", **fields})
         assert answer.status_code == 422 and answer.json()["error"]["code"] == "not_enough_gpus"
-    own = {"REWARD": "model", "REWARD_MODEL_GPUS": 2}
-    answer = platform.client.post("/api/jobs", json={"algorithm": "ppo", "num_gpus": 1, "knobs": own})
-    assert "needs 3 GPUs and this server has 2" in answer.json()["error"]["message"]
+    own = {"ppo": {"REWARD": "model", "REWARD_MODEL_GPUS": 2}, "grpo": {"TRAINER_MODE": "separate", "ROLLOUT_GPUS": 2}}
+    for algorithm, knobs in own.items():
+        answer = platform.client.post("/api/jobs", json={"algorithm": algorithm, "num_gpus": 1, "knobs": knobs})
+        assert "needs 3 GPUs and this server has 2" in answer.json()["error"]["message"]
 
 
 def test_a_gpu_that_a_stranger_holds_is_not_given(make_platform):

@@ -243,13 +243,15 @@ def _check_of(stdout: str, stderr: str, made: knobs.Translation) -> Check:
 
 
 def slots_of(request: JobRequest, made: knobs.Translation, slots: Slots) -> dict[str, int]:
-    """What a job takes: its GPUs, and those of a reward model that has its own."""
+    """What a job takes: its GPUs, and those that only serve a reward model or only answer."""
     environment = made.environment
     count = environment.get("N_GPUS", "auto")
     needed = slots.needed(int(count) if count.isdecimal() else request.num_gpus, environment.get("DEVICE"))
-    own = environment.get("REWARD_MODEL_GPUS", "0") if environment.get("REWARD") == "model" else "0"
-    if "gpu" in needed and count.isdecimal():
-        needed["gpu"] += int(own)
+    beside = {"REWARD_MODEL_GPUS": ("REWARD", "model"), "ROLLOUT_GPUS": ("TRAINER_MODE", "separate")}
+    for knob, (switch, value) in beside.items():
+        own = environment.get(knob, "auto")
+        if "gpu" in needed and count.isdecimal() and own.isdecimal() and environment.get(switch) == value:
+            needed["gpu"] += int(own)
     return needed
 
 
