@@ -18,7 +18,8 @@ from common.preflight.config_check import ConfigCheck
 from common.preflight.machine import Machine
 from common.preflight.resolved import process_environment
 from common.preflight.trainer_mode import derived
-from tests.unit.test_preflight import check, complete, only_error  # noqa: F401
+from tests.run_maker import complete
+from tests.unit.test_preflight import only_error
 
 GIB = 2**30
 FOUR = Machine(gpu_memory=(80 * GIB,) * 4, cores=64, memory=200 * GIB)
@@ -40,9 +41,11 @@ def cupy(monkeypatch):
         ({"TRAINER_MODE": "separate", "MINI_BATCH_SIZE": "16"}, ("separate_async", "2", "gloo")),
     ],
 )
-def test_what_verl_is_told(check, composed, knobs, wanted):  # noqa: F811
+def test_what_verl_is_told(check, composed, knobs, wanted):
     resolved = check(**knobs)
-    assert resolved.errors == [] and resolved["ROLLOUT_GPUS"] == "1"
+    untried = knobs.get("TRAINER_MODE") == "separate"
+    assert ["PREFLIGHT=off" in error for error in resolved.errors] == [True] * untried
+    assert resolved["ROLLOUT_GPUS"] == "1"
     assert tuple(derived(resolved).values()) == wanted
     parts = process_environment(resolved)["VERL_EXT"].split(",")
     assert ("separate" in parts) == (knobs.get("TRAINER_MODE") == "separate")
@@ -58,7 +61,7 @@ def test_what_verl_is_told(check, composed, knobs, wanted):  # noqa: F811
         ({"TENSOR_PARALLEL_SIZE": "2"}, "2", "2"),
     ],
 )
-def test_the_gpus_are_divided(check, composed, cupy, given, training, answering):  # noqa: F811
+def test_the_gpus_are_divided(check, composed, cupy, given, training, answering):
     knobs = check("ppo", machine=FOUR, TRAINER_MODE="separate", DEVICE="cuda", ROLLOUT_ENGINE="hf", **given)
     assert (knobs["N_GPUS"], knobs["ROLLOUT_GPUS"]) == (training, answering)
     assert derived(knobs)["CHECKPOINT_BACKEND"] == "nccl"
@@ -73,15 +76,19 @@ def test_the_gpus_are_divided(check, composed, cupy, given, training, answering)
         ({"TRAINER_MODE": "colocate", "ROLLOUT_GPUS": "2"}, "ROLLOUT_GPUS=2: TRAINER_MODE=colocate has no GPUs"),
         ({"ROLLOUT_GPUS": "3"}, "ROLLOUT_GPUS=3: TRAINER_MODE=sync has no GPUs that only answer; leave it auto"),
         ({"TRAINER_MODE": "colocate", "ROLLOUT_ENGINE": "vllm"}, "set ROLLOUT_ENGINE=hf, or sync"),
+        (
+            {"TRAINER_MODE": "separate", "NNODES": "2"},
+            "TRAINER_MODE=separate: takes the GPUs that only answer from one",
+        ),
         ({"MAX_OFF_POLICY_THRESHOLD": "0"}, "MAX_OFF_POLICY_THRESHOLD=0: must be a whole number from 1"),
         ({"MAX_OFF_POLICY_STRATEGY": "keep"}, "MAX_OFF_POLICY_STRATEGY=keep: must be drop | wait"),
     ],
 )
-def test_knobs_that_cannot_be(check, composed, knobs, words):  # noqa: F811
+def test_knobs_that_cannot_be(check, composed, knobs, words):
     assert any(words in error for error in check(**knobs).errors)
 
 
-def test_separate_on_gpus(check, composed, cupy, monkeypatch):  # noqa: F811
+def test_separate_on_gpus(check, composed, cupy, monkeypatch):
     asked = {"TRAINER_MODE": "separate", "DEVICE": "cuda", "ROLLOUT_ENGINE": "hf"}
     errors = check(machine=FOUR, N_GPUS="4", ROLLOUT_GPUS="1", **asked).errors
     assert any("ROLLOUT_GPUS=1: with N_GPUS=4" in error and "5 GPUs and 4 are visible" in error for error in errors)
@@ -89,7 +96,7 @@ def test_separate_on_gpus(check, composed, cupy, monkeypatch):  # noqa: F811
     assert any("pip install cupy-cuda" in error for error in check(machine=FOUR, **asked).errors)
 
 
-def test_a_checkpoint_of_the_other_kind_is_not_resumed(check, composed, tmp_path):  # noqa: F811
+def test_a_checkpoint_of_the_other_kind_is_not_resumed(check, composed, tmp_path):
     """An asynchronous run fetches prompts one by one: its place in the data counts prompts, not batches."""
     folder = complete(tmp_path, "mine")
     error = only_error(check(EXPERIMENT_NAME="new", RESUME=str(folder), TRAINER_MODE="colocate"))
