@@ -79,7 +79,13 @@ def test_separate_meets_the_conditions_of_verls_trainer(train, monkeypatch, tmp_
 
     monkeypatch.setenv("RUN_DIR", str(tmp_path))
     monkeypatch.setattr(PPOTrainer, "__init__", stop)
-    knobs = {"TRAINER_MODE": "separate", "BATCH_SIZE": 32, "MINI_BATCH_SIZE": 8, "HARVEST_PAIRS": "false"}
+    knobs = {
+        "TRAINER_MODE": "separate",
+        "BATCH_SIZE": 32,
+        "MINI_BATCH_SIZE": 8,
+        "HARVEST_PAIRS": "false",
+        "PREFLIGHT": "off",
+    }
     done = train(algorithm, DRY_RUN=1, **knobs)
     assert done.returncode == 0, done.stderr
     config = compose_command(command_in(done.stdout))

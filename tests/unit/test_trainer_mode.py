@@ -43,7 +43,9 @@ def cupy(monkeypatch):
 )
 def test_what_verl_is_told(check, composed, knobs, wanted):
     resolved = check(**knobs)
-    assert resolved.errors == [] and resolved["ROLLOUT_GPUS"] == "1"
+    untried = knobs.get("TRAINER_MODE") == "separate"
+    assert ["PREFLIGHT=off" in error for error in resolved.errors] == [True] * untried
+    assert resolved["ROLLOUT_GPUS"] == "1"
     assert tuple(derived(resolved).values()) == wanted
     parts = process_environment(resolved)["VERL_EXT"].split(",")
     assert ("separate" in parts) == (knobs.get("TRAINER_MODE") == "separate")
@@ -74,6 +76,10 @@ def test_the_gpus_are_divided(check, composed, cupy, given, training, answering)
         ({"TRAINER_MODE": "colocate", "ROLLOUT_GPUS": "2"}, "ROLLOUT_GPUS=2: TRAINER_MODE=colocate has no GPUs"),
         ({"ROLLOUT_GPUS": "3"}, "ROLLOUT_GPUS=3: TRAINER_MODE=sync has no GPUs that only answer; leave it auto"),
         ({"TRAINER_MODE": "colocate", "ROLLOUT_ENGINE": "vllm"}, "set ROLLOUT_ENGINE=hf, or sync"),
+        (
+            {"TRAINER_MODE": "separate", "NNODES": "2"},
+            "TRAINER_MODE=separate: takes the GPUs that only answer from one",
+        ),
         ({"MAX_OFF_POLICY_THRESHOLD": "0"}, "MAX_OFF_POLICY_THRESHOLD=0: must be a whole number from 1"),
         ({"MAX_OFF_POLICY_STRATEGY": "keep"}, "MAX_OFF_POLICY_STRATEGY=keep: must be drop | wait"),
     ],
