@@ -31,12 +31,13 @@ class Monitor:
         self._metrics: dict[Path, RunMetrics] = {}
         self._polled: dict[Path, float] = {}
 
-    def rows(self, oldest: float = SCAN_SECONDS) -> dict[str, Row]:
+    def rows(self, oldest: float | None = None) -> dict[str, Row]:
         """Run id to row, newest first.
 
         Args:
-            oldest: Seconds that they may be old; below `SCAN_SECONDS` a scan of another thread is waited for.
+            oldest: Seconds that they may be old, `SCAN_SECONDS` by default; below that another thread's scan is waited for.
         """
+        oldest = SCAN_SECONDS if oldest is None else oldest
         wait = oldest < SCAN_SECONDS or not self._index.version
         if time.monotonic() - self._scanned >= oldest and self._lock.acquire(blocking=wait):
             try:

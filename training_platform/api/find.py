@@ -43,13 +43,17 @@ def find(store: Store, monitor: Monitor, uuid: str) -> Found:
     """
     job = store.get(uuid) or store.with_run(uuid)
     if job:
-        is_there = bool(job.launches) and (monitor.root / job.run).is_dir()
+        is_there = bool(job.launches) and _is_there(monitor, job.run)
         row = monitor.row(job.run) or (monitor.rows(AGAIN).get(job.run) if is_there else None)
         return Found(job, row, job.run)
-    row = _run(monitor.rows(), uuid) or _run(monitor.rows(AGAIN), uuid)
+    row = _run(monitor.rows(), uuid) or _run(monitor.rows(0.0 if _is_there(monitor, uuid) else AGAIN), uuid)
     if row is None or row.kind != "run":
         raise ApiError(404, "no_job", f"{plain(uuid)[:200]!r}: there is no such job or run")
     return Found(store.get(str(row.run.get("job_uuid"))), row, row.id)
+
+
+def _is_there(monitor: Monitor, name: str) -> bool:
+    return same_name(name) and (monitor.root / name).is_dir()
 
 
 def _run(rows: dict[str, Row], uuid: str) -> Row | None:
