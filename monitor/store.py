@@ -35,7 +35,7 @@ class Monitor:
         """Run id to row, newest first.
 
         Args:
-            oldest: Seconds that they may be old, `SCAN_SECONDS` by default; below that another thread's scan is waited for.
+            oldest: Seconds that they may be old, `SCAN_SECONDS` by default; below it waits for another thread's scan.
         """
         oldest = SCAN_SECONDS if oldest is None else oldest
         wait = oldest < SCAN_SECONDS or not self._index.version
