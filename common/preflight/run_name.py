@@ -64,8 +64,9 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
     if not run:
         return Problem(f"{run_dir.parent} has a folder of that name that is not a run", "choose another name")
     if is_alive(run, run_dir):
+        where = f" on {run['host']}" if run.get("host") else ""
         return Problem(
-            f"this run is under way (process {run.get('pid')} on {run.get('host')})",
+            f"this run is under way (process {run.get('pid')}{where})",
             "choose another name, or stop it with Ctrl-C first",
         )
     if run.get("algorithm") != knobs.algorithm:

@@ -186,7 +186,7 @@ def test_a_run_without_calls_warns_after_20_steps():
     history = [friendly({"tools/calls/mean": 0.0, "critic/score/mean": 0.5}) for _ in range(20)]
     assert not [w for w in check_health(history[:19]) if w.name == "tool_calls"]
     warning = next(w for w in check_health(history) if w.name == "tool_calls")
-    assert "TOOLS_PATH" in warning.message
+    assert "TOOLS_PATH" in warning.advice
     failing = [friendly({"tools/calls/mean": 1.0, "tools/failures": 0.9}) for _ in range(3)]
     assert [w.name for w in check_health(failing)] == ["tool_failures"]
 
