@@ -60,12 +60,6 @@ def check_mode(knobs: Knobs, machine: Machine) -> None:
         )
     if mode == SEPARATE and knobs.number("NNODES") > 1:
         knobs.error("TRAINER_MODE", "takes the GPUs that only answer from one node", "set colocate, or NNODES=1")
-    if mode == SEPARATE and on_cpu:
-        knobs.error(
-            "TRAINER_MODE",
-            "was not yet seen to run to its end without a GPU, only its parts were tested",
-            "set colocate, which runs there, or try it with PREFLIGHT=off",
-        )
     if mode != SEPARATE or on_cpu:
         return
     training, own, there = knobs.number("N_GPUS"), gpus_beside(knobs), len(machine.gpu_memory)

@@ -206,9 +206,11 @@ def test_grpo_killed_and_resumed(clean_environment, train, run_dir):
 
 
 @pytest.mark.nightly
-def test_grpo_asynchronous_killed_and_resumed(clean_environment, train, run_dir):
+@pytest.mark.parametrize("mode", ["colocate", "separate"])
+def test_grpo_asynchronous_killed_and_resumed(clean_environment, train, run_dir, mode):
     """Answers under way are in the checkpoint: the run goes on without a gap and learns; some answers are old."""
-    knobs = {"TRAINER_MODE": "colocate", "TOTAL_STEPS": 10, "SAVE_FREQ": 3, "TEST_FREQ": 10}
+    knobs = {"TRAINER_MODE": mode, "TOTAL_STEPS": 10, "SAVE_FREQ": 3, "TEST_FREQ": 10}
+    knobs |= {"BATCH_SIZE": 32, "MINI_BATCH_SIZE": 16} if mode == "separate" else {}
     stop_at_step(clean_environment, "grpo", run_dir, 5, "SIGKILL", knobs)
     assert latest_checkpoint(run_dir)[0] == 3
     assert (run_dir / "checkpoints" / "global_step_3" / "transfer_queue" / "metadata.json").is_file()
