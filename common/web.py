@@ -10,6 +10,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Send
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
+# No guessing of types, no page of others around ours or with a hold on it; each server adds its own content policy.
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 
 
 def split_host(host: str) -> tuple[str, int | None]:

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from common.web import HostNames, limited, same_site, with_headers
+from common.web import SAFE_HEADERS, HostNames, limited, same_site, with_headers
 from monitor.i18n import LANGUAGES
 
 _PAGES = "|".join(LANGUAGES)
@@ -39,14 +39,7 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+HEADERS = {**SAFE_HEADERS, "Content-Security-Policy": POLICY}
 
 
 class Guard:

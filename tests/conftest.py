@@ -1,8 +1,10 @@
 """Fixtures that several kinds of tests share."""
 
+import contextlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("e2e"):
             item.add_marker(pytest.mark.xdist_group("real runs"))
+
+
+def free_port(following: int = 0) -> int:
+    """A port of this machine that nothing listens on just now, nor on so many that follow it."""
+    while True:
+        with contextlib.ExitStack() as held:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                for number in range(1, following + 1):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
+                return port
 
 
 def command_in(script_text: str) -> list[str]:

@@ -3,10 +3,10 @@
 from training_platform.client import PlatformClient
 
 with PlatformClient() as platform:                  # PLATFORM_URL and PLATFORM_TOKEN, or http://localhost:8000
-job = platform.submit(algorithm="grpo", num_gpus=0)
-for message in job.follow(types=["metrics", "state"]):
-print(message.type, message.data)
-print(job.wait().state, job.checkpoints()[-1]["eval_results"])
+    job = platform.submit(algorithm="grpo", num_gpus=0)
+    for message in job.follow(types=["metrics", "state"]):
+        print(message.type, message.data)
+    print(job.wait().state, job.checkpoints()[-1]["eval_results"])
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
+
+from training_platform.message import Message
 
 URL = "http://localhost:8000"
 ENDED = ("finished", "failed", "stopped", "died")
@@ -39,17 +40,6 @@ class PlatformError(Exception):
     def __init__(self, status: int, code: str, message: str, fields: dict[str, str] | None = None):
         self.status, self.code, self.message, self.fields = status, code, message, fields or {}
         super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message of a stream; `id` is where to go on after it."""
-
-    id: str
-    type: str
-    job: str
-    time: str
-    data: dict[str, Any]
 
 
 class Job:

@@ -75,7 +75,6 @@ class Terminal:
 
     def phase(self, text: str) -> None:
         """Print a phase with the time since the start."""
-        text = without_controls(text)
         self.console.print(f"[dim]{format_duration(time.monotonic() - self.started):>6}[/dim]  {escape(text)}")
         self._set_status(text)
 

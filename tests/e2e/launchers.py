@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from common.checkpoints.integrity import latest_checkpoint
-from tests.conftest import ROOT
-
-
-def free_port() -> int:
-    """A port whose two next are free too, as far as one can know."""
-    while True:
-        with contextlib.ExitStack() as held:
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                for number in (1, 2):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
-                return port
+from tests.conftest import ROOT, free_port
 
 
 class Launchers:
@@ -45,7 +30,12 @@ class Launchers:
         self.run_dir = folder / "outputs" / name
         self.ray = Path(tempfile.mkdtemp(prefix="ray-"))  # Ray's sockets have short names; pytest's folders have not
         self.outputs = [folder / f"{name}.{rank}.txt" for rank in range(count)]
-        place = {"NNODES": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "CLUSTER_TIMEOUT": 120}
+        place = {
+            "NNODES": count,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(following=2),
+            "CLUSTER_TIMEOUT": 120,
+        }
         common = {"DEVICE": "cpu", "N_GPUS": 1, "USE_WANDB": "false", "PREFLIGHT": "fast", "EXPERIMENT_NAME": name}
         common |= {"OUTPUTS_DIR": folder / "outputs", **(place if count > 1 else {}), **knobs}
         self.processes = []

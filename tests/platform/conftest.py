@@ -110,14 +110,6 @@ def platform(make_platform):
 
 
 @pytest.fixture
-def free_port():
-    """A port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
 def spool(tmp_path, monkeypatch):
     """Spool files of the test, and no W&B login of the person who runs it."""
     folder = tmp_path / "spool"

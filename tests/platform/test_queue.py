@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from common.preflight.environment import GpuUse
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.platform.conftest import wait_for
 from training_platform.queue import local
 from training_platform.queue.slots import Holders
@@ -246,8 +246,8 @@ def ten_jobs_with_kills(tmp_path, kit, port, kills):
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.nightly)])
-def test_killed_at_random_nothing_starts_twice(tmp_path, kit, free_port, kills):
-    jobs = ten_jobs_with_kills(tmp_path, kit, free_port, kills)
+def test_killed_at_random_nothing_starts_twice(tmp_path, kit, kills):
+    jobs = ten_jobs_with_kills(tmp_path, kit, free_port(), kills)
     assert sorted(noted(tmp_path, "begin")) == sorted(noted(tmp_path, "end")) == [f"job{n}" for n in range(10)]
     for job in jobs:
         records = (tmp_path / "outputs" / job["name"] / "metrics.jsonl").read_text().splitlines()

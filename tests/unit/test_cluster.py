@@ -13,16 +13,10 @@ import pytest
 from common.cluster import board as boards
 from common.cluster import compare, facts, meeting, names, network
 from common.cluster.names import Cluster, ClusterError, first_host, joins_ray, read_cluster
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 LOOP = "127.0.0.1"
 ANY = meeting.Wanted()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((LOOP, 0))
-        return probe.getsockname()[1]
 
 
 # ---- which machine this is --------------------------------------------------------------------------------------

@@ -24,16 +24,10 @@ from common.preflight.knobs import read_knobs
 from common.run_dir import RUN_FILE
 from common.runner import attempt
 from common.verl_ext import joined_worker, queue_guard, store_address
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 LOOP = "127.0.0.1"
 NAMES = {0: "machine 1 of 2, a (10.0.0.1)", 1: "machine 2 of 2, b (10.0.0.2)"}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((LOOP, 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import textwrap
 from tests.conftest import ROOT
 
 TALK = """
+import faulthandler
+faulthandler.dump_traceback_later(100, exit=True)  # before the limit: a hang says where
 import os, pickle, sys, time
 if GUARDED:
     from common.verl_ext import queue_guard

@@ -23,6 +23,7 @@ from training_platform.api.errors import ApiError
 from training_platform.api.find import find
 from training_platform.api.runs import read_log
 from training_platform.api.views import Views
+from training_platform.message import Message
 from training_platform.queue.store import ENDED, now
 
 TYPES = ("state", "queue", "attempt", "metrics", "validation", "gpu", "log")
@@ -60,17 +61,6 @@ def parse(text: str | None) -> Cursor:
     if match is None:
         raise ApiError(422, "invalid", f"after={plain(text)[:100]}: is no id of a message, as e41.m2:81234.l90812")
     return Cursor(*map(int, match.groups()))
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message; `id` is where to go on after it."""
-
-    id: str
-    type: str
-    job: str
-    time: str
-    data: dict[str, Any]
 
 
 class Feed:

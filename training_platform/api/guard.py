@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.web import HostNames, same_site, with_headers
+from common.web import SAFE_HEADERS, HostNames, same_site, with_headers
 from training_platform.api.errors import answer
 from training_platform.api.tokens import Tokens
 
@@ -24,15 +24,7 @@ POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+HEADERS = {**SAFE_HEADERS, "Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
 
 
 class Guard:

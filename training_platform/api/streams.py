@@ -17,8 +17,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from monitor.system import Sampler
 from training_platform.api.errors import ApiError
-from training_platform.api.feed import AS_DEFAULT, TYPES, Cursor, Feed, Message, parse
+from training_platform.api.feed import AS_DEFAULT, TYPES, Cursor, Feed, parse
 from training_platform.api.views import Views
+from training_platform.message import Message
 from training_platform.queue.store import now
 
 LOOK = 0.25  # seconds
