@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from common.cluster import joined, meeting, network
-from common.cluster.board import Board, host_board, join_board
+from common.cluster.board import Board, host_board, join_board, leave
 from common.cluster.facts import facts
 from common.cluster.names import Cluster, ClusterError, joins_ray, machines_wanted, read_cluster
 from common.cluster.variables import own_variables
@@ -35,7 +35,8 @@ def main() -> int:
         if joins_ray(os.environ, algorithm):
             plan = _preflight(options, target)
             gpus = int(json.loads(plan.values["KNOBS_JSON"])["N_GPUS"])
-            joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
+            machines = joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
+            write(target, {**plan.values, "CLUSTER_MACHINES": machines})
             return 0
         cluster = read_cluster(os.environ)
         board, address = _board(cluster)
@@ -125,7 +126,4 @@ def write(path: Path, values: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # a call to a machine that is cut off may still wait in a thread
+    leave(main())

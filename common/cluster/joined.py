@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from common import machine_use
 from common.cluster import compare, facts, meeting
 from common.cluster.names import Cluster, ClusterError
 from common.files import ROOT
@@ -24,7 +27,7 @@ def look(cluster: Cluster, algorithm: str, arguments: Sequence[str], offer: dict
 
 def check(
     nnodes: int, gpus: int, algorithm: str, arguments: Sequence[str], plan: meeting.Plan, say: meeting.Say
-) -> None:
+) -> str:
     """Compare the machines of the Ray at ``RAY_ADDRESS``.
 
     Args:
@@ -34,6 +37,9 @@ def check(
         arguments: ``key=value`` arguments for verl.
         plan: As the preflight has resolved it here.
         say: Shows a line.
+
+    Returns:
+        ``CLUSTER_MACHINES``: what run.json says of them.
 
     Raises:
         ClusterError: If Ray does not answer.
@@ -53,14 +59,14 @@ def check(
             raise meeting.Refused(
                 f"NNODES={nnodes}: {len(nodes)} machines of this Ray have N_GPUS={gpus} GPUs; start more, or lower it"
             )
-        _compare([node["NodeID"] for node in nodes], Cluster(nnodes, 0, ""), algorithm, arguments, plan, say)
+        return _compare([node["NodeID"] for node in nodes], Cluster(nnodes, 0, ""), algorithm, arguments, plan, say)
     finally:
         ray.shutdown()
 
 
 def _compare(
     nodes: list[str], cluster: Cluster, algorithm: str, arguments: Sequence[str], plan: meeting.Plan, say: Callable
-) -> None:
+) -> str:
     """Ask each machine; this one comes first."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -93,3 +99,28 @@ def _compare(
     )
     for line in compare.remarks(machines, answers):
         say(f"note: {line}")
+    return meeting.summary(machines)
+
+
+def record_machines(run_dir: Path, machines: Sequence[dict[str, Any]]) -> None:
+    """Write what the machines of a joined Ray do to the run's folder, until this process ends; an actor on each looks.
+
+    Args:
+        run_dir: Of the run.
+        machines: ``CLUSTER_MACHINES``.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    lookers = {}
+    for machine in machines:
+        place = NodeAffinitySchedulingStrategy(node_id=nodes[machine["address"]], soft=False)
+        actor = ray.remote(machine_use.MachineUse).options(num_cpus=0, scheduling_strategy=place)
+        lookers[machine["rank"]] = actor.remote(str(run_dir))
+    while True:
+        time.sleep(machine_use.EVERY)
+        for rank, looker in lookers.items():
+            with suppress(OSError, ray.exceptions.RayError):  # a machine that is gone ends the run by itself
+                moment = ray.get(looker.look.remote(), timeout=TASK_SECONDS)
+                machine_use.append(machine_use.file_of(run_dir, rank), moment)

@@ -112,7 +112,7 @@ def lead(
         refuse(compare.differences(machines, wanted.gpus, wanted.on_cpu))
         say(f"{len(machines)} machines: " + ", ".join(map(compare.name_of, machines)))
         plan = resolve()
-        values = {**plan.values, "CLUSTER_LAUNCH": secrets.token_hex(8), "CLUSTER_MACHINES": _summary(machines)}
+        values = {**plan.values, "CLUSTER_LAUNCH": secrets.token_hex(8), "CLUSTER_MACHINES": summary(machines)}
         with canary(plan.outputs) as (path, content):
             offer = {"values": values, "sizes": facts.sizes(plan.paths), "canary": [path, content], "time": time.time()}
             offer["doors"] = {compare.name_of(one): [one["address"], one["door"]] for one in machines}
@@ -252,7 +252,7 @@ def _see_off(board: Board, ranks: Iterable[int]) -> None:
         time.sleep(POLL_SECONDS / 2)
 
 
-def _summary(machines: list[dict[str, Any]]) -> str:
+def summary(machines: list[dict[str, Any]]) -> str:
     """What run.json says of the machines."""
     names = ("rank", "host", "address", "interface", "gpus")
     return json.dumps([{name: machine[name] for name in names} for machine in machines])

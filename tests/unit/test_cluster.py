@@ -294,3 +294,11 @@ def test_two_processes_end_with_status_2_when_the_second_has_no_first(tmp_path):
     assert done.returncode == 2 and "error: MASTER_ADDR=127.0.0.1" in done.stderr
     assert "Traceback" not in done.stderr and not Path(tmp_path / "resolved").exists()
     assert names.PORT == 29500
+
+
+def test_a_launcher_leaves_with_its_status_though_a_call_still_waits(monkeypatch, capfd):
+    left = []
+    monkeypatch.setattr(boards.os, "_exit", left.append)
+    print("the last word", end="")
+    boards.leave(7)
+    assert left == [7] and capfd.readouterr().out == "the last word"
