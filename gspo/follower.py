@@ -81,7 +81,12 @@ class Follower:
         kept = {name: value for name, value in self.environment.items() if name not in ours}
         stage = subprocess.Popen(
             [str(ROOT / script / "train.sh"), *(self.arguments if script == "gspo" else [])],
-            env={**kept, "NNODES": str(self.cluster.nnodes), **stage_port(self.cluster)},
+            env={
+                **kept,
+                "NNODES": str(self.cluster.nnodes),
+                **stage_port(self.cluster),
+                "OUTPUTS_DIR": self.environment["RUN_DIR"],
+            },
             stdin=subprocess.DEVNULL,
             preexec_fn=processes.die_with_parent,
         )

@@ -18,6 +18,7 @@ from common.cluster.board import Board, host_board, join_board, leave
 from common.cluster.facts import facts
 from common.cluster.names import Cluster, ClusterError, joins_ray, machines_wanted, read_cluster
 from common.cluster.variables import own_variables
+from common.files import outputs_folder
 
 # Knobs that name what each machine reads itself.
 PATH_KNOBS = (
@@ -45,7 +46,7 @@ def main() -> int:
             wanted = _wanted(os.environ)
             values = meeting.lead(cluster, board, mine, wanted, lambda: _preflight(options, target), say)
         else:
-            values = meeting.attend(cluster, board, mine, say)
+            values = meeting.attend(cluster, board, mine, outputs_folder(os.environ), say)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -17,12 +17,12 @@ from common.files import ROOT
 TASK_SECONDS = 180.0  # a machine starts a worker for it, which imports torch
 
 
-def look(cluster: Cluster, algorithm: str, arguments: Sequence[str], offer: dict[str, Any]) -> tuple[dict, dict]:
+def look(cluster: Cluster, algorithm: str, arguments: Sequence[str], offer: dict[str, str]) -> tuple[dict, dict]:
     """Run as a task of Ray on one machine: its facts, and what it finds of the plan."""
     import ray
 
-    address = ray.util.get_node_ip_address().strip("[]")
-    return facts.facts(cluster, address, algorithm, arguments), meeting.look(offer, "")
+    mine = facts.facts(cluster, ray.util.get_node_ip_address().strip("[]"), algorithm, arguments)
+    return mine, meeting.look(offer, mine, None)
 
 
 def check(
@@ -74,11 +74,12 @@ def _compare(
     here = ray.get_runtime_context().get_node_id()
     nodes.sort(key=lambda node: node != here)
     with meeting.canary(plan.outputs) as (path, content):
-        offer = {"sizes": facts.sizes(plan.paths), "canary": [path, content], "time": time.time(), "doors": {}}
+        offer = {"sizes": facts.sizes(plan.paths), "canary": path, "time": time.time(), "doors": {}}
+        sealed = meeting.seal(offer, "plan", content)
         asked = [
             ray.remote(look)
             .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False))
-            .remote(Cluster(cluster.nnodes, rank, ""), algorithm, list(arguments), offer)
+            .remote(Cluster(cluster.nnodes, rank, ""), algorithm, list(arguments), sealed)
             for rank, node in enumerate(nodes)
         ]
         try:
@@ -88,7 +89,8 @@ def _compare(
             raise ClusterError(
                 f"a machine of this Ray cannot be asked: {last[0]}; is the kit in {ROOT} on each?"
             ) from None
-    machines, answers = [mine for mine, _ in found], [answer for _, answer in found]
+    machines = [mine for mine, _ in found]
+    answers = [meeting.heard(answer, rank, content) for rank, (_, answer) in enumerate(found)]
     meeting.refuse(
         compare.differences(machines, None, on_cpu=True)  # Ray has counted the GPUs
         + compare.file_differences(machines, answers, str(plan.outputs))
