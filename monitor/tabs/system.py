@@ -41,7 +41,7 @@ def build(page: Page) -> Tab:
             return note(w("measuring")), []
         head = _of_run(others, run, w)
         if others:
-            head += f"<h3>{escape(w('this_machine'))}</h3>"
+            head += f'<h3 class="part">{escape(w("this_machine"))}</h3>'
         here = _now(moments[-1], sampler.gpu_problem, w) if moments else note(w("measuring"))
         return head + here, _of_all(others, w) + (_hour(moments, w) if moments else [])
 
@@ -52,7 +52,7 @@ def _of_run(machines: dict[Machine, list[Moment]], run: str, w: Words) -> str:
     """Each machine of a run as it was when it last wrote; nothing for a run on one machine."""
     if not machines:
         return ""
-    parts = [f"<h3>{escape(w('machines_of', plain(run)))}</h3>"]
+    parts = [f'<h3 class="part">{escape(w("machines_of", plain(run)))}</h3>']
     for machine, moments in machines.items():
         parts.append(f'<h4 class="machine">{escape(machine.title)}')
         if not moments:
