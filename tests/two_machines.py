@@ -22,7 +22,7 @@ FEW = {"TOTAL_STEPS": 2, "SAVE_FREQ": 1, "TEST_FREQ": 2, "BATCH_SIZE": 8}
 LONG = FEW | {"TOTAL_STEPS": 4000, "TOTAL_EPOCHS": 100}
 ROUNDS = FEW | {"BATCH_SIZE": 16, "PAIR_MARGIN": 0.1}
 ON_CPU = {"NNODES": 2, "N_GPUS": 1, "DEVICE": "cpu", "USE_WANDB": "false", "PREFLIGHT": "fast"}
-RAY = ".venv/bin/ray start --block --disable-usage-stats --num-gpus=1 --num-cpus=64"
+RAY = "ray start --block --disable-usage-stats --num-gpus=1 --num-cpus=64"
 
 
 def ends(launchers: list[subprocess.Popen], seconds: float) -> list[int]:
@@ -114,8 +114,8 @@ def rounds_go_on(machines: Machines) -> None:
 def ray_up(machines: Machines, **head: str) -> list[subprocess.Popen]:
     """Start a Ray over both machines as a user does."""
     options = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in head.items())
-    one = f"exec {RAY} --head --port=6379 --node-ip-address={ADDRESSES['a']} {options}"
-    two = f"exec {RAY} --address={ADDRESSES['a']}:6379 --node-ip-address={ADDRESSES['b']}"
+    one = f". .venv/bin/activate && exec {RAY} --head --port=6379 --node-ip-address={ADDRESSES['a']} {options}"
+    two = f". .venv/bin/activate && exec {RAY} --address={ADDRESSES['a']}:6379 --node-ip-address={ADDRESSES['b']}"
     raylets = [machines.start("a", one, "ray-a"), machines.start("b", two, "ray-b")]
     for name in "ab":
         wait_for(machines, "Ray runtime started", raylets["ab".index(name)], f"ray-{name}", 120)
