@@ -18,7 +18,7 @@ from common.cluster import board as boards
 from common.cluster import ray_node, run_secrets, watch
 from common.cluster.names import Cluster, ClusterError, launchers_of
 from common.cluster.network import INTERFACE_VARIABLES
-from common.preflight import machines, resolved
+from common.preflight import machines, resolved, self_play
 from common.preflight.environment import check_ray
 from common.preflight.knobs import read_knobs
 from common.run_dir import RUN_FILE
@@ -304,11 +304,30 @@ def test_workers_of_a_ray_that_is_joined_get_what_a_run_sets_and_no_secret(tmp_p
     assert found[queue_guard.KEYS_FILE].startswith(f"{tmp_path}/.cluster-{found['CLUSTER_LAUNCH']}/")
 
 
-def test_a_ray_that_is_joined_is_checked_and_rounds_want_launchers(monkeypatch):
+@pytest.mark.parametrize(
+    ("knobs", "pairs", "refused"),
+    [
+        ({"SELF_PLAY_ROUNDS": "1"}, 4, True),  # one round has a preference stage too where there are pairs
+        ({"SELF_PLAY_ROUNDS": "1"}, 0, False),
+        ({"SELF_PLAY_ROUNDS": "2"}, 4, True),
+        ({"SELF_PLAY_ROUNDS": "1", "HARVEST_PAIRS": "true"}, 0, True),
+    ],
+)
+def test_preference_stages_want_a_launcher_on_each_machine(monkeypatch, knobs, pairs, refused):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    found = read_knobs("gspo", {"NNODES": "2", "HARVEST_PAIRS": "false", **knobs})
+    found.values |= {"TOTAL_STEPS": "4"}
+    self_play.check_self_play(found, 10, pairs, 1)
+    assert any("RAY_ADDRESS=auto: a Ray trains no preferences" in str(error) for error in found.errors) == refused
+    monkeypatch.delenv("RAY_ADDRESS")
+    alone = read_knobs("gspo", {"NNODES": "2", "HARVEST_PAIRS": "false", **knobs})
+    alone.values |= {"TOTAL_STEPS": "4"}
+    self_play.check_self_play(alone, 10, pairs, 1)
+    assert alone.errors == []
+
+
+def test_a_ray_that_is_joined_is_checked(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
-    knobs = read_knobs("gspo", {"NNODES": "2", "SELF_PLAY_ROUNDS": "2"})
-    machines.check(knobs)
-    assert "preference stages need a launcher on each machine" in str(knobs.errors[0])
     knobs = read_knobs("grpo", {"NNODES": "2"})
     machines.check(knobs)
     assert knobs.errors == [] and "RAY_ADDRESS" not in resolved.process_environment(settled(knobs))
