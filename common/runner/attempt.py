@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from common import __version__, run_data
+from common import __version__, machine_use, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
@@ -108,6 +108,8 @@ class Attempt:
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
         heartbeat = Heartbeat(self.run_dir)
+        if self.cluster:
+            machine_use.record(self.run_dir, self.cluster.rank)
         keeper = self._start(self.command)
         try:
             self._follow(keeper, terminal, log)
@@ -145,8 +147,6 @@ class Attempt:
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
         tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
-        if self.cluster:
-            facts["machines"] = json.loads(self.environment["CLUSTER_MACHINES"])
         if self.cluster or self.joined:
             run_secrets.make(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
@@ -374,6 +374,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "exit_status": None,
         "versions": {"kit": __version__, **{name: found for name in VERSIONS if (found := _version(name))}},
         "git_commit": _git_commit(),
+        "machines": json.loads(os.environ.get("CLUSTER_MACHINES") or "[]"),  # those of this attempt, where several
         "knobs": dict(knobs),
     }
 
