@@ -119,6 +119,7 @@ def verl_parts(knobs: Knobs) -> list[str]:
         "vllm_cpu": on_cpu and engine == "vllm",
         "hf_reward": engine == "hf" and knobs.values.get("REWARD") == "model",
         "varlen": knobs["ATTENTION"] == "sdpa_varlen",
+        "padded": knobs["ATTENTION"] in PADDED,
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),
