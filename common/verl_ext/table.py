@@ -103,6 +103,7 @@ REPLACEMENTS = (
         "log_probs",
         "all",
     ),
+    Replacement("verl.utils.tracking:Tracking.__init__", 'self.logger["file"] = FileLogger(', "trackers", "all"),
     Replacement(
         "verl.trainer.ppo.reward:_call_with_kwargs", "return raw_fn(*args, **merged_kwargs)", "reward_call", "rl"
     ),
