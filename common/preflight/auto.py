@@ -10,7 +10,6 @@ from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
-from common.wandb_login import wandb_login
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64}
@@ -197,14 +196,6 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     every = max(1, knobs.number("TEST_FREQ"))
     freq = round_up(max(10, total // 5), every)  # a checkpoint that is validated can be kept as the best
     knobs.resolve("SAVE_FREQ", freq, f"of {total} steps, every {freq // every} validations")
-
-
-def resolve_logging(knobs: Knobs) -> None:
-    """Choose whether Weights & Biases is on: only where it will not stop and ask."""
-    logged_in = wandb_login()
-    knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
-    if not knobs["WANDB_RUN_NAME"]:
-        knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
 
 
 def round_up(number: int, multiple: int) -> int:

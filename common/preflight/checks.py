@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from common.preflight import (
     reward,
     self_play,
     sizing,
+    trackers,
     trainer_mode,
 )
 from common.preflight.attention import check_attention, check_shared_sequences
@@ -64,7 +64,7 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
     run_dir = choose_run(knobs, model)
     if run_dir:
         launch_data.set_knobs(knobs, run_dir)
-    auto.resolve_logging(knobs)
+    trackers.resolve_trackers(knobs)
     if everything:
         check_environment(knobs, machine, model, OUTPUTS)
         if run_dir and not unreadable:
@@ -110,7 +110,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     if everything:
         check_reward(knobs, rows.train)  # rows, and whether there are errors
         data_checks.check_leak(knobs, rows.train, rows.validation)
-    check_wandb(knobs)
+    trackers.check_trackers(knobs)
     check_rate(knobs, knobs.model)  # the learning rate
 
 
@@ -354,15 +354,3 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         knobs.error("API_REWARD_CONFIG", said, "see .venv/bin/python -m ppo.api_reward try")
     elif problem:
         knobs.errors.append(problem)
-
-
-def check_wandb(knobs: Knobs) -> None:
-    """``USE_WANDB=true`` must not end in a question that nobody answers."""
-    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
-    if knobs["USE_WANDB"] == "true" and not offline and not auto.wandb_login():
-        knobs.error(
-            "USE_WANDB",
-            "you are not logged in",
-            "run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline",
-            value="true",
-        )

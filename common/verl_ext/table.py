@@ -103,6 +103,7 @@ REPLACEMENTS = (
         "log_probs",
         "all",
     ),
+    Replacement("verl.utils.tracking:Tracking.__init__", 'self.logger["file"] = FileLogger(', "trackers", "all"),
     Replacement(
         "verl.utils.seqlen_balancing:rearrange_micro_batches",
         "num_micro_batches = min(num_groups, ceildiv(total_seqlen, max_token_len))",
