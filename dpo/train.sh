@@ -35,10 +35,10 @@ LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usu
 LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
 SEED="${SEED:-1}"                                    # order of the data
 # ---- Algorithm ----
-LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | hinge | ipo | robust | sppo | simpo | orpo
+LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | ipo | simpo | orpo | ...; all: dpo/README.md
 BETA="${BETA:-0.1}"                                  # pull towards the reference; simpo wants about 2
 LABEL_SMOOTHING="${LABEL_SMOOTHING:-0.0}"            # probability that a label is wrong, below 0.5
-SIMPO_GAMMA="${SIMPO_GAMMA:-0.5}"                    # target margin of simpo
+SIMPO_GAMMA="${SIMPO_GAMMA:-0.5}"                    # target margin of simpo and alphapo
 NLL_COEF="${NLL_COEF:-0.0}"                          # above 0 keeps the chosen answer likely (RPO: 1)
 LENGTH_NORMALIZE="${LENGTH_NORMALIZE:-false}"        # true: log-probabilities per token
 REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | precompute | none

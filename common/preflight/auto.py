@@ -6,7 +6,7 @@ import math
 
 from common.attention import beyond_sdpa
 from common.preflight import trainer_mode
-from common.preflight.knobs import Knobs
+from common.preflight.knobs import LOSSES_WITHOUT_REFERENCE, Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
@@ -207,7 +207,7 @@ def resolve_reference(knobs: Knobs) -> None:
     """Choose where the reference's log-probabilities come from; needs the epochs to be resolved."""
     if "REFERENCE" not in knobs:
         return
-    if knobs["LOSS_TYPE"] in ("simpo", "orpo"):
+    if knobs["LOSS_TYPE"] in LOSSES_WITHOUT_REFERENCE:
         knobs.resolve("REFERENCE", "none", f"{knobs['LOSS_TYPE']} has no reference")
     elif knobs.number("TOTAL_EPOCHS") > 1:
         knobs.resolve("REFERENCE", "precompute", "asked once, used in every epoch")

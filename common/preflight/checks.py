@@ -302,12 +302,16 @@ def model_folder(given: str) -> str:
 def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
     """The reference against the loss, the adapter and the architecture of the model."""
     if "REFERENCE" not in knobs:
+        if knobs.values.get("LOSS_TYPE") == "exo_pair":
+            knobs.error("LOSS_TYPE", "needs LABEL_SMOOTHING above 0, a knob of dpo/train.sh", "choose another loss")
         return
     reference, path = knobs["REFERENCE"], knobs["REFERENCE_MODEL_PATH"]
     if reference == "adapter" and not knobs.number("LORA_RANK"):
         knobs.error("REFERENCE", "needs LoRA", "set LORA_RANK above 0, or REFERENCE=precompute", value="adapter")
     if reference == "adapter" and path:
         knobs.error("REFERENCE_MODEL_PATH", "REFERENCE=adapter uses the model itself", "set one of the two", value=path)
+    if knobs["LOSS_TYPE"] == "exo_pair" and knobs.decimal("LABEL_SMOOTHING") == 0:
+        knobs.error("LABEL_SMOOTHING", "LOSS_TYPE=exo_pair needs it above 0", "set LABEL_SMOOTHING=0.001")
     if knobs["LOSS_TYPE"] == "robust" and knobs.decimal("LABEL_SMOOTHING") == 0:
         knobs.warn("", "LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss", "set LABEL_SMOOTHING=0.1")
     if not path:
