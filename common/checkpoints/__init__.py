@@ -17,7 +17,7 @@ module         what it holds
 ``lora``       an adapter folded into its base weights
 ``merge``      a checkpoint as a Hugging Face folder
 ``proof``      a folder loaded, a few tokens generated
-``average``    several models mixed
+``average``    several models mixed, ``mixing`` how, ``weight_files`` a weight at a time
 ``prune``      old checkpoints removed
 =============  ===================================================================
 """

@@ -110,12 +110,14 @@ def _batches_of(file: str) -> tuple[Any, Iterator[Any]]:
     Raises:
         DataError: If it cannot be read, or becomes much larger than the file, as zip bombs do.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     batches = parquet_batches(Path(file))
     first = next(batches, None)
     if first is None:
-        return pq.read_schema(file), iter(())
+        schema = pq.read_schema(file)
+        return schema, iter([pa.RecordBatch.from_pylist([], schema)])
     return first.schema, chain([first], batches)
 
 

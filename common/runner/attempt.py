@@ -51,9 +51,11 @@ from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 from common.tail import MetricsTail, Tail
+from common.trackers.place import STATE_FILE as TRACKERS_FILE
 
 POLL_SECONDS = 0.2
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
+FILES_SECONDS = 60.0  # for the charts to reach the trackers
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -271,6 +273,7 @@ class Attempt:
             goes_on = f"; to go on from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
             self.watch.tell_end(status, f"{reason}{goes_on}" if reason else "")
         draw(self.run_dir, terminal.console)
+        send_files(self.run_dir, self._process_environment(), terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
@@ -352,6 +355,20 @@ def draw(run_dir: Path, console: Console) -> None:
         plot_run(run_dir)
     except Exception as error:
         console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
+
+
+def send_files(run_dir: Path, environment: Mapping[str, str], console: Console) -> None:
+    """Send charts and comparison to the run's trackers; a tracker that is away holds nothing up for long."""
+    if not (run_dir / TRACKERS_FILE).is_file():
+        return
+    command = [sys.executable, "-m", "common.trackers", str(run_dir)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=FILES_SECONDS)
+        said = [line for line in done.stdout.splitlines() if line.startswith("Tracker ")] if done.returncode else []
+    except subprocess.TimeoutExpired:
+        said = [f"the trackers took longer than {FILES_SECONDS:.0f} s for charts and comparison"]
+    for line in said:
+        console.print(f"[yellow]warning:[/yellow] {escape(line)}")
 
 
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
