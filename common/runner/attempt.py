@@ -55,6 +55,10 @@ from common.trackers.place import STATE_FILE as TRACKERS_FILE
 
 POLL_SECONDS = 0.2
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
+TRACKERS_PASSED_ON = (  # the trackers run in one of them; their keys are no part of it: log in by file there
+    *("WANDB_MODE", "WANDB_BASE_URL", "SWANLAB_MODE", "SWANLAB_WORKSPACE", "SWANLAB_LOG_DIR"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CLEARML_OFFLINE_MODE", "CLEARML_CONFIG_FILE"),
+)
 FILES_SECONDS = 60.0  # for the charts to reach the trackers
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
@@ -313,8 +317,8 @@ def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]
     launch = secrets.token_hex(8)
     own = {"CLUSTER_LAUNCH": launch, **run_secrets.keys_file(run_dir, launch)}
     wanted = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
-    wanted |= {"WANDB_RUN_ID", "WANDB_RESUME"}
-    wanted -= {"RAY_ADDRESS"}
+    wanted |= {"WANDB_RUN_ID", "WANDB_RESUME", *TRACKERS_PASSED_ON}
+    wanted -= {"RAY_ADDRESS", *(name for name in TRACKERS_PASSED_ON if "@" in environment.get(name, ""))}  # user:key@
     found = sorted(name for name in environment | own if name in wanted or name.startswith(PASSED_ON))
     return {**own, "WORKER_ENV": ",".join(found)}
 

@@ -297,8 +297,14 @@ def test_workers_of_a_ray_that_is_joined_get_what_a_run_sets_and_no_secret(tmp_p
     keys = ("WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "TRANSFER_QUEUE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
     environment = {"RUN_DIR": str(tmp_path), "ALGORITHM": "grpo", "NCCL_DEBUG": "INFO", "SEED": "1", "HOME": "/me"}
     environment |= {name: "secret" for name in keys} | {"RAY_ADDRESS": "auto", "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": "https://me:secret@host",
+        "SWANLAB_API_KEY": "secret",
+    }
     found = attempt.for_workers(tmp_path, environment)
     names = found["WORKER_ENV"].split(",")
+    assert "WANDB_MODE" in names and not {"MLFLOW_TRACKING_URI", "SWANLAB_API_KEY"} & set(names)
     assert {"RUN_DIR", "ALGORITHM", "NCCL_DEBUG", "SEED", queue_guard.KEYS_FILE, "CLUSTER_LAUNCH"} <= set(names)
     assert not {*keys, "RAY_ADDRESS", "HOME", "OMP_NUM_THREADS"} & set(names)
     assert found[queue_guard.KEYS_FILE].startswith(f"{tmp_path}/.cluster-{found['CLUSTER_LAUNCH']}/")
