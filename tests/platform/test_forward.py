@@ -127,7 +127,7 @@ def test_a_run_that_the_platform_reads_is_not_reported_twice(platform):
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)
 def test_verls_own_command(platform, site, tmp_path):
-    """The command that the launcher prints, run bare on the demo; it knows nothing of the platform but two variables."""
+    """The command that the launcher prints, on the demo; all that it knows of the platform are two variables."""
     environment = {
         **os.environ,
         "DEVICE": "cpu",
