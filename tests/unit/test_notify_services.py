@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ def package(tmp_path_factory):
 
 def text_of(message):
     """The words of a message, whatever the service's form is."""
-    return json.dumps(message, ensure_ascii=False)
+    return html.unescape(json.dumps(message, ensure_ascii=False))
 
 
 def test_each_service_gets_each_event_once(package, tmp_path):
