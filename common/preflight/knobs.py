@@ -63,6 +63,7 @@ def _count(auto: bool = True, low: int = 1) -> Rule:
 
 
 SWITCH = ("true", "false")
+NOTIFY = ("NOTIFY_URLS", "NOTIFY_LEVEL")  # of the environment only: knobs are written down
 # verl/experimental/agent_loop/tool_parser.py
 TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
@@ -317,7 +318,7 @@ def _number_words(rule: Rule) -> str:
 def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return each environment variable that looks like a knob with a slip in it, and that knob."""
     found = []
-    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR"}
+    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR", *NOTIFY}
     for name in environment:
         if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
             continue

@@ -32,6 +32,7 @@ from common.cluster import run_secrets
 from common.cluster.names import Cluster, joins_ray
 from common.cluster.watch import Problem, Watch, open_watch
 from common.files import ROOT, write_atomically
+from common.notify.notifier import Notifier
 from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
 from common.run_dir import (
     LOG_FILE,
@@ -88,6 +89,7 @@ class Attempt:
         if self.joined:
             self.environment |= for_workers(self.run_dir, self.environment)
         self.stop_signal: int | None = None
+        self.notifier = Notifier(self.run_dir, os.environ, environment["ALGORITHM"])
 
     def _trainer_environment(self) -> dict[str, str]:
         """What the trainer's processes find in their environment beside what train.sh exported."""
@@ -109,7 +111,8 @@ class Attempt:
             self.watch = open_watch(self.cluster, self.environment)
         self._open()
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
-        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
+        limit = int(length) if length.isdigit() else None
+        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", limit, self.notifier)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
@@ -276,13 +279,26 @@ class Attempt:
             found = latest_checkpoint(self.run_dir) if state in ("failed", "stopped") else None
             goes_on = f"; to go on from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
             self.watch.tell_end(status, f"{reason}{goes_on}" if reason else "")
+        self._tell(state, early, terminal)
         draw(self.run_dir, terminal.console)
         send_files(self.run_dir, self._process_environment(), terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
             terminal.stopped(resume)
+        for problem in self.notifier.close():
+            terminal.console.print(f"[yellow]warning:[/yellow] {problem}")
         return status
+
+    def _tell(self, state: str, early: dict[str, Any] | None, terminal: Terminal) -> None:
+        """A message of how it ended; none of a run that a person has stopped, nor of a stage that went well."""
+        if state == "failed":
+            self.notifier.tell(f"failed:{self.number}", "failed", terminal.failure, "error")
+        elif early and not os.environ.get("STAGE"):
+            words = f"step {early['step']}: {early['reason']}\n{terminal.outcome()}"
+            self.notifier.tell(f"stopped early:{self.number}", "stopped early", words)
+        elif state == "finished" and not os.environ.get("STAGE"):
+            self.notifier.tell(f"finished:{self.number}", "finished", terminal.outcome())
 
     def _finish_model(self, terminal: Terminal) -> bool:
         """See that ``model/`` is the newest checkpoint's; RL trainers write it themselves at their last step."""
