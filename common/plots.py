@@ -208,14 +208,14 @@ def _style() -> dict:
 
 
 def _save(figure, path: Path) -> Path:
-    """Writes the picture beside and renames it, so that a reader never sees half a file."""
+    """Writes the picture under a temporary name and renames it, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(beside, format="png")
-        os.replace(beside, path)
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 

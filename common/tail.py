@@ -12,7 +12,7 @@ from common.files import open_regular
 from common.run_dir import read_record
 
 CHUNK = 4 << 20  # bytes read at a time
-MAX_LINE = 32 << 20  # bytes; a longer line is no log line and is passed over
+MAX_LINE = 32 << 20  # bytes; a longer line is not a log line and is skipped
 GUARD = 64  # bytes before the offset that are compared when a file has changed, to notice that it was rewritten
 
 

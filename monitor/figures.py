@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from common.metrics.names import BESIDE, BY_NAME
+from common.metrics.names import BY_NAME, VALIDATION_OF
 from monitor.columns import Columns, Series
 from monitor.i18n import Words
 from monitor.series import hours, smooth, thin, value_range, within
 
-POINT_METRICS = set(BESIDE.values())  # measured now and then: points, never smoothed
+POINT_METRICS = set(VALIDATION_OF.values())  # measured now and then: points, never smoothed
 LINE, VALIDATION, LIMIT, BAD, MUTED, GRID = (
     "#2563eb",
     "#d97706",
@@ -113,7 +113,7 @@ def metric_panel(columns: Columns, name: str, look: Look, words: Words) -> Figur
     label = words.metric(name)
     panel = Panel(look)
     main = within(columns.series(name), look.first, look.last)
-    beside = within(columns.series(BESIDE[name]), look.first, look.last) if name in BESIDE else None
+    beside = within(columns.series(VALIDATION_OF[name]), look.first, look.last) if name in VALIDATION_OF else None
     if not len(main[0]) and not (beside and len(beside[0])):
         return None
     x, step_time = _x(columns, main, look), columns.series("step_time")
@@ -122,7 +122,7 @@ def metric_panel(columns: Columns, name: str, look: Look, words: Words) -> Figur
     else:
         panel.line(x, main[1], label, LINE)
     if beside is not None and len(beside[0]):
-        panel.points(_x(columns, beside, look), beside[1], words.metric(BESIDE[name]), VALIDATION)
+        panel.points(_x(columns, beside, look), beside[1], words.metric(VALIDATION_OF[name]), VALIDATION)
     span = value_range(panel.seen, look.clip, look.log)
     shapes = []
     if metric and span and not look.log:

@@ -157,7 +157,7 @@ BAD = {
     "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
     "an engine across the edge of a machine": bad(
         "grpo",
-        "TENSOR_PARALLEL_SIZE=6|across machines of 4|use one of 1, 2, 4",
+        "TENSOR_PARALLEL_SIZE=6|cross machines of 4|use one of 1, 2, 4",
         TENSOR_PARALLEL_SIZE="6",
         gpus="3x4x80GB",
     ),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def average(sources: Sequence[Path], target: Path, weights: Sequence[float] | None = None, dtype="bfloat16") -> dict:
     """Write the weighted mean of some models as a Hugging Face folder.
 
-    One model is in memory at a time, beside the sum in float32.
+    One model is in memory at a time, next to the sum in float32.
 
     Args:
         sources: ``global_step_N`` folders or Hugging Face folders of one architecture, at least two.

@@ -29,7 +29,7 @@ KNOWN = re.compile(
 def strange_calls(folder: Path) -> list[str]:
     """``file: module.name`` of what the pickles below a folder name and no checkpoint of verl needs, sorted.
 
-    Files that are no pickles, or cannot be read as such, are named too.
+    Files that are not pickles, or cannot be read as such, are named too.
     """
     found = []
     for file in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pkl")]):  # .pkl: the queue of an asynchronous run

@@ -315,7 +315,7 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 # What a run is judged by, the most telling first: validation before training.
 HEADLINES = tuple(sorted((metric for metric in METRICS if metric.headline), key=lambda metric: metric.headline))
-BESIDE = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
+VALIDATION_OF = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
 
 # A warning on the left explains those on the right, which are then not shown.
 _EXPLAINS = {

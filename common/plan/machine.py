@@ -1,4 +1,4 @@
-"""GPUs that one has, or plans for."""
+"""GPUs that are there, or planned."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def check_shared_sequences(check: ConfigCheck, knobs: Knobs, model: ModelInfo | 
 
 
 def _models(knobs: Knobs, model: ModelInfo | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The key of the attention and the config.json of the policy, and of what stands beside it."""
+    """The key of the attention and the config.json of the policy, and of the models next to it."""
     policy = "model" if knobs.algorithm in SUPERVISED else f"{RL}.model"
     tail = "override_config.attn_implementation"
     if model:

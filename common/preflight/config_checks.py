@@ -117,11 +117,11 @@ def _choices(check: ConfigCheck) -> None:
 def _lists(check: ConfigCheck) -> None:
     loggers = list(_texts(check.get("trainer.logger")))
     if "file" not in loggers:
-        wanted = ",".join(["console", "file", *(name for name in loggers if name != "console")])
+        loggers_needed = ",".join(["console", "file", *(name for name in loggers if name != "console")])
         check.error(
             "trainer.logger",
             "without file there is no metrics.jsonl: no charts, no curve on the page, no early stop",
-            f"write trainer.logger=[{wanted}]",
+            f"write trainer.logger=[{loggers_needed}]",
         )
     for name in loggers:
         if name not in LOGGERS:
@@ -138,7 +138,7 @@ def _lists(check: ConfigCheck) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts of a list, or of what stands in the place of one."""
+    """The texts of a list, or of what is there in place of one."""
     from omegaconf import ListConfig
 
     for part in value if isinstance(value, ListConfig) else [] if value is None else [value]:

@@ -73,7 +73,9 @@ def check_fused_config(check: ConfigCheck) -> None:
     backend = check.get(f"{model}.fused_kernel_options.impl_backend")
     if backend not in BACKENDS:
         check.error(
-            f"{model}.fused_kernel_options.impl_backend", "is no way that verl surely takes", "write torch or triton"
+            f"{model}.fused_kernel_options.impl_backend",
+            "is not a backend that verl surely supports",
+            "write torch or triton",
         )
     elif backend == "triton" and check.get("trainer.device") == "cpu":
         check.error(f"{model}.fused_kernel_options.impl_backend", "needs a GPU", "write torch")

@@ -17,7 +17,7 @@ def check(knobs: Knobs) -> None:
     if knobs.number("REWARD_MODEL_GPUS") and knobs.values.get("REWARD") == "model":
         knobs.error(
             "REWARD_MODEL_GPUS",
-            "a reward model has no GPUs of its own with several machines",
+            "a reward model cannot have separate GPUs with several machines",
             "set REWARD_MODEL_GPUS=0",
         )
     if machines_wanted(os.environ) == 1 and os.environ.get("NNODES"):

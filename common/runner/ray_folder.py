@@ -1,4 +1,4 @@
-"""Ray's folder: Ray opens its logs and sockets to every user of the machine, so they lie in a folder of this user."""
+"""Ray's folder: Ray opens its logs and sockets to every user of the machine, so a folder of this user holds them."""
 
 from __future__ import annotations
 

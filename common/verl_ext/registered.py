@@ -1,4 +1,4 @@
-"""``python -m common.verl_ext.registered FILE``: what a file registers with verl, as JSON, in a process of its own."""
+"""``python -m common.verl_ext.registered FILE``: what a file registers with verl, as JSON, in a separate process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def registered(path: Path) -> dict[str, list[str]]:
 
 
 def answer_of(module: str, path: Path) -> Any:
-    """Run a module on a file of the user's, which may hang or crash, and return the JSON that it prints.
+    """Run a module on a user-supplied file, which may hang or crash, and return the JSON that it prints.
 
     Args:
         module: Module that takes the file as its argument.

@@ -603,7 +603,7 @@ def test_folder_that_is_no_environment_is_left_alone(kit, tmp_path):
     (precious / "thesis.txt").write_text("years of work")
     done = run(kit, "--cpu", VENV_DIR=str(precious), PYTHON=sys.executable)
     assert done.returncode == 1
-    assert "is no environment" in done.stderr
+    assert "is not an environment" in done.stderr
     assert [p.name for p in precious.iterdir()] == ["thesis.txt"]
 
 

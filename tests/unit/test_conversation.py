@@ -235,5 +235,5 @@ def test_a_pair_may_open_its_answers_differently() -> None:
 
 def test_a_content_that_is_no_text_is_refused_by_number() -> None:
     parts = [{"type": "text", "text": "Ask."}]
-    with pytest.raises(RenderError, match=r"message 1 \(user\): its content is no text"):
+    with pytest.raises(RenderError, match=r"message 1 \(user\): its content is not text"):
         Renderer.of(tokenizer_of("qwen2_5")).render([said("user", parts), TALK[1]])

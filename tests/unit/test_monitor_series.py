@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from common.metrics.names import BESIDE, BY_NAME
+from common.metrics.names import BY_NAME, VALIDATION_OF
 from monitor.columns import Columns
 from monitor.exports import csv_lines, png
 from monitor.figures import Look, compare_panel, metric_panel
@@ -143,4 +143,4 @@ def test_every_text_is_there_in_both_languages():
     assert all(metric.zh and metric.zh != metric.label for metric in BY_NAME.values())
     advice = {f"{m.name}_{side}" for m in BY_NAME.values() for side in ("above", "below") if getattr(m, side)}
     assert advice <= set(ADVICE_ZH), "advice_zh of texts.yaml"
-    assert {*BESIDE, *BESIDE.values()} <= set(BY_NAME)
+    assert {*VALIDATION_OF, *VALIDATION_OF.values()} <= set(BY_NAME)

@@ -135,12 +135,12 @@ def judge_text(reply: Any, body: str) -> str:
         text = choice["message"]["content"]
         ended = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise BadReplyError(f"the reply is no chat completion: {short(body)}") from None
+        raise BadReplyError(f"the reply is not a chat completion: {short(body)}") from None
     if str(ended).lower() not in COMPLETE:
         kind = "refused" if "filter" in str(ended) else "bad_reply"
         hint = "; raise max_tokens in options" if ended == "length" else ""
         raise BadReplyError(f"the judge was cut off (finish_reason {short(str(ended))!r}{hint}): {short(body)}", kind)
-    if isinstance(text, list):  # parts; a thought is a part of its own
+    if isinstance(text, list):  # parts; a thought is a separate part
         parts = [part.get("text") for part in text if isinstance(part, dict) and part.get("type") == "text"]
         text = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(text, str) or not text.strip():
