@@ -14,7 +14,7 @@ module             what it holds
 ``machines``       a run on several machines
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
-``fitness``        whether verl can train the model
+``model_checks``   whether verl can train the model
 ``attention``      whether the attention computes the model as it was trained
 ``chat_template``  the chat template and the tokenizer, without transformers
 ``data``           rows and columns of a data file

@@ -30,10 +30,10 @@ from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
 from common.preflight.findings import problem_of
-from common.preflight.fitness import check_fitness
 from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
+from common.preflight.model_checks import check_fitness
 from common.preflight.ppo import check_critic, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
