@@ -1,4 +1,4 @@
-"""Texts of runs as the page can show them: carried by JSON, and with nothing in them that turns what stands beside."""
+"""Texts of runs as the page can show them: carried by JSON, and with nothing in them that turns their surroundings."""
 
 from __future__ import annotations
 

@@ -8,18 +8,20 @@ For other parts of the kit there is one function::
 It returns a plain Hugging Face folder (``AutoModelForCausalLM.from_pretrained`` and vLLM load it) of whatever a person
 may name, and merges shards and LoRA first where that was not done yet.
 
-=============  ===================================================================
-module         what it holds
-=============  ===================================================================
-``layout``     which checkpoints a run has, and their files
-``integrity``  complete or not: the marker, torn and missing files, the newest whole one
-``shards``     shards of all ranks joined to whole tensors
-``lora``       an adapter folded into its base weights
-``merge``      a checkpoint as a Hugging Face folder
-``proof``      a folder loaded, a few tokens generated
-``average``    several models mixed
-``prune``      old checkpoints removed
-=============  ===================================================================
+===============  ===================================================================
+module           what it holds
+===============  ===================================================================
+``layout``       which checkpoints a run has, and their files
+``integrity``    complete or not: the marker, torn and missing files, the newest whole one
+``shards``       shards of all ranks joined to whole tensors
+``pickles``      what a checkpoint of somebody else would run
+``lora``         an adapter folded into its base weights
+``merge``        a checkpoint as a Hugging Face folder
+``model_class``  which class of transformers a folder is loaded with
+``proof``        a folder loaded, a few tokens generated
+``average``      several models mixed
+``prune``        old checkpoints removed
+===============  ===================================================================
 """
 
 from common.checkpoints.merge import hugging_face_folder

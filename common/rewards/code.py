@@ -3,7 +3,7 @@ r"""Reward for programs: the share of test cases that the Python program in an a
     >>> code("mbpp", "```python\ndef f(x):\n    return x + 1\n```", ["assert f(1) == 2", "assert f(2) == 4"])
     {'score': 0.5, 'acc': 0.0, 'passed': 1.0, 'ran': 2.0, 'tests': 2.0, 'timeouts': 0.0, 'has_code': 1.0}
 
-The program runs in `sandbox.py`, never in this process.
+The program runs in the sandbox (`common.rewards.sandbox`), never in this process.
 """
 
 from __future__ import annotations

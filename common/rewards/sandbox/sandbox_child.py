@@ -1,4 +1,4 @@
-"""The other side of `sandbox.py`: a small Python that confines itself and runs one program against its tests.
+"""The other side of `execute.py`: a small Python that confines itself and runs one program against its tests.
 
 It reads one job as JSON from stdin and writes one report as JSON to stdout. The process that does so never runs the
 program: it forks one that does, watches it, kills it and all it started. It does not know the expected outputs
