@@ -274,7 +274,7 @@ fi
 exec 9>>"${unfinished}"  # held open by pip too, so a pip that outlives this script keeps the lock
 if command -v flock >/dev/null && ! flock -n 9; then die "another setup_env.sh is filling ${env_dir}; wait for it"; fi
 if [[ -n "${make}" ]]; then
-  # A half-written package looks like an installed one, so an unfinished environment is made anew.
+  # A half-written package looks like an installed one, so an unfinished environment is made again.
   find "${env_dir}" -mindepth 1 -maxdepth 1 ! -name "${unfinished##*/}" -exec rm -rf {} +
   step "[1/4] making ${env_dir}" "${python}" -m venv "${env_dir}"
 fi
@@ -301,7 +301,7 @@ if [[ "${builds}" == cpu ]]; then
   torch="lock-cpu.txt"
   if [[ -z "${index}" ]] && ! said="$("${pip[@]}" --dry-run -r "${folder}/${torch}" 2>&1)" && [[ "${said}" != *HASHES* ]]; then
     torch="lock-cpu-pypi.txt"
-    log "no CPU build of torch to be had: the one of the package index"
+    log "no CPU build of torch available: the one of the package index"
   fi
   # Not --index-url, which ps would show with its password.
   step "[2/4] torch" env ${index:+"PIP_INDEX_URL=${index}"} "${pip[@]}" -r "${folder}/${torch}"

@@ -120,7 +120,7 @@ def collect(records: list[dict]) -> dict[str, Series]:
 def smooth(values: list[float]) -> list[float]:
     """Centred moving average over about 1/20 of the run, so that it does not lag; narrower towards both ends.
 
-    NaN stays NaN in its place and is passed over by the average.
+    NaN stays NaN in its place and is skipped by the average.
     """
     count, reach = len(values), max(1, len(values) // 40)
     sums, sizes = [0.0], [0]

@@ -81,7 +81,7 @@ class Tail:
         return text.decode("utf-8", errors="replace").split("\n")[:-1] if text else []
 
     def _check(self, descriptor: int, found: os.stat_result) -> None:
-        """Starts again when the file is another one, is shorter than what was read, or was written anew."""
+        """Starts again when the file is another one, is shorter than what was read, or was rewritten."""
         same = self._file in (None, (found.st_dev, found.st_ino)) and found.st_size >= self.offset
         if same and self._guard:
             same = os.pread(descriptor, len(self._guard), self.offset - len(self._guard)) == self._guard

@@ -1,6 +1,6 @@
 """Rounds of self-play on a machine that is not the first of several: it starts the stages that the first announces.
 
-Each stage is a separate run on all machines, whose launchers meet anew, `STAGE_PORT` ports further.
+Each stage is a separate run on all machines, whose launchers meet again, `STAGE_PORT` ports further.
 """
 
 from __future__ import annotations

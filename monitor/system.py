@@ -67,7 +67,7 @@ class Moment:
 
 
 class Sampler:
-    """Looks at the machine every two seconds in a thread of its own, and keeps an hour.
+    """Looks at the machine every two seconds in a separate thread, and keeps an hour.
 
     Args:
         folder: The disk that it is on is watched.

@@ -135,7 +135,7 @@ def locks_of(arguments: argparse.Namespace, pip: list[str], work: Path) -> list[
         if index or "HASHES" in str(error):
             raise
         torch = (HERE / "lock-cpu-pypi.txt", {})
-        print("no CPU build of torch to be had: the one of the package index, about 3 GB; or set TORCH_INDEX_URL")
+        print("no CPU build of torch available: the one of the package index, about 3 GB; or set TORCH_INDEX_URL")
     return [torch, *locks]
 
 

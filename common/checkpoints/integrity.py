@@ -148,7 +148,7 @@ def age(checkpoint: Checkpoint) -> tuple[float, int]:
 
 @dataclass
 class Choice:
-    """The checkpoint to resume from, and those that were passed over with the reason."""
+    """The checkpoint to resume from, and those that were skipped with the reason."""
 
     checkpoint: Checkpoint | None = None
     skipped: list[str] = field(default_factory=list)

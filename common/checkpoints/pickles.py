@@ -1,4 +1,4 @@
-"""What a checkpoint of somebody else would run: the functions that its pickles name, read without unpickling.
+"""What a foreign checkpoint would run when it is loaded: the functions that its pickles name, read without unpickling.
 
 verl loads a checkpoint that is resumed with ``weights_only=False``, so that a file can run any code (its
 `FSDPCheckpointManager.load_checkpoint` and `PPOTrainer._load_checkpoint`).

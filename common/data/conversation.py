@@ -37,7 +37,7 @@ class Rendered:
         text: What the template writes.
         spans: Start and end in ``text`` of what is learnt of each assistant's turn that is learnt.
         endless: Assistant's turns that are learnt and have no end.
-        lost: What the template leaves out of turns that are learnt, in the words of ``common.data.turns``.
+        lost: What the template leaves out of turns that are learnt, as ``common.data.turns`` names it.
     """
 
     text: str

@@ -71,7 +71,7 @@ def split_answer(messages: list[Message], name: str) -> tuple[list[Message], lis
     while end and messages[end - 1]["role"] == "assistant":
         end -= 1
     if not end:
-        raise RowError(f"{name}: has nobody but the assistant in it")
+        raise RowError(f"{name}: has no turn but the assistant's")
     return messages[:end], messages[end:]
 
 

@@ -53,7 +53,7 @@ class Talk:
                 )
 
     def lost(self, index: int) -> set[str]:
-        """What the template leaves out of the assistant's turn ``index`` without a word, so that it is not learnt."""
+        """What the template silently leaves out of the assistant's turn ``index``, so that it is not learnt."""
         message, found = self.messages[index], set()
         thought, content = (message.get("reasoning_content") or "").strip(), message["content"]
         inside = THOUGHT.match(content)

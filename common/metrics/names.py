@@ -354,7 +354,7 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
     """Says what is wrong now.
 
     A limit must be broken by the last values of a metric, three for most; NaN counts at once. Steps
-    that lack a metric are passed over. Call it after each step and show a warning once per name.
+    that lack a metric are skipped. Call it after each step and show a warning once per name.
 
     Args:
         history: Results of `friendly` for consecutive steps, oldest first. Twenty or more make it most exact.

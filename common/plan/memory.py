@@ -176,7 +176,7 @@ def kv_per_token(model: Model, tensor_parallel: int) -> float:
 
 
 def reserve(gpus: Gpus) -> float:
-    """Bytes of a GPU that nobody can use."""
+    """Bytes of a GPU that cannot be used."""
     return CONTEXT + FRAGMENTATION * gpus.memory
 
 

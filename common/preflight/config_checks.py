@@ -43,7 +43,7 @@ LOGGERS = (
     "console", "file", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "rl_insight",
 )  # fmt: skip
 SAVED = ("model", "optimizer", "extra", "hf_model")
-# Key -> values, for RL configs and for SFT ones; a key that a config does not have is passed over.
+# Key -> values, for RL configs and for SFT ones; a key that a config does not have is skipped.
 ESTIMATOR, LOSS = "algorithm.adv_estimator", f"{RL}.actor.policy_loss.loss_mode"
 CHOICES: dict[str, tuple[str, ...]] = {
     ESTIMATOR: ESTIMATORS,
@@ -134,7 +134,7 @@ def _lists(check: ConfigCheck) -> None:
         if contents and "model" not in contents:
             check.error(key, "without model nothing can be resumed or merged", "add model")
         elif contents and "optimizer" not in contents:
-            check.warn(key, "without optimizer a resumed run starts Adam anew", "add optimizer")
+            check.warn(key, "without optimizer a resumed run starts Adam from zero", "add optimizer")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _contradictions(check: ConfigCheck) -> None:
         check.warn("algorithm.use_kl_in_reward", "the KL is in the reward and in the loss", "one of them is usual")
     keys = [f"{RL}.actor.clip_ratio_{side}" for side in ("low", "high")]
     low, high = (check.get(key) for key in keys)
-    # verl would clip to [1 - low, 1 + high] without a word. CISPO has no lower bound, which is written as 1.
+    # verl would silently clip to [1 - low, 1 + high]. CISPO has no lower bound, which is written as 1.
     if all(isinstance(bound, float | int) for bound in (low, high)) and low > high and check.get(LOSS) != "cispo":
         high_name = check.name(keys[1])
         check.error(keys[0], f"is above {high_name}={high}; the bounds are the wrong way round", "swap the two")

@@ -1,7 +1,7 @@
 """FUSED_KERNELS: log-probabilities and entropy from chunks of tokens; whole logits are never in memory.
 
 verl's chunked head takes ``lm_head.weight`` and nothing else (models/transformers/dense_common.py): a bias,
-a scale, a soft cap or an adapter of the head would be left out without a word. So it is for models without these only.
+a scale, a soft cap or an adapter of the head would be left out silently. So it is for models without these only.
 """
 
 from __future__ import annotations

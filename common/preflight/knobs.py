@@ -230,7 +230,7 @@ def read_block(script: Path) -> dict[str, str]:
 
 
 def knobs_of_keys(script: Path) -> dict[str, str]:
-    """Return which knob of a train.sh sets which key of verl; derived variables, which nobody can set, are left out."""
+    """Return which knob of a train.sh sets which key of verl; derived variables are left out."""
     block = read_block(script)
     found = COMMAND_LINE.findall(script.read_text(encoding="utf-8"))
     return {key: name for key, name in found if name in block} | {"trainer.total_epochs": "TOTAL_EPOCHS"}

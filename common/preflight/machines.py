@@ -36,7 +36,7 @@ def check(knobs: Knobs) -> None:
 
 
 def variables(knobs: Knobs) -> dict[str, str]:
-    """What train.sh takes from it; common/cluster sets anew, on each machine, what differs between them."""
+    """What train.sh takes from it; common/cluster sets again, on each machine, what differs between them."""
     environment = {**os.environ, "NNODES": knobs["NNODES"]}
     several = machines_wanted(environment) > 1
     if knobs.algorithm not in SUPERVISED:

@@ -96,7 +96,7 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
     )
     if was != mode and "sync" in (was, mode):  # the others fetch prompts one by one, and have answers under way
         return Problem(
-            f"it was written with TRAINER_MODE={was}, whose place in the data the mode {mode} cannot take up",
+            f"it was written with TRAINER_MODE={was}, whose place in the data the mode {mode} cannot continue from",
             f"set TRAINER_MODE={was}, or {_from_weights(checkpoint)}",
         )
     return None

@@ -1,6 +1,6 @@
 """Answers whose reward raised: each counts 0 and 1 in ``reward_error``, and is written down with its message.
 
-verl turns an exception of a reward into a lost answer and continues without a word
+verl turns an exception of a reward into a lost answer and continues silently
 (`AgentLoopWorkerTQ._run_prompt`), so that a run with a broken reward trains on what is left. Here a run continues
 only while it is a rare accident: ``common.callbacks`` ends it above `MAX_SHARE` of a step's answers.
 """
@@ -102,7 +102,7 @@ def size(folder: Path) -> int:
 
 
 def read_errors(folder: Path, after: int = 0) -> list[dict[str, Any]]:
-    """What the processes of a run have written down behind so many bytes; a torn line is passed over."""
+    """What the processes of a run have written after so many bytes; a torn line is skipped."""
     found = []
     if (folder / FILE).is_file():
         with (folder / FILE).open("rb") as file:

@@ -140,7 +140,7 @@ def without_text(text: str) -> str:
 
 
 def closing(text: str, start: int) -> int:
-    """Returns where the bracket at `start` is closed; -1 when it is not. Kinds are not told apart: [0, 1) is a pair."""
+    """Returns where the bracket at `start` is closed; -1 when it is not. Kinds may differ: [0, 1) is a pair."""
     depth, at = 0, start
     while at < len(text):
         character = text[at]

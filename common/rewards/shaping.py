@@ -140,7 +140,7 @@ def language(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; without a word of either language, or no string, it scores 0.
+        solution_str: The model's answer; without a word of either language, or not a string, it scores 0.
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
         target: `zh` or `en`.

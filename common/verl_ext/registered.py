@@ -48,7 +48,7 @@ def answer_of(module: str, path: Path) -> Any:
         raise ValueError(f"importing it took longer than {LIMIT_S:g} s") from None
     last = done.stdout.strip().splitlines()[-1:]
     if done.returncode or not last:
-        raise ValueError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        raise ValueError((done.stderr.strip().splitlines() or ["it ended without output"])[-1])
     return json.loads(last[0])
 
 

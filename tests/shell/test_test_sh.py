@@ -1,4 +1,4 @@
-"""test.sh itself: found from anywhere, with a path with spaces; the user's paths are meant from where he stands."""
+"""test.sh itself: found from anywhere, with a path with spaces; the user's paths are relative to the current folder."""
 
 import json
 import os

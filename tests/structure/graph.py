@@ -22,7 +22,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(root: Path) -> Graph:
-    """The import graph. What stands under ``if TYPE_CHECKING`` is no arrow: it is not there when the code runs."""
+    """The import graph. What is under ``if TYPE_CHECKING`` is not an arrow: it is not there when the code runs."""
     known = modules(root)
     graph: Graph = {}
     for name, path in known.items():
@@ -44,7 +44,7 @@ def _targets(tree: ast.AST) -> Iterator[str]:
 
 
 def package(module: str) -> str:
-    """``common.data`` of ``common.data.readers.files``; the module itself where it lies loose in ``common``."""
+    """``common.data`` of ``common.data.readers.files``; the module itself where it is loose in ``common``."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "common" else parts[0]
 

@@ -211,9 +211,9 @@ def test_what_a_template_leaves_out_is_told() -> None:
     assert qwen3.render(THOUGHTS).lost == {"thoughts of earlier turns"}
     assert qwen3.render(THOUGHTS[2:]).lost == set()
     assert Renderer.of(tokenizer_of("llama3")).render(THOUGHTS[2:]).lost == {"thoughts of the last turn"}
-    beside = [CALLS[0], {**CALLS[1], "content": "I will add."}, *CALLS[2:]]
-    assert gptoss.render(beside, [TOOL]).lost == {"text next to a tool call"}
-    assert qwen3.render(beside, [TOOL]).lost == set()
+    together = [CALLS[0], {**CALLS[1], "content": "I will add."}, *CALLS[2:]]
+    assert gptoss.render(together, [TOOL]).lost == {"text next to a tool call"}
+    assert qwen3.render(together, [TOOL]).lost == set()
 
 
 def test_a_pair_shares_its_prompt_and_learns_both_answers() -> None:

@@ -92,7 +92,7 @@ def test_a_panel():
     assert (validation["x"], validation["y"], validation["mode"]) == ([10, 20], [2.5, 2.0], "lines+markers")
     assert figure["latest"] == "1" and figure["layout"]["uirevision"] == Look().key()
     json.dumps(figure, allow_nan=False)
-    assert default_names(columns) == ["loss"]  # the validation has no panel of its own
+    assert default_names(columns) == ["loss"]  # the validation has no separate panel
     assert metric_panel(columns, "nothing", Look(), Words("en")) is None
 
 

@@ -37,7 +37,7 @@ def rl_row(**changes):
 
 
 def rl_rows(number, **changes):
-    """Rows with prompts of their own."""
+    """Rows with different prompts."""
     return [rl_row(prompt=[{"role": "user", "content": f"1+{n}?"}], **changes) for n in range(number)]
 
 

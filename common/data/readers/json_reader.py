@@ -101,7 +101,7 @@ def _first_object_ends(path: Path, buffer: _Buffer) -> bool:
 
 
 def _lines(path: Path, packed: bool, encoding: str | None, say: Say) -> Iterator[Record]:
-    """One object a line; a line that cannot be read is named and passed over."""
+    """One object a line; a line that cannot be read is named and skipped."""
     import orjson
 
     loads = orjson.loads

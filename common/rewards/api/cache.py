@@ -57,7 +57,7 @@ class ScoreCache:
         try:
             row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
-            logger.warning("the cache was not read, the answer is scored anew: %s", error)
+            logger.warning("the cache was not read, the answer is scored again: %s", error)
             return None
         if row is None:
             return None
@@ -83,7 +83,7 @@ class ScoreCache:
 
 
 def _checked(text: object) -> dict[str, float] | None:
-    """The scores of a row; None when it is damaged or none of ours, and the answer is scored anew."""
+    """The scores of a row; None when it is damaged or not one of ours, and the answer is scored again."""
     try:
         scores = json.loads(text)
     except (ValueError, TypeError, RecursionError):

@@ -167,7 +167,7 @@ class ApiClient:
             return parts, usage, time.monotonic() - started
 
     async def exchange(self, body: dict[str, Any]) -> tuple[int, str]:
-        """One call: status and text of a reply that is not an error; a judge is held to JSON where the endpoint can.
+        """One call: status and text of a reply that is not an error; a judge has to write JSON where possible.
 
         Raises:
             CallError: If it may go well for another call.
@@ -178,7 +178,7 @@ class ApiClient:
             if error is None:
                 self._json_taken = True
                 return status, text
-            # As long as no judge was held to JSON, any refusal may be of response_format: it is asked once in words.
+            # As long as no judge had to write JSON, any refusal may be of response_format: it is asked once in words.
             refused = status in REFUSED or (status in (500, 501) and _SCHEMA_WORDS.search(text))
             if self._json_taken or not refused or self.settings.structured == "on":
                 raise error

@@ -63,7 +63,7 @@ def response_format(settings: Settings) -> dict[str, Any]:
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """Put values in the place of ``{answer}`` and the like; a text that is one placeholder becomes the value itself.
+    """Put values in place of ``{answer}`` and the like; a text that is one placeholder becomes the value itself.
 
     What is filled in is not searched again, so an answer that contains ``{ground_truth}`` stays as it is.
     """
@@ -129,7 +129,7 @@ def _refuse_full(settings: Settings, reply: Any, body: str) -> None:
 
 
 def judge_text(reply: Any, body: str) -> str:
-    """The words of a judge in a chat completion that ended of itself."""
+    """The text of a judge in a chat completion that was not cut off."""
     try:
         choice = reply["choices"][0]
         text = choice["message"]["content"]

@@ -86,7 +86,7 @@ class Settings:
 
     @property
     def asks_for_json(self) -> bool:
-        """Whether the judge is held to a JSON object (``response_format``), its criteria having no pattern."""
+        """Whether the judge has to write a JSON object (``response_format``), its criteria having no pattern."""
         held = self.structured != "off" and "response_format" not in self.options
         return self.kind == "judge" and held and not any(one.pattern for one in self.criteria)
 

@@ -181,7 +181,7 @@ def answered_rows(path: Path) -> set[int]:
             try:
                 numbers.add(int(json.loads(line)["index"]) + 1)
             except (ValueError, KeyError, TypeError):
-                continue  # a dump of verl's, or a line that read_responses names
+                continue  # a verl dump, or a line that read_responses names
     return numbers
 
 
@@ -190,7 +190,7 @@ def read_responses(path: Path, rows: dict[int, dict[str, Any]]) -> list[Case]:
 
     Args:
         path: A jsonl file: `{"index": 0, "responses": ["...", ...]}` (row of the data file from 0; `response` for a
-            single one), or a dump of verl's (rollouts/N.jsonl, validation/N.jsonl: input, output, gts, score).
+            single one), or a verl dump (rollouts/N.jsonl, validation/N.jsonl: input, output, gts, score).
         rows: Number -> row of the data file. A dump names no data source, so that of the row with its prompt counts,
             else that of the first row.
 

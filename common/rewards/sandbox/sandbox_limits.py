@@ -234,7 +234,7 @@ def _attempt(action: Callable[[], None]) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        message = b"\0"  # told apart from a process that died without a word
+        message = b"\0"  # unlike a process that died silently
         try:
             action()
         except Exception as error:  # whatever it is, the answer is "does not work, because"
