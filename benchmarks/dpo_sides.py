@@ -28,6 +28,13 @@ LOSSES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "ipo": ({}, "dpo", {"loss_type": "ipo"}),
     "robust": ({"label_smoothing": SMOOTHING}, "dpo", {"loss_type": "robust", "label_smoothing": SMOOTHING}),
     "sppo": ({}, "dpo", {"loss_type": "sppo_hard"}),
+    "exo_pair": ({"label_smoothing": SMOOTHING}, "dpo", {"loss_type": "exo_pair", "label_smoothing": SMOOTHING}),
+    **{name: ({}, "dpo", {"loss_type": name}) for name in ("nca_pair", "bco_pair", "apo_zero", "apo_down", "discopop")},
+    "alphapo": (
+        {"simpo_gamma": GAMMA},
+        "cpo",
+        {"loss_type": "alphapo", "alpha": 0.25, "simpo_gamma": GAMMA},
+    ),
     "simpo": ({"simpo_gamma": GAMMA}, "cpo", {"loss_type": "simpo", "simpo_gamma": GAMMA, "cpo_alpha": 0.0}),
     "orpo": ({}, "orpo", {}),
 }

@@ -15,6 +15,7 @@ package          what it holds
 ``hf_engine``    generation and scoring with transformers
 ``rewards``      reward functions, their bench, the sandbox, API judges
 ``answers``      the one reader of answers
+``trackers``     curves sent to W&B, SwanLab, MLflow, Trackio, ClearML
 ``metrics``      what the figures of a run are called and mean
 ``checkpoints``  checkpoints listed, merged, averaged, pruned, verified
 ``evaluation``   is the model better: chat, or a file of questions

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from common import machine_use
 from common.cluster.names import Cluster, ClusterError
 from common.cluster.watch import Watch, open_watch
 from common.preflight.derived import OF_ONE_LAUNCH
@@ -54,6 +56,7 @@ class Follower:
         except ClusterError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        machine_use.record(Path(self.environment["RUN_DIR"]), self.cluster.rank)
         number, limit = 0, None
         while not (end := watch.end()):
             if problem := watch.problem():
@@ -78,7 +81,12 @@ class Follower:
         kept = {name: value for name, value in self.environment.items() if name not in ours}
         stage = subprocess.Popen(
             [str(ROOT / script / "train.sh"), *(self.arguments if script == "gspo" else [])],
-            env={**kept, "NNODES": str(self.cluster.nnodes), **stage_port(self.cluster)},
+            env={
+                **kept,
+                "NNODES": str(self.cluster.nnodes),
+                **stage_port(self.cluster),
+                "OUTPUTS_DIR": self.environment["RUN_DIR"],
+            },
             stdin=subprocess.DEVNULL,
             preexec_fn=processes.die_with_parent,
         )

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from common import run_data
-from common.cluster.names import launchers_of
+from common import machine_use, run_data
+from common.cluster.board import leave
+from common.cluster.names import launchers_of, machines_wanted
 from common.cluster.watch import Watch, open_watch
 from common.console import QuietConsole
 from common.files import write_atomically
@@ -66,6 +67,8 @@ class Rounds:
         done = self._open()
         listen(self._on_signal)
         heartbeat = Heartbeat(self.run_dir)
+        if self.watch:
+            machine_use.record(self.run_dir, self.watch.cluster.rank)
         try:
             status = self._run_stages(done)
         except Exception as error:  # the last state is always written
@@ -296,4 +299,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    (leave if machines_wanted(os.environ) > 1 else sys.exit)(main())

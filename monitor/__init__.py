@@ -22,6 +22,7 @@ module                  what it holds
 ``checkpoints``         the checkpoints of a run
 ``health``              what is going wrong, since when, and which knob to turn
 ``compare``             several runs side by side
+``machines``            what the machines of a run were doing
 ``system``              GPUs, CPU, memory and disk over the last hour
 ``series``              smoothing, thinning, ranges
 ``choices``             what can be chosen for the charts

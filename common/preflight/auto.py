@@ -6,11 +6,10 @@ import math
 
 from common.attention import beyond_sdpa
 from common.preflight import trainer_mode
-from common.preflight.knobs import Knobs
+from common.preflight.knobs import LOSSES_WITHOUT_REFERENCE, Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
-from common.wandb_login import wandb_login
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64}
@@ -199,14 +198,6 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     knobs.resolve("SAVE_FREQ", freq, f"of {total} steps, every {freq // every} validations")
 
 
-def resolve_logging(knobs: Knobs) -> None:
-    """Choose whether Weights & Biases is on: only where it will not stop and ask."""
-    logged_in = wandb_login()
-    knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
-    if not knobs["WANDB_RUN_NAME"]:
-        knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
-
-
 def round_up(number: int, multiple: int) -> int:
     """The next multiple at or above a number."""
     return -(-number // multiple) * multiple
@@ -216,7 +207,7 @@ def resolve_reference(knobs: Knobs) -> None:
     """Choose where the reference's log-probabilities come from; needs the epochs to be resolved."""
     if "REFERENCE" not in knobs:
         return
-    if knobs["LOSS_TYPE"] in ("simpo", "orpo"):
+    if knobs["LOSS_TYPE"] in LOSSES_WITHOUT_REFERENCE:
         knobs.resolve("REFERENCE", "none", f"{knobs['LOSS_TYPE']} has no reference")
     elif knobs.number("TOTAL_EPOCHS") > 1:
         knobs.resolve("REFERENCE", "precompute", "asked once, used in every epoch")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from common.preflight import (
     reward,
     self_play,
     sizing,
+    trackers,
     trainer_mode,
 )
 from common.preflight.attention import check_attention, check_shared_sequences
@@ -64,7 +64,7 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
     run_dir = choose_run(knobs, model)
     if run_dir:
         launch_data.set_knobs(knobs, run_dir)
-    auto.resolve_logging(knobs)
+    trackers.resolve_trackers(knobs)
     if everything:
         check_environment(knobs, machine, model, OUTPUTS)
         if run_dir and not unreadable:
@@ -110,7 +110,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     if everything:
         check_reward(knobs, rows.train)  # rows, and whether there are errors
         data_checks.check_leak(knobs, rows.train, rows.validation)
-    check_wandb(knobs)
+    trackers.check_trackers(knobs)
     check_rate(knobs, knobs.model)  # the learning rate
 
 
@@ -302,12 +302,16 @@ def model_folder(given: str) -> str:
 def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
     """The reference against the loss, the adapter and the architecture of the model."""
     if "REFERENCE" not in knobs:
+        if knobs.values.get("LOSS_TYPE") == "exo_pair":
+            knobs.error("LOSS_TYPE", "needs LABEL_SMOOTHING above 0, a knob of dpo/train.sh", "choose another loss")
         return
     reference, path = knobs["REFERENCE"], knobs["REFERENCE_MODEL_PATH"]
     if reference == "adapter" and not knobs.number("LORA_RANK"):
         knobs.error("REFERENCE", "needs LoRA", "set LORA_RANK above 0, or REFERENCE=precompute", value="adapter")
     if reference == "adapter" and path:
         knobs.error("REFERENCE_MODEL_PATH", "REFERENCE=adapter uses the model itself", "set one of the two", value=path)
+    if knobs["LOSS_TYPE"] == "exo_pair" and knobs.decimal("LABEL_SMOOTHING") == 0:
+        knobs.error("LABEL_SMOOTHING", "LOSS_TYPE=exo_pair needs it above 0", "set LABEL_SMOOTHING=0.001")
     if knobs["LOSS_TYPE"] == "robust" and knobs.decimal("LABEL_SMOOTHING") == 0:
         knobs.warn("", "LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss", "set LABEL_SMOOTHING=0.1")
     if not path:
@@ -354,15 +358,3 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         knobs.error("API_REWARD_CONFIG", said, "see .venv/bin/python -m ppo.api_reward try")
     elif problem:
         knobs.errors.append(problem)
-
-
-def check_wandb(knobs: Knobs) -> None:
-    """``USE_WANDB=true`` must not end in a question that nobody answers."""
-    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
-    if knobs["USE_WANDB"] == "true" and not offline and not auto.wandb_login():
-        knobs.error(
-            "USE_WANDB",
-            "you are not logged in",
-            "run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline",
-            value="true",
-        )

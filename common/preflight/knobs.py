@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from common.preflight.model import ModelInfo
 
 AUTO = "auto"
+# dpo/losses.py has them; it imports torch, which takes seconds.
+PAIR_LOSSES = (
+    *("sigmoid", "hinge", "ipo", "robust", "sppo", "exo_pair", "nca_pair", "bco_pair", "apo_zero", "apo_down"),
+    *("discopop", "simpo", "alphapo", "orpo"),
+)
+LOSSES_WITHOUT_REFERENCE = ("simpo", "alphapo", "orpo")
 SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
 # NAME="${NAME:-default}", or what a person may write in its place: NAME="value", NAME='value', NAME=value
@@ -106,7 +112,7 @@ RULES: dict[str, Rule] = {
     "CRITIC_WARMUP": _count(auto=False, low=0),
     "VALUE_CLIP": Rule("float", low=0, above=True),
     "MAX_GRAD_NORM": Rule("float", low=0, above=True),
-    "LOSS_TYPE": Rule("choice", choices=("sigmoid", "hinge", "ipo", "robust", "sppo", "simpo", "orpo")),
+    "LOSS_TYPE": Rule("choice", choices=PAIR_LOSSES),
     "BETA": Rule("float", low=0, above=True),
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
     "SIMPO_GAMMA": Rule("float", low=0),

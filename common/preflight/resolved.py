@@ -9,7 +9,7 @@ from pathlib import Path
 from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
-from common.preflight import machines, trainer_mode
+from common.preflight import machines, trackers, trainer_mode
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
@@ -91,7 +91,7 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
-    values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
+    values["LOGGERS"] = trackers.loggers(knobs)
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] not in PADDED).lower()  # the others know where a sequence ends
@@ -119,6 +119,7 @@ def verl_parts(knobs: Knobs) -> list[str]:
         "vllm_cpu": on_cpu and engine == "vllm",
         "hf_reward": engine == "hf" and knobs.values.get("REWARD") == "model",
         "varlen": knobs["ATTENTION"] == "sdpa_varlen",
+        "padded": knobs["ATTENTION"] in PADDED,
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),

@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from common import __version__, run_data
+from common import __version__, machine_use, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
@@ -51,9 +51,11 @@ from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 from common.tail import MetricsTail, Tail
+from common.trackers.place import STATE_FILE as TRACKERS_FILE
 
 POLL_SECONDS = 0.2
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
+FILES_SECONDS = 60.0  # for the charts to reach the trackers
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -108,6 +110,8 @@ class Attempt:
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
         heartbeat = Heartbeat(self.run_dir)
+        if self.cluster:
+            machine_use.record(self.run_dir, self.cluster.rank)
         supervisor = self._start(self.command)
         try:
             self._follow(supervisor, terminal, log)
@@ -145,8 +149,6 @@ class Attempt:
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
         tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
-        if self.cluster:
-            facts["machines"] = json.loads(self.environment["CLUSTER_MACHINES"])
         if self.cluster or self.joined:
             run_secrets.make(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
@@ -274,6 +276,7 @@ class Attempt:
             )
             self.watch.tell_end(status, f"{reason}{how_to_resume}" if reason else "")
         draw(self.run_dir, terminal.console)
+        send_files(self.run_dir, self._process_environment(), terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
@@ -357,6 +360,20 @@ def draw(run_dir: Path, console: Console) -> None:
         console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
 
+def send_files(run_dir: Path, environment: Mapping[str, str], console: Console) -> None:
+    """Send charts and comparison to the run's trackers; a tracker that is away holds nothing up for long."""
+    if not (run_dir / TRACKERS_FILE).is_file():
+        return
+    command = [sys.executable, "-m", "common.trackers", str(run_dir)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=FILES_SECONDS)
+        said = [line for line in done.stdout.splitlines() if line.startswith("Tracker ")] if done.returncode else []
+    except subprocess.TimeoutExpired:
+        said = [f"the trackers took longer than {FILES_SECONDS:.0f} s for charts and comparison"]
+    for line in said:
+        console.print(f"[yellow]warning:[/yellow] {escape(line)}")
+
+
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
     """What run.json says of a run that this process starts now."""
     return {
@@ -377,6 +394,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "exit_status": None,
         "versions": {"kit": __version__, **{name: found for name in VERSIONS if (found := _version(name))}},
         "git_commit": _git_commit(),
+        "machines": json.loads(os.environ.get("CLUSTER_MACHINES") or "[]"),  # those of this attempt, where several
         "knobs": dict(knobs),
     }
 

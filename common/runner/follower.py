@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common import machine_use
 from common.checkpoints.integrity import latest_checkpoint
 from common.cluster.names import Cluster, ClusterError
 from common.cluster.watch import End, Watch, open_watch
@@ -58,6 +59,7 @@ class Follower:
             f"machine {self.cluster.rank + 1} of {self.cluster.nnodes}: the first, {self.cluster.master}, shows the run"
         )
         self._say(f"  log here: {self.log}")
+        machine_use.record(self.run_dir, self.cluster.rank)
         supervisor = self._start()
         try:
             self._follow(supervisor, watch)

@@ -31,6 +31,7 @@ PHASES: tuple[tuple[str, str], ...] = (
     (r"Total steps: \d+, num_warmup_steps", "Model and optimiser are ready"),
     (r"Found latest checkpoint: \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
     (r"Resuming from \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
+    (r"Tracker (\w+): (.*)", "Tracker {0}: {1}"),
 )
 # At the start of a line, behind Ray's prefix: an answer of the model that has these words is not verl's word.
 TOTAL_STEPS = re.compile(

@@ -35,7 +35,7 @@ def exported(monkeypatch, tmp_path):
         machine = planned_machine(parse_gpus(gpus)) if gpus else checks.Machine((), 2, 16 * 2**30)
         read = read_knobs(algorithm, knobs)
         checks.prepare(read, machine, everything=False)
-        checks.auto.resolve_logging(read)
+        checks.trackers.resolve_trackers(read)
         write_resolved(tmp_path / "resolved", read, tmp_path / "run")
         words = (tmp_path / "resolved").read_bytes().decode().split("\0")
         return dict(zip(words[::2], words[1::2], strict=False))

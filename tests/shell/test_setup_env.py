@@ -414,10 +414,14 @@ def test_file_with_another_hash_is_refused_and_not_installed(ready, index):
     assert not list(site.glob("anyio-*"))
 
 
-def test_package_without_a_hash_is_refused(ready, index):
+@pytest.mark.parametrize("which", ["anyio", "all"])
+def test_package_without_a_hash_is_refused(ready, index, which):
     site = next((ready / ".venv/lib").glob("python*/site-packages"))
     shutil.rmtree(next(site.glob("anyio-*.dist-info")))
     change_lock(ready, "^(anyio\\S*) --hash.*", r"\1")
+    if which == "all":  # pip asks for hashes by itself once one package has some
+        for lock in (ready / "requirements").glob("lock*.txt"):
+            lock.write_text(re.sub(r"[ \\\n]+--hash=\S+", "", lock.read_text()))
     done = run(ready, PIP_FIND_LINKS=index)
     assert done.returncode == 1
     assert "Hashes are required" in done.stderr

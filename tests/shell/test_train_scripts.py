@@ -164,13 +164,14 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "REWARD_MODEL_PATH",
         "API_REWARD_CONFIG",
         "EXPERIMENT_NAME",
+        "TRACKERS",
         "WANDB_PROJECT",
         "WANDB_ENTITY",
         "WANDB_RUN_NAME",
     }
     assert names - free_text <= set(RULES)
     # used by the launcher, the preflight or wandb itself, not by verl
-    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"}
+    elsewhere = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"}
     elsewhere |= {"ALGORITHM_PATH", "TOOL_TIMEOUT"}
     by_rounds = {"SELF_PLAY_ROUNDS", "HARVEST_PAIRS", "PAIR_MARGIN", "PREFERENCE_LEARNING_RATE", "LOSS_TYPE", "BETA"}
     elsewhere |= {"sft": {"SEED"}, "gspo": by_rounds}.get(script.parent.name, set())

@@ -217,7 +217,7 @@ ASK = """
         await ask(path, { credentials: "include" });
         await ask(path, { mode: "no-cors" });
     }
-    const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"data":["good",""]}' };
+    const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"data":["good","",""]}' };
     await ask("/en/gradio_api/run/fill_log", post);
     await ask("/en/gradio_api/run/fill_log", { ...post, mode: "no-cors", headers: { "Content-Type": "text/plain" } });
     const load = (tag, name, path) => new Promise((done) => {

@@ -88,7 +88,7 @@ def test_differences_of_its_machines_stop_the_run(check, monkeypatch, tmp_path):
     versions = iter(("2.0", "2.1"))
     monkeypatch.setattr(facts, "PACKAGES", ("torch",))
     monkeypatch.setattr(facts, "package_version", lambda name: next(versions))
-    monkeypatch.setattr(facts, "sees", lambda path, content: False)
+    monkeypatch.setattr(facts, "read_shared", lambda path, within: "")
     with pytest.raises(meeting.Refused) as caught:
         check(FakeRay({"here": 4, "other": 4}))
     assert "torch differs: 2.0 on" in str(caught.value) and "OUTPUTS_DIR=" in str(caught.value)

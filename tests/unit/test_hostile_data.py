@@ -97,6 +97,7 @@ def cell(row, text="x", column="A"):
     return f'<row r="{row}"><c r="{column}{row}" t="inlineStr"><is><t>{text}</t></is></c></row>'
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("rows", "behind", "said"),
     [

@@ -98,8 +98,8 @@ INPUTS = {
     "compare": (["RUN"], [], 0.6, "step", ""),
     "samples": ("RUN", "rollouts", "newest", "high", ""),
     "health": ("RUN",),
-    "system": (),
-    "log": ("RUN", ""),
+    "system": ("RUN",),
+    "log": ("RUN", "", ""),
     "checkpoints": ("RUN",),
 }
 
@@ -126,10 +126,10 @@ def test_what_the_tabs_say(clients):
     assert "since step 3" in fill(client, "health", "good") and "KL_LOSS_COEF" in fill(client, "health", "good")
     assert "自第 3 步起" in fill(clients["zh"], "health", "good")
     assert "&lt;i&gt;2+2?" in fill(client, "samples", "good", "rollouts", "newest", "high", "")
-    assert "RuntimeError: boom" in fill(client, "log", "good", "")
-    assert "Lines found: 1" in fill(client, "log", "good", "boom")
+    assert "RuntimeError: boom" in fill(client, "log", "good", "", "")
+    assert "Lines found: 1" in fill(client, "log", "good", "boom", "")
     assert "./test.sh --model_path" in fill(client, "checkpoints", "good")
-    assert "GPU" in fill(client, "system")
+    assert "GPU" in fill(client, "system", "good")
 
 
 def test_news_changes_with_the_run(server, logs):

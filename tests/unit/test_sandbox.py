@@ -586,6 +586,18 @@ def test_a_folder_of_locks_that_is_not_ours_is_done_without(monkeypatch, tmp_pat
         mechanism._slots_folder.cache_clear()
 
 
+def test_a_folder_of_locks_of_another_user_is_done_without(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    mine = os.getuid()
+    monkeypatch.setattr(mechanism.os, "getuid", lambda: mine + 1)
+    (tmp_path / f"program-slots-{mine + 1}").mkdir()
+    mechanism._slots_folder.cache_clear()
+    try:
+        assert mechanism._slots_folder() is None
+    finally:
+        mechanism._slots_folder.cache_clear()
+
+
 def test_forks_need_something_to_kill_them_by(monkeypatch):
     monkeypatch.setattr(mechanism, "plan", lambda: ["landlock", "seccomp", "rlimits"])
     with pytest.raises(mechanism.SandboxError, match="forks=True"):
