@@ -276,6 +276,6 @@ def prune_command(arguments: argparse.Namespace) -> int:
 
 def _confirmed(count: int) -> bool:
     if not sys.stdin.isatty():
-        raise ValueError("nobody is there to be asked; add --yes to remove them")
+        raise ValueError("no terminal to ask for confirmation; add --yes to remove them")
     print(f"Remove {count}? [y/N] ", end="", flush=True)
     return input().strip().lower() in ("y", "yes")

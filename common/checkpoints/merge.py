@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOURCE_FILE = "merged_from.json"
 DTYPES = ("bfloat16", "float16", "float32")
 
-COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files beside the weights
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files next to the weights
 
 
 def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) -> Path:
@@ -30,7 +30,7 @@ def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) ->
     Args:
         path: A run directory (its newest complete checkpoint is meant), a ``global_step_N`` folder or its ``actor``,
             or a folder that is a Hugging Face model already.
-        say: Is told when a merge begins, as it may take minutes.
+        say: Called with a message when a merge begins, as it may take minutes.
 
     Returns:
         ``RUN/model`` for a run, ``RUN/model_step_N`` for a checkpoint that is named, or ``path`` itself.

@@ -58,7 +58,7 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
         return
     trainer_mode.resolve_rollout_gpus(knobs, gpus)
     own = trainer_mode.gpus_beside(knobs)
-    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" that have no task of their own" if own else ""))
+    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" without a separate task" if own else ""))
     trainer_mode.share_gpus(knobs)
     if has_package("flash_attn") and not machine.planned:
         knobs.resolve("ATTENTION", "flash_attention_2", "flash-attn is installed")

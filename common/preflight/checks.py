@@ -30,10 +30,10 @@ from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
 from common.preflight.findings import problem_of
-from common.preflight.fitness import check_fitness
 from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
+from common.preflight.model_checks import check_fitness
 from common.preflight.ppo import check_critic, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
@@ -225,37 +225,37 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
     """GPUs asked for against GPUs there are; the rollout engine against the device."""
-    wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
+    gpus, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
         knobs.error("DEVICE", machine.gpu_problem, "repair the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
         knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
-    elif not on_cpu and wanted > there:
+    elif not on_cpu and gpus > there:
         knobs.error(
-            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=wanted
+            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=gpus
         )
-    elif on_cpu and wanted > machine.cores:
+    elif on_cpu and gpus > machine.cores:
         knobs.error(
             "N_GPUS",
             f"on the CPU this is the number of training processes, and there are {machine.cores} cores",
             f"set N_GPUS={machine.cores} or less",
-            value=wanted,
+            value=gpus,
         )
-    if not on_cpu and machine.cores < CPUS_PER_GPU * wanted:
+    if not on_cpu and machine.cores < CPUS_PER_GPU * gpus:
         knobs.warn(
             "N_GPUS",
             f"{machine.cores} CPU cores are few for it, 4 for each GPU keep it busy",
             "expect slow steps",
-            value=wanted,
+            value=gpus,
         )
     if knobs["TRAIN_ENGINE"] == "fsdp" and knobs["OFFLOAD"] == "full":
         knobs.error("OFFLOAD", "FSDP1 cannot keep all states on the host", "set TRAIN_ENGINE=fsdp2, or OFFLOAD=true")
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
-    if not on_cpu and wanted <= there < wanted + own:
+    if not on_cpu and gpus <= there < gpus + own:
         knobs.error(
             "REWARD_MODEL_GPUS",
-            f"with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible",
+            f"with N_GPUS={gpus} that is {gpus + own} GPUs and {there} are visible",
             "lower one of the two",
             value=own,
         )

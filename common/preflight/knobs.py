@@ -142,7 +142,7 @@ RULES: dict[str, Rule] = {
 
 @dataclass
 class Knobs:
-    """Knobs of one algorithm, with what was found out about them.
+    """Knobs of one algorithm, with what was detected about them.
 
     Args:
         algorithm: Folder of the train.sh.
@@ -150,7 +150,7 @@ class Knobs:
         arguments: ``key=value`` arguments for verl.
         reasons: Knob -> why ``auto`` became this value.
         given: Knob -> value, of those that the environment sets to something else than the block does.
-        errors: What must be mended; all of them are shown at once.
+        errors: What must be fixed; all of them are shown at once.
         warnings: What to look at.
         reward_kwargs: Parameters of the reward function that follow from the knobs.
         facts: What was looked at and is in order: what, value, note.
@@ -158,7 +158,7 @@ class Knobs:
         plan: The memory plan, None where there is none.
         data: The files to train and validate on, None before they were looked for.
         cores: CPU cores of a node.
-        resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
+        resume_from: The ``global_step_N`` folder to resume from, None for a run from the start.
         registered: Key of verl -> names that the file of ``ALGORITHM_PATH`` adds to verl's own.
     """
 
@@ -191,13 +191,13 @@ class Knobs:
         return "kto" if single else self.algorithm
 
     def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
-        """Note what must be mended.
+        """Note what must be fixed.
 
         Args:
             knob: Knob, key or variable, "" for none.
             problem: What is wrong.
             fix: What to do.
-            value: Of something that is no knob, or as the user wrote it; by default the knob's.
+            value: Of something that is not a knob, or as the user wrote it; by default the knob's.
         """
         self.errors.append(self._finding(knob, problem, fix, value))
 
@@ -240,7 +240,7 @@ def read_block(script: Path) -> dict[str, str]:
 
 
 def knobs_of_keys(script: Path) -> dict[str, str]:
-    """Return which knob of a train.sh sets which key of verl; derived variables, which nobody can set, are left out."""
+    """Return which knob of a train.sh sets which key of verl; derived variables are left out."""
     block = read_block(script)
     found = COMMAND_LINE.findall(script.read_text(encoding="utf-8"))
     return {key: name for key, name in found if name in block} | {"trainer.total_epochs": "TOTAL_EPOCHS"}

@@ -1,4 +1,4 @@
-"""Variables that a launch sets besides the knobs: the table, the scripts, the YAML files and the launches agree."""
+"""Variables that a launch sets next to the knobs: the table, the scripts, the YAML files and the launches agree."""
 
 import json
 import re
@@ -159,7 +159,7 @@ def test_knobs_of_the_environment_are_shown_at_the_start(train):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
 def test_messages_never_name_a_variable_that_nobody_can_set(script):
-    """An error about `trainer.resume_mode` names that key, not RESUME_MODE, which is no knob."""
+    """An error about `trainer.resume_mode` names that key, not RESUME_MODE, which is not a knob."""
     owners = knobs_of_keys(script)
     assert len(owners) > 20 and set(owners.values()) <= set(read_block(script))
     assert owners["trainer.total_epochs"] == "TOTAL_EPOCHS" and "trainer.resume_mode" not in owners

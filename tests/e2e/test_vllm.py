@@ -1,4 +1,4 @@
-"""verl's own vLLM rollout without a GPU: real runs in an environment of its own.
+"""verl's own vLLM rollout without a GPU: real runs in a separate environment.
 
     ./setup_env.sh --cpu --engine vllm
     .venv/bin/python -m pytest -m vllm

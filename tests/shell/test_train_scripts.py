@@ -32,7 +32,7 @@ def test_dry_run_prints_the_command_and_writes_nothing(train, algorithm):
 def test_environment_wins_over_the_block_and_arguments_over_both(train, algorithm):
     command = dry_run(train, algorithm, "trainer.save_freq=9", SAVE_FREQ=7, TEST_FREQ=6)
     assert "trainer.test_freq=6" in command
-    # the argument counts as the knob it belongs to, and stands last so that Hydra takes it
+    # the argument counts as the knob it belongs to, and comes last so that Hydra takes it
     assert [part for part in command if part.startswith("trainer.save_freq")] == ["trainer.save_freq=9"] * 2
     assert command[-1] == "trainer.save_freq=9"
 
