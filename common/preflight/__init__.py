@@ -37,7 +37,6 @@ module             what it holds
 ``resume``         the checkpoint to resume from
 ``trackers``       where the run's numbers go besides TensorBoard and the file
 ``environment``    GPU memory in use, disk, ports, Ray, variables that break a run
-``trackers``       the services that show a run's curves: logins, names, keys
 ``dead_keys``      keys of older verl, and what to write instead
 ``command``        the command of the train.sh, and the config composed from it
 ``compose``        Hydra's composition without starting verl

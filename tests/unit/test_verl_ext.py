@@ -63,7 +63,8 @@ def test_a_file_per_row_and_a_row_per_file():
     offering = {file.stem for file in table.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
     assert sorted(offering) == sorted(row.module for row in REPLACEMENTS)
     known = {part for parts in PARTS_OF.values() for part in parts} | set(PLUGINS)
-    known |= {"all", "hf_reward", "padded", "separate", "vllm_cpu", "trainer", "queue", "queue_on_one_machine", "report"}
+    known |= {"all", "hf_reward", "padded", "report", "separate", "vllm_cpu", "trainer"}
+    known |= {"queue", "queue_on_one_machine"}
     assert {row.part for row in REPLACEMENTS} <= known
 
 
