@@ -36,7 +36,7 @@ module             what it holds
 ``run_name``       the run directory: new, resumed or refused
 ``resume``         the checkpoint to resume from
 ``environment``    GPU memory in use, disk, ports, Ray, variables that break a run
-``trackers``       the services that show a run's curves: logins, names, keys
+``trackers``       which trackers a run logs to
 ``dead_keys``      keys of older verl, and what to write instead
 ``command``        the command of the train.sh, and the config composed from it
 ``compose``        Hydra's composition without starting verl
