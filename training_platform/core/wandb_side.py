@@ -1,7 +1,7 @@
-"""The W&B half of the logger: names, steps that are never dropped, calls from a thread of their own.
+"""The W&B half of the logger: names, steps that are never dropped, calls from a separate thread.
 
 `log` is never given ``step=``: W&B ignores whatever comes with a smaller step than before, as each resumed training and
-each call between two steps would. The step is a value beside the others, and ``define_metric`` makes it the axis.
+each call between two steps would. The step is a value next to the others, and ``define_metric`` makes it the axis.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class WandbSide:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception as error:  # the training goes on without it
+            except Exception as error:  # the training continues without it
                 self._warn(f"{type(error).__name__}: {error}")
                 time.sleep(0.01)
 
