@@ -204,10 +204,16 @@ if ! check locked "${lists[@]}"; then
   die "the lists were edited and the locks were not made again, see above; run requirements/lock.py (CONTRIBUTING.md)"
 fi
 
-# training_platform, whose logger is used in training loops, is imported from any folder.
+# training_platform, whose logger is used in training loops, is imported from any folder; verl finds what it reports with.
 link_kit() {
-  local folder
-  for folder in "${env_dir}"/lib/python*/site-packages; do printf '%s\n' "${PWD}" >"${folder}/training_kit.pth"; done
+  local folder about
+  for folder in "${env_dir}"/lib/python*/site-packages; do
+    printf '%s\n' "${PWD}" >"${folder}/training_kit.pth"
+    about="${folder}/training_kit-1.dist-info"
+    mkdir -p "${about}"
+    printf 'Metadata-Version: 2.1\nName: training-kit\nVersion: 1\n' >"${about}/METADATA"
+    printf '[verl.plugins]\ntraining_platform = training_platform.core.verl_forward\n' >"${about}/entry_points.txt"
+  done
 }
 
 # ---- A finished environment: nothing to do ----

@@ -128,7 +128,7 @@ def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
             from common.preflight.knobs import read_knobs
             from common.preflight.resolved import process_environment
 
-            environment |= process_environment(read_knobs("dpo", {"DEVICE": "cpu"}))
+            environment |= process_environment(read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"}))
             environment |= {"PYTHONPATH": str(ROOT), "SEED": "1"}
         command = [python, str(SIDES), side, json.dumps(job)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -150,7 +150,7 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
         ours, theirs = run("kit", sys.executable, job), run("trl", trl, job)
         gaps = [
             max(gap(one[i], other[i]) for one, other in zip(ours["pairs"], theirs["pairs"], strict=True))
-            for i in range(3)  # loss, chosen and rejected reward
+            for i in range(3)  # loss, chosen and rejected reward; of one answer its own
         ]
         steps = [gap(one, other) for one, other in zip(ours["losses"], theirs["losses"], strict=True)]
         print(
@@ -158,6 +158,8 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
             f"{len(steps)} steps: {max(steps):.1e} (last {ours['losses'][-1]:.5f} and {theirs['losses'][-1]:.5f})",
             flush=True,
         )
+        if LOSSES[loss][1] == "kto":
+            continue
         kept[loss] = {"options": LOSSES[loss][0], "trl": theirs["pairs"][:KEPT], "kit": ours["pairs"][:KEPT]}
     return kept
 

@@ -182,6 +182,7 @@ def record(run_dir: Path, rank: int, every: float = EVERY) -> None:
 
     def work() -> None:
         use = MachineUse(run_dir)
+        use.look()  # from here on it measures the CPU
         while True:
             time.sleep(every)
             with suppress(OSError):  # a full disk, or no folder yet: the run goes on without its figures

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from common.preference_losses import WITHOUT_REFERENCE
+
 
 @dataclass(frozen=True)
 class PairLogps:
@@ -246,7 +248,6 @@ LOSSES: dict[str, Callable[[PairLogps, LossOptions], torch.Tensor]] = {
     "alphapo": alphapo,
     "orpo": orpo,
 }
-WITHOUT_REFERENCE = ("simpo", "alphapo", "orpo")
 PER_TOKEN = ("ipo", "simpo", "alphapo", "orpo")
 
 

@@ -27,6 +27,7 @@ from common.cluster.watch import Watch, open_watch
 from common.console import QuietConsole
 from common.files import write_atomically
 from common.metrics.progress_line import format_duration
+from common.notify.notifier import Notifier
 from common.preflight.knobs import read_block
 from common.run_dir import read_run, resume_command, update_run
 from common.runner import processes
@@ -254,6 +255,11 @@ class Rounds:
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
         if self.watch:
             self.watch.tell_end(status, reason or "")
+        if state == "finished":  # a stage that fails says so itself
+            notifier = Notifier(self.run_dir, os.environ, "gspo")
+            minutes = f"{len(done)} stages, {(time.monotonic() - self.started) / 60:.1f} minutes"
+            notifier.tell(f"finished:{read_run(self.run_dir).get('attempt', 1)}", "finished", minutes)
+            notifier.close()
         draw(self.run_dir, self.console)
         self._say(state, done)
         return status

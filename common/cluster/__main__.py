@@ -36,8 +36,8 @@ def main() -> int:
         if joins_ray(os.environ, algorithm):
             plan = _preflight(options, target)
             gpus = int(json.loads(plan.values["KNOBS_JSON"])["N_GPUS"])
-            machines = joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
-            write(target, {**plan.values, "CLUSTER_MACHINES": machines})
+            found = joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
+            write(target, {**plan.values, **found})
             return 0
         cluster = read_cluster(os.environ)
         board, address = _board(cluster)

@@ -27,7 +27,7 @@ def look(cluster: Cluster, algorithm: str, arguments: Sequence[str], offer: dict
 
 def check(
     nnodes: int, gpus: int, algorithm: str, arguments: Sequence[str], plan: meeting.Plan, say: meeting.Say
-) -> str:
+) -> dict[str, str]:
     """Compare the machines of the Ray at ``RAY_ADDRESS``.
 
     Args:
@@ -39,7 +39,8 @@ def check(
         say: Shows a line.
 
     Returns:
-        ``CLUSTER_MACHINES``: what run.json says of them.
+        Variables: ``CLUSTER_MACHINES``, and the address that ``RAY_ADDRESS=auto`` was found to be: the trainer has a
+        folder for Ray of its own, where it would look for none.
 
     Raises:
         ClusterError: If Ray does not answer.
@@ -59,7 +60,10 @@ def check(
             raise meeting.Refused(
                 f"NNODES={nnodes}: {len(nodes)} machines of this Ray have N_GPUS={gpus} GPUs; start more, or lower it"
             )
-        return _compare([node["NodeID"] for node in nodes], Cluster(nnodes, 0, ""), algorithm, arguments, plan, say)
+        found = ray.get_runtime_context().gcs_address
+        place = Cluster(nnodes, 0, "")
+        machines = _compare([node["NodeID"] for node in nodes], place, algorithm, arguments, plan, say)
+        return {"CLUSTER_MACHINES": machines, "RAY_ADDRESS": found}
     finally:
         ray.shutdown()
 

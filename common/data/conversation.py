@@ -285,17 +285,37 @@ def pair_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: 
     Raises:
         RenderError: If the template cannot show it.
     """
+    return tuple(answer_tokens(renderer, tokenizer, row, side, tools) for side in SIDES)
+
+
+def answer_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], name: str, tools: Any = None) -> Side:
+    """The prompt of a row with one of its answers.
+
+    Args:
+        renderer: Of the model's template.
+        tokenizer: Of the model.
+        row: With ``prompt`` and the answer: texts or messages; and perhaps ``tools``.
+        name: Column of the answer.
+        tools: Instead of the row's.
+
+    Raises:
+        RenderError: If the template cannot show it.
+    """
     prompt = [{**message, "weight": 0} for message in as_messages(row["prompt"], "user")]
-    sides = []
-    for side in SIDES:
-        talk = [*prompt, *as_messages(row[side], "assistant")]
-        rendered = renderer.render(talk, tools or row.get("tools"))
-        ids, mask = rendered.tokens(tokenizer)
-        if 1 not in mask:
-            raise RenderError(f"{side}: the chat template leaves nothing of it to learn")
-        end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
-        sides.append(Side(ids[:end], mask[:end], rendered))
-    return tuple(sides)
+    rendered = renderer.render([*prompt, *as_messages(row[name], "assistant")], tools or row.get("tools"))
+    ids, mask = rendered.tokens(tokenizer)
+    if 1 not in mask:
+        raise RenderError(f"{name}: the chat template leaves nothing of it to learn")
+    end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
+    return Side(ids[:end], mask[:end], rendered)
+
+
+def answers_of(algorithm: str, row: dict[str, Any]) -> tuple[str, ...]:
+    """Columns of a row's answers that are learnt from: two of a pair, one of a marked answer; none of a prompt."""
+    pair = bool(row.get("chosen")) and bool(row.get("rejected"))
+    if algorithm == "dpo" or (algorithm in ("gspo", "kto") and pair):
+        return SIDES
+    return ("completion",) if algorithm == "kto" else ()
 
 
 def as_messages(value: Any, role: str) -> list[Message]:

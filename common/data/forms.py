@@ -39,6 +39,7 @@ class Example:
         ground_truth: The right answer where the row gives one apart from ``answer``; a list of all that count.
         chosen: Preferred answer, empty without a pair.
         rejected: The other one.
+        wanted: Whether ``answer`` is marked as a good one; None where the row does not say.
         tools: Descriptions of the tools that the assistant may call.
         columns: Columns that are kept as they are: ``data_source``, ``ability``, ``extra_info``, ``self_play`` ...
         unused: Keys of messages that have no place in the result.
@@ -52,6 +53,7 @@ class Example:
     ground_truth: Any = None
     chosen: list[Message] = field(default_factory=list)
     rejected: list[Message] = field(default_factory=list)
+    wanted: bool | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)

@@ -25,6 +25,7 @@ _OF_REWARDS = {
 _NOT_READ = {
     "sft": {*_OF_REWARDS, "rejected", "self_play", "agent_name", "rationale", "label"},
     "dpo": {*_OF_REWARDS, *ANSWERS, "self_play", "agent_name", "enable_thinking", "reasoning", "rationale", "label"},
+    "kto": {*_OF_REWARDS, "self_play", "agent_name", "enable_thinking", "rationale"},
 } | dict.fromkeys(RL, {"rejected", "reasoning", "enable_thinking", "rationale", "label", "weight"})
 
 

@@ -132,7 +132,13 @@ def read_rows(knobs: Knobs) -> Rows:
     """The files to train and validate on."""
     train, validation = launch_data.make_ready(knobs)
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
-    return Rows(train, validation, pairs, sum(file.rows for file in train))
+    return Rows(train, validation, pairs, sum(learnt_rows(knobs, file) for file in train))
+
+
+def learnt_rows(knobs: Knobs, file: data.DataFile) -> int:
+    """What a file's rows are to the batches: themselves, but for losses of single answers each answer of a pair."""
+    answers = sum(data_checks.marks_in(file)) if knobs.data_form == "kto" else len(file.sample)
+    return file.rows * answers // len(file.sample)
 
 
 def measure_rows(knobs: Knobs, rows: Rows) -> None:
@@ -156,7 +162,9 @@ def choose_method(knobs: Knobs) -> None:
 
 
 def choose_batch(knobs: Knobs, rows: Rows) -> None:
-    """Batch sizes, epochs and steps."""
+    """Batch sizes, epochs and steps; the weights of good and bad answers."""
+    marks = [data_checks.marks_in(file) for file in rows.train] if knobs.data_form == "kto" else []
+    auto.resolve_weights(knobs, sum(good for good, _ in marks), sum(bad for _, bad in marks))
     if rows.usable:
         auto.resolve_batch(knobs, knobs.model, rows.usable)
         auto.resolve_schedule(knobs, knobs.model, rows.usable)
@@ -306,6 +314,8 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
             knobs.error("LOSS_TYPE", "needs LABEL_SMOOTHING above 0, a knob of dpo/train.sh", "choose another loss")
         return
     reference, path = knobs["REFERENCE"], knobs["REFERENCE_MODEL_PATH"]
+    if knobs.data_form == "kto":
+        check_answer_loss(knobs)
     if reference == "adapter" and not knobs.number("LORA_RANK"):
         knobs.error("REFERENCE", "needs LoRA", "set LORA_RANK above 0, or REFERENCE=precompute", value="adapter")
     if reference == "adapter" and path:
@@ -329,6 +339,18 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
             "use a model of the same family",
             value=path,
         )
+
+
+def check_answer_loss(knobs: Knobs) -> None:
+    """Knobs of pair losses that those of single answers do not read."""
+    loss = f"LOSS_TYPE={knobs['LOSS_TYPE']}"
+    for name, unused in {"LABEL_SMOOTHING": 0.0, "NLL_COEF": 0.0}.items():
+        if knobs.decimal(name) != unused:
+            knobs.error(name, f"{loss} does not read it", f"leave it {unused}")
+    if knobs["LENGTH_NORMALIZE"] == "true":
+        knobs.error("LENGTH_NORMALIZE", f"{loss} weighs whole answers", "leave it false")
+    if knobs["REFERENCE"] == "none":
+        knobs.error("REFERENCE", f"{loss} measures answers against a reference", "leave it auto", value="none")
 
 
 def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:

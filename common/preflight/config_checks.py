@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.preference_losses import ANSWER_LOSSES
 from common.preflight.config_async import MODE, MODES, SAMPLER, STRATEGIES, check_async
 from common.preflight.config_check import RL, ConfigCheck
 from common.preflight.config_sizes import (
@@ -241,7 +242,9 @@ def _supervised(check: ConfigCheck, heads: int, kv_heads: int) -> None:
     share = batch // max(1, world // parallel) if batch else 0
     if not check.get("data.use_dynamic_bsz") and micro and share % micro:
         check.error("data.micro_batch_size_per_gpu", f"must divide the {share} rows a GPU has of a batch")
-    pair = 2 * (check.count("data.max_prompt_length") + check.count("data.max_response_length"))  # of dpo
-    check_budget(check, "data", parallel, pair or check.count("data.max_length"), "pair" if pair else "sequence")
+    answer = check.count("data.max_prompt_length") + check.count("data.max_response_length")  # of dpo
+    pair = bool(answer) and check.get("algorithm.loss_type") not in ANSWER_LOSSES
+    longest = (2 * answer if pair else answer) or check.count("data.max_length")
+    check_budget(check, "data", parallel, longest, "pair" if pair else "sequence")
     if check.get("trainer.test_freq", -1) > 0 and not check.get("data.val_files"):
         check.error("trainer.test_freq", "there is no validation file, so SFT would fail there", "set VAL_DATA")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cluster.names import joins_ray
+from common.notify.send import LEVEL, LEVELS, URLS, addresses
 from common.plan.machine import GIB
 from common.preflight.gpus import DriverError, nvidia_smi, visible
 from common.preflight.knobs import SUPERVISED, Knobs
@@ -39,6 +40,7 @@ def check_environment(knobs: Knobs, machine: Machine, model: ModelInfo | None, o
     """All of it; for a machine that is planned only what does not depend on this one."""
     check_packages(knobs, machine.planned)
     check_variables(knobs, model, os.environ)
+    check_notify(knobs, os.environ)
     if machine.planned:
         return
     check_disk(knobs, model, outputs)
@@ -49,6 +51,26 @@ def check_environment(knobs: Knobs, machine: Machine, model: ModelInfo | None, o
         check_capability(knobs, machine.capability)
         check_compiler(knobs)
         check_gpu_use(knobs, gpu_use())
+
+
+def check_notify(knobs: Knobs, environment: Mapping[str, str]) -> None:
+    """``NOTIFY_URLS`` can be sent to; no address is shown, as it holds the key."""
+    found, level = addresses(environment), environment.get(LEVEL, LEVELS[0])
+    if level not in LEVELS:
+        knobs.error(LEVEL, f"must be {' | '.join(LEVELS)}", value=level)
+    if not found:
+        return
+    if not has_package("apprise"):
+        fix = "pip install --no-deps -r requirements/lock-notify.txt"
+        knobs.error(URLS, "messages are sent by the package apprise, which is not installed", fix, value="***")
+        return
+    import apprise
+
+    for number, address in enumerate(found, 1):
+        if apprise.Apprise.instantiate(address, suppress_exceptions=True) is None:
+            shown = f"{address.partition('://')[0][:20]}://***"
+            fix = "see https://github.com/caronc/apprise/wiki"
+            knobs.error(URLS, f"address {number} is none that Apprise knows", fix, value=shown)
 
 
 def check_packages(knobs: Knobs, planned: bool = False) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import ROOT
+from common.preference_losses import ANSWER_LOSSES, PAIR_LOSSES
 from common.preflight.findings import Finding, Problem
 
 if TYPE_CHECKING:
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from common.preflight.model import ModelInfo
 
 AUTO = "auto"
-# dpo/losses.py has them; it imports torch, which takes seconds.
-PAIR_LOSSES = (
-    *("sigmoid", "hinge", "ipo", "robust", "sppo", "exo_pair", "nca_pair", "bco_pair", "apo_zero", "apo_down"),
-    *("discopop", "simpo", "alphapo", "orpo"),
-)
-LOSSES_WITHOUT_REFERENCE = ("simpo", "alphapo", "orpo")
 SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
 # NAME="${NAME:-default}", or what a person may write in its place: NAME="value", NAME='value', NAME=value
@@ -63,6 +58,7 @@ def _count(auto: bool = True, low: int = 1) -> Rule:
 
 
 SWITCH = ("true", "false")
+NOTIFY = ("NOTIFY_URLS", "NOTIFY_LEVEL")  # of the environment only: knobs are written down
 # verl/experimental/agent_loop/tool_parser.py
 TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
@@ -112,11 +108,13 @@ RULES: dict[str, Rule] = {
     "CRITIC_WARMUP": _count(auto=False, low=0),
     "VALUE_CLIP": Rule("float", low=0, above=True),
     "MAX_GRAD_NORM": Rule("float", low=0, above=True),
-    "LOSS_TYPE": Rule("choice", choices=PAIR_LOSSES),
+    "LOSS_TYPE": Rule("choice", choices=(*PAIR_LOSSES, *ANSWER_LOSSES)),
     "BETA": Rule("float", low=0, above=True),
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
     "SIMPO_GAMMA": Rule("float", low=0),
     "NLL_COEF": Rule("float", low=0),
+    "DESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
+    "UNDESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
     "LENGTH_NORMALIZE": Rule("choice", choices=SWITCH),
     "REFERENCE": Rule("choice", choices=("model", "adapter", "precompute", "none"), auto=True),
     "DEVICE": Rule("choice", choices=("cuda", "cpu"), auto=True),
@@ -185,6 +183,12 @@ class Knobs:
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
+
+    @property
+    def data_form(self) -> str:
+        """What the rows of the data are, one of ``common.data.rows.ALGORITHMS``: dpo/ has losses of single answers."""
+        single = self.algorithm == "dpo" and self.values.get("LOSS_TYPE") in ANSWER_LOSSES
+        return "kto" if single else self.algorithm
 
     def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
         """Note what must be fixed.
@@ -317,7 +321,7 @@ def _number_words(rule: Rule) -> str:
 def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return each environment variable that looks like a knob with a slip in it, and that knob."""
     found = []
-    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR"}
+    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR", *NOTIFY}
     for name in environment:
         if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
             continue

@@ -210,14 +210,14 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
     """The files as the trainer reads them: parquet of verl's own form as it is, all others in one new file."""
     own, others = [], []
     for path in files:
-        (own if in_own_form(path, knobs.algorithm) else others).append(path)
+        (own if in_own_form(path, knobs.data_form) else others).append(path)
     if commas := [path for path in own if "," in str(path)]:
         knobs.error(knob, "a comma separates files", "rename it without one", value=commas[0])
     if not others:
         return own
     target = folder / f"{SIDES[knob]}.parquet"
     try:
-        report = convert([Source(path) for path in others], target, Options(algorithm=knobs.algorithm))
+        report = convert([Source(path) for path in others], target, Options(algorithm=knobs.data_form))
     except (DataError, OSError) as error:
         _refuse(knobs, knob, others, error, folder)
         return []
@@ -239,7 +239,7 @@ def _refuse(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder
         first, file = error.report.bad[0], error.report.bad[0].file
         counts = f"{error.report.rows_bad:,} of {error.report.read:,} rows cannot be used"
         said = f"{place_word(file)} {first.place}: {first.problem} ({counts})"
-    options = f"{TOOL} convert {names} mine.parquet --algo {knobs.algorithm}"
+    options = f"{TOOL} convert {names} mine.parquet --algo {knobs.data_form}"
     fix = (
         f"fix it; or, to name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, then "
         f"{knob}=mine.parquet (convert --help lists the options)"
@@ -256,7 +256,7 @@ def _split(knobs: Knobs, launch: LaunchData) -> None:
         files.append(path)
     batch = knobs.number("BATCH_SIZE") if knobs.algorithm in SUPERVISED else 0
     try:
-        train, val, rows, kept = split_files(files, launch.folder, knobs.algorithm, batch)
+        train, val, rows, kept = split_files(files, launch.folder, knobs.data_form, batch)
     except DataError as error:
         knobs.error("TRAIN_DATA", str(error))
         launch.files = {}

@@ -25,9 +25,6 @@ def check(knobs: Knobs) -> None:
         knobs.error("NNODES", "comes too late as an argument for verl: the launchers meet before it is read", fix)
         return
     if joins_ray(environment, knobs.algorithm):
-        if knobs.number("SELF_PLAY_ROUNDS") > 1:
-            fix = "start train.sh on every machine instead, see docs/cluster.md"
-            knobs.error("SELF_PLAY_ROUNDS", "preference stages need a launcher on each machine, not RAY_ADDRESS", fix)
         return
     try:
         read_cluster(environment)

@@ -32,6 +32,7 @@ from common.cluster import run_secrets
 from common.cluster.names import Cluster, joins_ray
 from common.cluster.watch import Problem, Watch, open_watch
 from common.files import ROOT, write_atomically
+from common.notify.notifier import Notifier
 from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
 from common.run_dir import (
     LOG_FILE,
@@ -55,6 +56,10 @@ from common.trackers.place import STATE_FILE as TRACKERS_FILE
 
 POLL_SECONDS = 0.2
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
+TRACKERS_PASSED_ON = (  # the trackers run in one of them; their keys are no part of it: log in by file there
+    *("WANDB_MODE", "WANDB_BASE_URL", "SWANLAB_MODE", "SWANLAB_WORKSPACE", "SWANLAB_LOG_DIR"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CLEARML_OFFLINE_MODE", "CLEARML_CONFIG_FILE"),
+)
 FILES_SECONDS = 60.0  # for the charts to reach the trackers
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
@@ -84,6 +89,7 @@ class Attempt:
         if self.joined:
             self.environment |= for_workers(self.run_dir, self.environment)
         self.stop_signal: int | None = None
+        self.notifier = Notifier(self.run_dir, os.environ, environment["ALGORITHM"])
 
     def _trainer_environment(self) -> dict[str, str]:
         """What the trainer's processes find in their environment next to what train.sh exported."""
@@ -105,7 +111,8 @@ class Attempt:
             self.watch = open_watch(self.cluster, self.environment)
         self._open()
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
-        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
+        limit = int(length) if length.isdigit() else None
+        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", limit, self.notifier)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
@@ -275,13 +282,26 @@ class Attempt:
                 f"; to resume from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
             )
             self.watch.tell_end(status, f"{reason}{how_to_resume}" if reason else "")
+        self._tell(state, early, terminal)
         draw(self.run_dir, terminal.console)
         send_files(self.run_dir, self._process_environment(), terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
             terminal.stopped(resume)
+        for problem in self.notifier.close():
+            terminal.console.print(f"[yellow]warning:[/yellow] {problem}")
         return status
+
+    def _tell(self, state: str, early: dict[str, Any] | None, terminal: Terminal) -> None:
+        """A message of how it ended; none of a run that a person has stopped, nor of a stage that went well."""
+        if state == "failed":
+            self.notifier.tell(f"failed:{self.number}", "failed", terminal.failure, "error")
+        elif early and not os.environ.get("STAGE"):
+            words = f"step {early['step']}: {early['reason']}\n{terminal.outcome()}"
+            self.notifier.tell(f"stopped early:{self.number}", "stopped early", words)
+        elif state == "finished" and not os.environ.get("STAGE"):
+            self.notifier.tell(f"finished:{self.number}", "finished", terminal.outcome())
 
     def _finish_model(self, terminal: Terminal) -> bool:
         """See that ``model/`` is the newest checkpoint's; RL trainers write it themselves at their last step."""
@@ -316,8 +336,8 @@ def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]
     launch = secrets.token_hex(8)
     own = {"CLUSTER_LAUNCH": launch, **run_secrets.keys_file(run_dir, launch)}
     passed = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
-    passed |= {"WANDB_RUN_ID", "WANDB_RESUME"}
-    passed -= {"RAY_ADDRESS"}
+    passed |= {"WANDB_RUN_ID", "WANDB_RESUME", *TRACKERS_PASSED_ON}
+    passed -= {"RAY_ADDRESS", *(name for name in TRACKERS_PASSED_ON if "@" in environment.get(name, ""))}  # user:key@
     found = sorted(name for name in environment | own if name in passed or name.startswith(PASSED_ON))
     return {**own, "WORKER_ENV": ",".join(found)}
 

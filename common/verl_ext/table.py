@@ -187,6 +187,14 @@ REPLACEMENTS = (
         "queue_address",
         "queue_on_one_machine",
     ),
+    Replacement("verl.utils.tracking:Tracking.__init__", "self.logger = {}", "tracking", "report"),
+    Replacement(
+        "hydra:main",
+        "def main_decorator(task_function: TaskFunction) -> Callable[[], None]:",
+        "trainer_main",
+        "report",
+        read="hydra.main:main",
+    ),
     Replacement(
         "vllm._custom_ops:_supports_onednn",
         "ops._supports_onednn",

@@ -26,7 +26,13 @@ def build(page: Page) -> Tab:
     w = page.words
     with gr.Row(elem_classes="controls"):
         machine = gr.Dropdown(
-            [], label=w("machine"), show_label=False, container=False, visible=False, allow_custom_value=True
+            [],
+            label=w("machine"),
+            show_label=False,
+            container=False,
+            visible=False,
+            elem_id="log-machine",
+            allow_custom_value=True,
         )
         text = gr.Textbox(placeholder=w("search_log"), show_label=False, container=False, max_lines=1, scale=3)
     head = view()

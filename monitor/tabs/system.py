@@ -41,8 +41,8 @@ def build(page: Page) -> Tab:
             return note(w("measuring")), []
         head = _of_run(others, run, w)
         if others:
-            head += f"<h3>{escape(w('this_machine'))}</h3>"
-        here = _now(moments[-1], sampler.gpu_problem, w) if moments else note(w("measuring"))
+            head += f'<h3 class="part">{escape(w("this_machine"))}</h3>'
+        here = _now(moments[-1], w("no_gpu", sampler.gpu_problem or "0"), w) if moments else note(w("measuring"))
         return head + here, _of_all(others, w) + (_hour(moments, w) if moments else [])
 
     return Tab(fill, [page.run], [now, grid])
@@ -52,7 +52,7 @@ def _of_run(machines: dict[Machine, list[Moment]], run: str, w: Words) -> str:
     """Each machine of a run as it was when it last wrote; nothing for a run on one machine."""
     if not machines:
         return ""
-    parts = [f"<h3>{escape(w('machines_of', plain(run)))}</h3>"]
+    parts = [f'<h3 class="part">{escape(w("machines_of", plain(run)))}</h3>']
     for machine, moments in machines.items():
         parts.append(f'<h4 class="machine">{escape(machine.title)}')
         if not moments:
@@ -60,7 +60,7 @@ def _of_run(machines: dict[Machine, list[Moment]], run: str, w: Words) -> str:
             continue
         age = format_duration(max(0.0, time.time() - moments[-1].time))
         parts.append(f" <small>{escape(w('written_ago', age))}</small></h4>")
-        parts.append(_now(moments[-1], "0", w))
+        parts.append(_now(moments[-1], w("no_gpus"), w))
     return "".join(parts)
 
 
@@ -94,7 +94,7 @@ def _of_all(machines: dict[Machine, list[Moment]], w: Words) -> list[dict]:
     ]
 
 
-def _now(moment: Moment, gpu_problem: str, w: Words) -> str:
+def _now(moment: Moment, without_gpu: str, w: Words) -> str:
     meters = [
         _meter("CPU", moment.cpu / 100, f"{moment.cpu:.0f}%"),
         _meter(w("memory"), moment.memory / moment.memory_total, _gib(moment.memory, moment.memory_total)),
@@ -102,7 +102,7 @@ def _now(moment: Moment, gpu_problem: str, w: Words) -> str:
     ]
     head = f'<div class="meters">{"".join(meters)}</div>'
     if not moment.gpus:
-        return head + f'<div class="problem mild">{escape(w("no_gpu", gpu_problem or "0"))}</div>'
+        return head + f'<div class="problem mild">{escape(without_gpu)}</div>'
     return head + _gpu_table(moment.gpus, w)
 
 

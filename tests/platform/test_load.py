@@ -53,12 +53,12 @@ def answer(server, path):
 @pytest.mark.timeout(900)
 def test_a_run_of_a_hundred_thousand_steps(server, tmp_path):
     long_run(tmp_path / "outputs")
-    server.client.get("/api/jobs/long", timeout=60)  # what starts with the first question of any run
+    server.client.get("/api/jobs", timeout=60)  # what starts with the first question of all
     for path in ("metrics", "metrics?raw=true", "metrics.csv", "metrics?last=1", "metrics?after_step=99990"):
         before = resident(server)
         first, whole, size, most = answer(server, f"/api/jobs/long/{path}")
         print(f"{path}: first byte {first:.2f} s, all {whole:.1f} s, {size / 1e6:.1f} MB, +{most - before:.0f} MiB")
-        assert most - before < 60 and (first < 10 or path == "metrics.csv")
+        assert most - before < 60 and (first < 10 or path == "metrics.csv"), path  # 0.4 s on a machine at rest
     began = time.monotonic()
     assert server.client.get("/api/jobs/long/checkpoints").json() == []
     print(f"checkpoints {time.monotonic() - began:.2f} s")
