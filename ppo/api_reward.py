@@ -125,7 +125,7 @@ def _client(config: str, on_failure: str | None, router: str | None, served: str
 
 
 def for_trial(settings: Settings) -> Settings:
-    """Settings under which an endpoint that hangs or fails is told within `TRIAL_SECONDS`."""
+    """Settings under which an endpoint that hangs or fails is reported within `TRIAL_SECONDS`."""
     quick = settings.timeout_s * TRIAL_ATTEMPTS <= TRIAL_SECONDS
     return replace(
         settings,

@@ -185,7 +185,7 @@ def _gather(board: Board, cluster: Cluster, kind: str, seconds: float, came: set
     """What each machine has posted under a kind of key.
 
     Raises:
-        Refused: If one has not in time, or has left.
+        Refused: If one is not there in time, or has left.
     """
     until, found, said = time.monotonic() + seconds, {}, 0
     while True:

@@ -112,7 +112,7 @@ def wait_for_machines(cluster: Cluster, address: str, raylet: subprocess.Popen) 
     """Wait until all machines have joined.
 
     Raises:
-        ClusterError: If one has not in time.
+        ClusterError: If one is not there in time.
     """
     import ray
 

@@ -6,7 +6,7 @@ stays away, whatever the reason: its processes were killed, its power failed, it
 ===========================  ==========  ===========================================================
 key                          written by  holds
 ===========================  ==========  ===========================================================
-``run``                      first       the launch, so that a launcher that comes late is told
+``run``                      first       the launch, so that a launcher that comes late sees it
 ``<launch>/beat/<rank>``     each        a number that grows
 ``<launch>/report/<rank>``   others      how its part ended, when it did not end well
 ``<launch>/over``            first       the run ends: stop your part

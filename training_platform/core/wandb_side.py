@@ -79,7 +79,7 @@ class WandbSide:
         self._call(lambda: self.run.log(row))
 
     def gpu(self, index: int, values: Mapping[str, float]) -> None:
-        """Use of a GPU, and the mean use of all that were told of."""
+        """Use of a GPU, and the mean use of all that were reported."""
         row = {f"system/gpu.{index}.{name}": value for name, value in values.items()}
         if "utilization" in values:
             self._gpus[index] = values["utilization"]
