@@ -16,8 +16,10 @@ package          what it holds
 ``rewards``      reward functions, their bench, the sandbox, API judges
 ``answers``      the one reader of answers
 ``trackers``     curves sent to W&B, SwanLab, MLflow, Trackio, ClearML
+``notify``       messages to people when a run ends or needs them
 ``metrics``      what the figures of a run are called and mean
 ``checkpoints``  checkpoints listed, merged, averaged, pruned, verified
+``serving``      a trained model behind an HTTP API
 ``evaluation``   is the model better: chat, or a file of questions
 ===============  ===================================================================
 

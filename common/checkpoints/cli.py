@@ -235,7 +235,7 @@ def base_of(given: Path | None, source: Path) -> Path:
         A Hugging Face folder or a ``global_step_N`` folder.
 
     Raises:
-        ValueError: If neither names one, or it is no folder on this machine.
+        ValueError: If neither names one, or it is not a folder on this machine.
     """
     named = checkpoint_at(source)
     path = given or Path(read_run(named.run_dir if named else source).get("model") or "")

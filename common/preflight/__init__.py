@@ -35,7 +35,7 @@ module             what it holds
 ``rates``          usual learning rates
 ``run_name``       the run directory: new, resumed or refused
 ``resume``         the checkpoint to resume from
-``trackers``       where the run's numbers go besides TensorBoard and the file
+``trackers``       where the run's numbers go next to TensorBoard and the file
 ``environment``    GPU memory in use, disk, ports, Ray, variables that break a run
 ``dead_keys``      keys of older verl, and what to write instead
 ``command``        the command of the train.sh, and the config composed from it

@@ -335,10 +335,10 @@ def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]
     """
     launch = secrets.token_hex(8)
     own = {"CLUSTER_LAUNCH": launch, **run_secrets.keys_file(run_dir, launch)}
-    wanted = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
-    wanted |= {"WANDB_RUN_ID", "WANDB_RESUME", *TRACKERS_PASSED_ON}
-    wanted -= {"RAY_ADDRESS", *(name for name in TRACKERS_PASSED_ON if "@" in environment.get(name, ""))}  # user:key@
-    found = sorted(name for name in environment | own if name in wanted or name.startswith(PASSED_ON))
+    passed = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
+    passed |= {"WANDB_RUN_ID", "WANDB_RESUME", *TRACKERS_PASSED_ON}
+    passed -= {"RAY_ADDRESS", *(name for name in TRACKERS_PASSED_ON if "@" in environment.get(name, ""))}  # user:key@
+    found = sorted(name for name in environment | own if name in passed or name.startswith(PASSED_ON))
     return {**own, "WORKER_ENV": ",".join(found)}
 
 

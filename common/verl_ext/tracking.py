@@ -16,7 +16,7 @@ loggers: list[Callable[[], Any]] = []  # each makes an object with a method ``lo
 
 
 def replacement(original: Callable[..., None]) -> Callable[..., None]:
-    """The original, and the loggers beside its own."""
+    """The original, and the loggers next to its own."""
 
     def __init__(self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)

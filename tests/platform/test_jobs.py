@@ -206,7 +206,7 @@ def test_the_list(platform):
 @pytest.mark.parametrize(
     ("content", "kind", "status", "says"),
     [
-        (b'{"algorithm": "gr', "application/json", 422, "is no JSON"),
+        (b'{"algorithm": "gr', "application/json", 422, "is not JSON"),
         (b'{"algorithm": "grpo"}', "text/plain", 422, "application/json"),
         (b'{"algorithm": "grpo"}', "application/x-www-form-urlencoded", 422, "application/json"),
         (b'{"algorithm": "grpo", "num_gpu": 1}', "application/json", 422, "did you mean num_gpus?"),

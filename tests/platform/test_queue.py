@@ -106,8 +106,8 @@ def test_only_faults_of_the_machine_are_tried_again(make_platform, tmp_path):
     assert (platform.job(dies)["reason_code"], platform.job(dies)["restarts"]) == ("died", 2)
 
 
-def test_a_launcher_killed_while_its_keeper_tidies_up(platform):
-    """run.json still says running for a moment: the job has not ended before its keeper has said so."""
+def test_a_launcher_killed_while_its_supervisor_tidies_up(platform):
+    """run.json still says running for a moment: the job has not ended before its supervisor has said so."""
     platform.scheduler.gone_seconds = 20
     uuid = platform.submit(name="run", does="seconds=30")
     platform.wait(uuid, "running")

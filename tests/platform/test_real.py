@@ -37,7 +37,7 @@ def test_a_demo_job(make_platform, algorithm, headline):
 
 @pytest.mark.timeout(900)
 def test_a_demo_job_that_is_stopped_goes_on(make_platform):
-    """Stopped over the API while it trains, then resumed: the steps go on behind those that a checkpoint holds."""
+    """Stopped over the API while it trains, then resumed: the steps continue after those that a checkpoint holds."""
     platform = make_platform(kit=ROOT)
     knobs = {"TOTAL_STEPS": 60, "SAVE_FREQ": 5}
     uuid = platform.submit(algorithm="sft", name="demo", num_gpus=0, knobs=knobs)

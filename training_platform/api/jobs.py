@@ -49,7 +49,7 @@ class StopRequest(BaseModel):
 
 
 class RestartRequest(BaseModel):
-    """Where a job goes on: its newest checkpoint, the start, or a step; with other knobs."""
+    """Where a job resumes: its newest checkpoint, the start, or a step; with other knobs."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     start_at: Literal["latest", "scratch"] | int = Field("latest", alias="from")
@@ -247,8 +247,8 @@ def slots_of(request: JobRequest, made: knobs.Translation, slots: Slots) -> dict
     environment = made.environment
     count = environment.get("N_GPUS", "auto")
     needed = slots.needed(int(count) if count.isdecimal() else request.num_gpus, environment.get("DEVICE"))
-    beside = {"REWARD_MODEL_GPUS": ("REWARD", "model"), "ROLLOUT_GPUS": ("TRAINER_MODE", "separate")}
-    for knob, (switch, value) in beside.items():
+    separate = {"REWARD_MODEL_GPUS": ("REWARD", "model"), "ROLLOUT_GPUS": ("TRAINER_MODE", "separate")}
+    for knob, (switch, value) in separate.items():
         own = environment.get(knob, "auto")
         if "gpu" in needed and count.isdecimal() and own.isdecimal() and environment.get(switch) == value:
             needed["gpu"] += int(own)
@@ -272,10 +272,10 @@ def wrong_state(job: Job, fix: str) -> ApiError:
 
 
 def _remove(outputs: Path, run: str) -> None:
-    """Removes a run directory: a folder that lies in the outputs itself, no link."""
+    """Removes a run directory: a folder in the outputs itself, not a link."""
     path = outputs / run
     if not same_name(run) or path.is_symlink() or not path.is_dir():
-        raise ApiError(409, "no_files", f"{run} is no folder of the outputs")
+        raise ApiError(409, "no_files", f"{run} is not a folder of the outputs")
     aside = outputs / f".deleted-{ids.uuid4().hex}"
     path.rename(aside)  # gone at once for everybody, whatever its size
     threading.Thread(target=shutil.rmtree, args=(aside,), kwargs={"ignore_errors": True}).start()
@@ -343,7 +343,7 @@ def routes(jobs: Jobs) -> APIRouter:
     def start(uuid: str) -> JobView:
         return view(jobs.start(uuid))
 
-    @router.post("/{uuid}/resume", status_code=202, summary="Queue a stopped or failed job; it goes on where it was")
+    @router.post("/{uuid}/resume", status_code=202, summary="Queue a stopped or failed job; it continues where it was")
     def resume(uuid: str) -> JobView:
         return view(jobs.start(uuid))
 
@@ -351,7 +351,7 @@ def routes(jobs: Jobs) -> APIRouter:
     def stop(uuid: str, asked: StopRequest | None = None) -> JobView:
         return view(jobs.stop(uuid, bool(asked and asked.force)))
 
-    @router.post("/{uuid}/restart", status_code=202, summary="Go on from the newest checkpoint, a step or the start")
+    @router.post("/{uuid}/restart", status_code=202, summary="Resume from the newest checkpoint, a step or the start")
     def restart(uuid: str, asked: RestartRequest | None = None) -> JobView:
         return view(jobs.restart(uuid, asked or RestartRequest()))
 

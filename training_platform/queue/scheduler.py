@@ -24,7 +24,7 @@ from training_platform.queue.store import ACTIVE, Job, Store, now
 
 TICK = 0.25  # seconds
 START_SECONDS = 300.0  # a start that takes longer keeps no other job waiting
-GONE_SECONDS = 20.0  # after the launcher's end, for its keeper to write the last state
+GONE_SECONDS = 20.0  # after the launcher's end, for its supervisor to write the last state
 AGAIN_SECONDS = 20.0  # between two signals to a job that does not stop
 FORCE_SECONDS = 30.0  # from SIGTERM to SIGKILL, when asked to
 FIRST_WAIT = 30.0  # before a restart; doubled each time
@@ -149,7 +149,7 @@ class Scheduler:
         gone = self._clock() - self._since.setdefault((job.uuid, "gone"), self._clock())
         restarted = _started_before_boot(job)
         if run.get("state") == "running" and gone < self.gone_seconds and not restarted:
-            return  # its keeper ends the trainer first, then writes how it ended
+            return  # its supervisor ends the trainer first, then writes how it ended
         found = outcome(job, run_dir, folder, self._launches.status(job.pid), restarted)
         self._end(job, found)
 

@@ -74,7 +74,7 @@ def reasons() -> dict[str, str]:
     except SandboxError as error:  # for instance no user namespaces for plain users
         return {**plain, "bwrap": str(error)}
     lost = [f"{name}: {inside[name]}" for name, reason in plain.items() if inside[name] and not reason]
-    return {**plain, "bwrap": "inside it is no " + "; ".join(lost)} if lost else {**inside, "bwrap": ""}
+    return {**plain, "bwrap": "missing inside it: " + "; ".join(lost)} if lost else {**inside, "bwrap": ""}
 
 
 def _ask_child(**more: dict) -> dict[str, str]:
