@@ -148,8 +148,9 @@ def job(machines: Machines) -> None:
     try:
         knobs = FEW | ON_CPU | {"OUTPUTS_DIR": f"{SHARED}/outputs", "EXPERIMENT_NAME": "job"}
         words = " ".join(f"{name}={value}" for name, value in knobs.items())
-        submit = ".venv/bin/ray job submit --address=http://127.0.0.1:8265 --working-dir ."
-        launcher = machines.start("a", f"exec {submit} -- env {words} ./grpo/train.sh")
+        ready = "until ray job list --address=http://127.0.0.1:8265; do sleep 2; done"
+        submit = "exec ray job submit --address=http://127.0.0.1:8265 --working-dir ."
+        launcher = machines.start("a", f". .venv/bin/activate; {ready}; {submit} -- env {words} ./grpo/train.sh")
         assert ends([launcher], 600) == [0], machines.said("a")
         seen_in_both(machines, "job")
     finally:
