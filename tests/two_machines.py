@@ -111,7 +111,7 @@ def rounds_go_on(machines: Machines) -> None:
     assert again["attempt"] == 1, again
 
 
-def ray_up(machines: Machines, **head: str) -> list[subprocess.Popen]:
+def ray_up(machines: Machines, **head: str) -> None:
     """Start a Ray over both machines as a user does."""
     options = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in head.items())
     one = f". .venv/bin/activate && exec {RAY} --head --port=6379 --node-ip-address={ADDRESSES['a']} {options}"
@@ -119,19 +119,18 @@ def ray_up(machines: Machines, **head: str) -> list[subprocess.Popen]:
     raylets = [machines.start("a", one, "ray-a"), machines.start("b", two, "ray-b")]
     for name in "ab":
         wait_for(machines, "Ray runtime started", raylets["ab".index(name)], f"ray-{name}", 120)
-    return raylets
 
 
-def ray_down(machines: Machines, raylets: list[subprocess.Popen]) -> None:
-    """Stop it; nothing of the run is left."""
-    for raylet in raylets[::-1]:
-        machines.signal(raylet, signal.SIGTERM)
-    ends(raylets, 60)
+def ray_down(machines: Machines) -> None:
+    """End it at once: a head that is asked to waits for a minute."""
+    for name in "ab":
+        machines.power_off(name)
+        machines.up(name)
 
 
 def joined(machines: Machines) -> None:
     """(a) GRPO on one machine of a Ray that is there."""
-    raylets = ray_up(machines, include_dashboard="false")
+    ray_up(machines, include_dashboard="false")
     try:
         knobs = FEW | ON_CPU | {"RAY_ADDRESS": "auto", "OUTPUTS_DIR": f"{SHARED}/outputs", "EXPERIMENT_NAME": "joined"}
         launcher = machines.start("a", "exec ./grpo/train.sh", **knobs)
@@ -139,12 +138,12 @@ def joined(machines: Machines) -> None:
         assert "2 machines of the Ray at auto" in machines.said("a"), machines.said("a")
         seen_in_both(machines, "joined")
     finally:
-        ray_down(machines, raylets)
+        ray_down(machines)
 
 
 def job(machines: Machines) -> None:
     """(b) ``ray job submit`` ships the kit to a Ray that is there."""
-    raylets = ray_up(machines, include_dashboard="true", dashboard_port="8265")
+    ray_up(machines, include_dashboard="true", dashboard_port="8265")
     try:
         knobs = FEW | ON_CPU | {"OUTPUTS_DIR": f"{SHARED}/outputs", "EXPERIMENT_NAME": "job"}
         words = " ".join(f"{name}={value}" for name, value in knobs.items())
@@ -154,7 +153,7 @@ def job(machines: Machines) -> None:
         assert ends([launcher], 600) == [0], machines.said("a")
         seen_in_both(machines, "job")
     finally:
-        ray_down(machines, raylets)
+        ray_down(machines)
 
 
 def seen_in_both(machines: Machines, name: str) -> None:
