@@ -165,7 +165,7 @@ def seen_in_both(machines: Machines, name: str, steps: int) -> None:
     assert run_json["state"] == "finished", run_json
     assert [one["host"] for one in run_json["machines"]] == ["machine-a", "machine-b"]
     assert [record["step"] for record in read_metrics(folder)] == list(range(steps + 1))
-    assert [one.world_size for one in checkpoints_of(folder)] == [2, 2]
+    assert {one.world_size for one in checkpoints_of(folder)} == {2}
     assert {path.name for path in (folder / "machines").iterdir()} == {"0.jsonl", "1.jsonl"}
     print(f"    {name}: {steps} steps, each checkpoint of 2 machines", flush=True)
     assert (folder / "model" / "config.json").is_file()
