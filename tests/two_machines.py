@@ -1,6 +1,6 @@
 """Runs over two machines made of namespaces: ``python -m tests.two_machines [CHECK ...]``, as root.
 
-``tests/namespaces.py`` makes the machines. ``.ci/nightly`` runs all of it, about 40 minutes.
+``tests/namespaces.py`` makes the machines. ``.ci/nightly`` runs all of it, about an hour.
 """
 
 from __future__ import annotations
