@@ -121,7 +121,8 @@ class Machines:
 
     def said(self, name: str) -> str:
         """What its launcher has printed."""
-        return (self.work / f"{name}.txt").read_text(errors="replace")
+        path = self.work / f"{name}.txt"
+        return path.read_text(errors="replace") if path.is_file() else ""
 
     def folder(self, name: str) -> Path:
         """Of a run."""

@@ -1,6 +1,6 @@
 """Runs over two machines made of namespaces: ``python -m tests.two_machines [CHECK ...]``, as root.
 
-``tests/namespaces.py`` makes the machines. ``.ci/nightly`` runs all of it, about 40 minutes.
+``tests/namespaces.py`` makes the machines. ``.ci/nightly`` runs all of it, about an hour.
 """
 
 from __future__ import annotations
@@ -111,59 +111,63 @@ def rounds_go_on(machines: Machines) -> None:
     assert again["attempt"] == 1, again
 
 
-def ray_up(machines: Machines, **head: str) -> list[subprocess.Popen]:
+def ray_up(machines: Machines, **head: str) -> None:
     """Start a Ray over both machines as a user does."""
     options = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in head.items())
     one = f". .venv/bin/activate && exec {RAY} --head --port=6379 --node-ip-address={ADDRESSES['a']} {options}"
     two = f". .venv/bin/activate && exec {RAY} --address={ADDRESSES['a']}:6379 --node-ip-address={ADDRESSES['b']}"
-    raylets = [machines.start("a", one, "ray-a"), machines.start("b", two, "ray-b")]
+    for name, command in (("a", one), ("b", two)):
+        raylet = machines.start(name, command, f"ray-{name}")
+        wait_for(machines, "Ray runtime started", raylet, f"ray-{name}", 120)
+
+
+def ray_down(machines: Machines) -> None:
+    """End it at once: a head that is asked to waits for a minute."""
     for name in "ab":
-        wait_for(machines, "Ray runtime started", raylets["ab".index(name)], f"ray-{name}", 120)
-    return raylets
-
-
-def ray_down(machines: Machines, raylets: list[subprocess.Popen]) -> None:
-    """Stop it; nothing of the run is left."""
-    for raylet in raylets[::-1]:
-        machines.signal(raylet, signal.SIGTERM)
-    ends(raylets, 60)
+        machines.power_off(name)
+        machines.up(name)
 
 
 def joined(machines: Machines) -> None:
-    """(a) GRPO on one machine of a Ray that is there."""
-    raylets = ray_up(machines, include_dashboard="false")
+    """(a) PPO, started on one machine of a Ray that is there, trains on both and resumes."""
+    ray_up(machines, include_dashboard="false")
     try:
         knobs = FEW | ON_CPU | {"RAY_ADDRESS": "auto", "OUTPUTS_DIR": f"{SHARED}/outputs", "EXPERIMENT_NAME": "joined"}
-        launcher = machines.start("a", "exec ./grpo/train.sh", **knobs)
-        assert ends([launcher], 600) == [0], machines.said("a")
-        assert "2 machines of the Ray at auto" in machines.said("a"), machines.said("a")
-        seen_in_both(machines, "joined")
+        for steps in (2, 3):
+            launcher = machines.start("a", "exec ./ppo/train.sh", **(knobs | {"TOTAL_STEPS": steps}))
+            assert ends([launcher], 600) == [0], machines.said("a")
+            assert "2 machines of the Ray at auto" in machines.said("a"), machines.said("a")
+            seen_in_both(machines, "joined", steps)
+        assert "from the checkpoint of step 2" in machines.said("a"), machines.said("a")
     finally:
-        ray_down(machines, raylets)
+        ray_down(machines)
 
 
 def job(machines: Machines) -> None:
     """(b) ``ray job submit`` ships the kit to a Ray that is there."""
-    raylets = ray_up(machines, include_dashboard="true", dashboard_port="8265")
+    ray_up(machines, include_dashboard="true", dashboard_port="8265")
     try:
         knobs = FEW | ON_CPU | {"OUTPUTS_DIR": f"{SHARED}/outputs", "EXPERIMENT_NAME": "job"}
         words = " ".join(f"{name}={value}" for name, value in knobs.items())
-        submit = ".venv/bin/ray job submit --address=http://127.0.0.1:8265 --working-dir ."
-        launcher = machines.start("a", f"exec {submit} -- env {words} ./grpo/train.sh")
+        ready = "until ray job list --address=http://127.0.0.1:8265; do sleep 2; done"
+        submit = "exec ray job submit --address=http://127.0.0.1:8265 --working-dir ."
+        launcher = machines.start("a", f". .venv/bin/activate; {ready}; {submit} -- env {words} ./grpo/train.sh")
         assert ends([launcher], 600) == [0], machines.said("a")
-        seen_in_both(machines, "job")
+        seen_in_both(machines, "job", 2)
     finally:
-        ray_down(machines, raylets)
+        ray_down(machines)
 
 
-def seen_in_both(machines: Machines, name: str) -> None:
+def seen_in_both(machines: Machines, name: str, steps: int) -> None:
     """The run has trained on two machines and left its model."""
     folder = machines.folder(name)
     run_json = machines.run_json(name)
     assert run_json["state"] == "finished", run_json
     assert [one["host"] for one in run_json["machines"]] == ["machine-a", "machine-b"]
-    assert [record["step"] for record in read_metrics(folder)] == [0, 1, 2]
-    assert [one.world_size for one in checkpoints_of(folder)] == [2, 2]
+    assert [record["step"] for record in read_metrics(folder)] == list(range(steps + 1))
+    assert {one.world_size for one in checkpoints_of(folder)} == {2}
+    assert {path.name for path in (folder / "machines").iterdir()} == {"0.jsonl", "1.jsonl"}
+    print(f"    {name}: {steps} steps, each checkpoint of 2 machines", flush=True)
     assert (folder / "model" / "config.json").is_file()
     assert not list(folder.glob(".cluster-*"))
 

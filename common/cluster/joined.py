@@ -108,25 +108,42 @@ def _compare(
     return meeting.summary(machines)
 
 
+def nodes_of_run() -> set[str]:
+    """Ids of the nodes on which this job has an actor, and of this one: a Ray may have others, which come and go."""
+    import ray
+    from ray._private.state import actors  # ray.util.state asks the dashboard, which is not everywhere
+
+    context = ray.get_runtime_context()
+    found = actors(job_id=ray.JobID.from_hex(context.get_job_id()), actor_state_name="ALIVE")
+    return {context.get_node_id(), *(actor["Address"]["NodeID"] for actor in found.values())}
+
+
 def record_machines(run_dir: Path, machines: Sequence[dict[str, Any]]) -> None:
-    """Write what the machines of a joined Ray do to the run's folder, until this process ends; an actor on each looks.
+    """Write what the machines of a run in a joined Ray do to its folder, by an actor on each, until this process ends.
 
     Args:
         run_dir: Of the run.
         machines: ``CLUSTER_MACHINES``.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    lookers = {}
-    for machine in machines:
-        place = NodeAffinitySchedulingStrategy(node_id=nodes[machine["address"]], soft=False)
-        actor = ray.remote(machine_use.MachineUse).options(num_cpus=0, scheduling_strategy=place)
-        lookers[machine["rank"]] = actor.remote(str(run_dir))
+    lookers: dict[int, Any] = {}
     while True:
         time.sleep(machine_use.EVERY)
-        for rank, looker in lookers.items():
-            with suppress(OSError, ray.exceptions.RayError):  # a machine that is gone ends the run by itself
+        with suppress(OSError, ray.exceptions.RayError):  # a machine that is gone ends the run by itself
+            used = nodes_of_run()
+            nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["NodeID"] in used}
+            for machine in machines:
+                if machine["rank"] not in lookers and machine["address"] in nodes:
+                    lookers[machine["rank"]] = _looker(nodes[machine["address"]], run_dir)
+            for rank, looker in lookers.items():
                 moment = ray.get(looker.look.remote(), timeout=TASK_SECONDS)
                 machine_use.append(machine_use.file_of(run_dir, rank), moment)
+
+
+def _looker(node: str, run_dir: Path) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    return ray.remote(machine_use.MachineUse).options(num_cpus=0, scheduling_strategy=place).remote(str(run_dir))

@@ -8,6 +8,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -226,7 +227,8 @@ def check_ray(knobs: Knobs) -> None:
         if files < 1024 and knobs.algorithm not in SUPERVISED:
             knobs.warn("", f"ulimit -n is {files} and Ray opens many files", "run ulimit -n 65536 first")
         return
-    command = ["ray", "status"] + ([] if address == "auto" else ["--address", address])
+    ray = str(Path(sys.executable).parent / "ray")  # the environment need not be active
+    command = [ray, "status"] + ([] if address == "auto" else ["--address", address])
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     except (OSError, subprocess.TimeoutExpired):

@@ -64,7 +64,8 @@ def join_ray(config: Any) -> None:
 def watch_machines() -> None:
     """End this process when a machine of the run is gone, or its Ray.
 
-    verl waits for ever then: its replay buffer (trainer/ppo/v1/replay_buffer.py) counts the lost answers as running.
+    Of a Ray that was there before, the machines of the run are those with its actors. Without this verl waits for ever:
+    its replay buffer (trainer/ppo/v1/replay_buffer.py) counts the lost answers as running.
     """
     ours: dict[str, str] = {}
     while True:
@@ -72,7 +73,7 @@ def watch_machines() -> None:
         if not ray.is_initialized():
             continue
         try:
-            nodes = ray.nodes()
+            nodes, used = ray.nodes(), joined.nodes_of_run() if os.environ.get("WORKER_ENV") else None
         except Exception as error:
             end(f"Ray does not answer any more: {error}")
         alive = {
@@ -83,7 +84,7 @@ def watch_machines() -> None:
         gone = [name for node, name in ours.items() if node not in alive]
         if gone:
             end(f"a machine of the run is gone: {', '.join(gone)}")
-        ours.update(alive)
+        ours.update({node: name for node, name in alive.items() if used is None or node in used})
 
 
 def record_machines() -> None:

@@ -100,6 +100,7 @@ def test_grpo_on_two_machines_trains_saves_and_shares_no_secret(start):
     assert launchers.wait() == [0, 0], launchers.said()
     log = (launchers.run_dir / "train.log").read_text(errors="replace")
     assert "Ray: 2 of 2 machines" in log
+    assert {path.name for path in (launchers.run_dir / "machines").iterdir()} == {"0.jsonl", "1.jsonl"}
     assert token not in log and token not in (launchers.run_dir / "command.sh").read_text()
     assert not folder.exists()  # it ends with the attempt
     [checkpoint] = checkpoints_of(launchers.run_dir)

@@ -119,3 +119,31 @@ def test_verl_joins_it_with_the_variables_that_its_workers_need(monkeypatch):
     assert environment["env_vars"] == {"RUN_DIR": "/r", "SEED": "3"}
     assert environment["worker_process_setup_hook"] == "common.verl_ext.joined_worker.set_up"
     assert json.dumps(environment)
+
+
+@pytest.mark.parametrize(("joined_ray", "ends"), [("RUN_DIR", False), ("", True)])
+def test_a_machine_of_others_may_leave_a_ray_that_was_there(monkeypatch, joined_ray, ends):
+    """Its autoscaler takes idle machines away; of a Ray of the run's own every machine counts."""
+    from common.verl_ext import train_rl
+
+    rounds = iter([("here", "other", "idle"), ("here", "other"), ("here",)])
+    said = []
+
+    def nodes():
+        return [
+            {"NodeID": name, "NodeManagerHostname": name, "NodeManagerAddress": "", "Alive": True}
+            for name in next(rounds)
+        ]
+
+    def end(reason):
+        said.append(reason)
+        raise SystemExit
+
+    monkeypatch.setenv("WORKER_ENV", joined_ray)
+    monkeypatch.setattr(train_rl, "ray", types.SimpleNamespace(is_initialized=lambda: True, nodes=nodes))
+    monkeypatch.setattr(train_rl.joined, "nodes_of_run", lambda: {"here", "other"})
+    monkeypatch.setattr(train_rl.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(train_rl, "end", end)
+    with pytest.raises(SystemExit):
+        train_rl.watch_machines()
+    assert said == [f"a machine of the run is gone: {'idle' if ends else 'other'} ()"]

@@ -18,7 +18,7 @@ from common.cluster import board as boards
 from common.cluster import ray_node, run_secrets, watch
 from common.cluster.names import Cluster, ClusterError, launchers_of
 from common.cluster.network import INTERFACE_VARIABLES
-from common.preflight import machines, resolved, self_play
+from common.preflight import environment, machines, resolved, self_play
 from common.preflight.environment import check_ray
 from common.preflight.knobs import read_knobs
 from common.run_dir import RUN_FILE
@@ -339,6 +339,20 @@ def test_a_ray_that_is_joined_is_checked(monkeypatch):
     assert knobs.errors == [] and "RAY_ADDRESS" not in resolved.process_environment(settled(knobs))
     check_ray(knobs)
     assert "RAY_ADDRESS=127.0.0.1" in str(knobs.errors[0]) and "no Ray cluster answers" in str(knobs.errors[0])
+
+
+def test_ray_of_the_kits_environment_is_asked_though_it_is_not_active(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout=" 0.0/64.0 CPU\n 0.0/2.0 GPU\n")
+
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    knobs = settled(read_knobs("grpo", {"NNODES": "2"}))
+    check_ray(knobs)
+    assert asked == [[str(Path(sys.executable).parent / "ray"), "status"]] and knobs.errors == []
 
 
 def settled(knobs):
