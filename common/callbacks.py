@@ -24,7 +24,7 @@ from common.files import write_atomically
 from common.metrics.names import BY_NAME, friendly
 from common.metrics.validations import Validations
 from common.rewards import errors
-from common.run_dir import STOP_FILE, read_metrics
+from common.run_dir import STOP_FILE, TARGETS_FILE, read_metrics
 from common.step_figures import answers_of, reward_figures, spread_figures
 from common.verl_ext import private, table
 
@@ -64,6 +64,8 @@ class RunCallback(CheckpointCallback):
         if self.started:
             return
         self.started, self.saved_step = True, resumed
+        if trainer.config.actor_rollout_ref.rollout.prometheus.enable:
+            self._write_targets()
         earlier = ((record["step"], friendly(record["data"])) for record in read_metrics(self.run_dir))
         for step, values in earlier:
             if step <= resumed and "val_score" in values:
@@ -130,6 +132,22 @@ class RunCallback(CheckpointCallback):
         self._prune()
         if global_step >= trainer.total_training_steps:
             self._export(Path(checkpoint_dir))
+
+    def _write_targets(self) -> None:
+        """Tell where Ray and TransferQueue have their metrics; a run is not lost because they do not say."""
+        try:
+            import ray
+            import transfer_queue
+
+            nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
+            endpoint = transfer_queue.get_metrics_endpoint()
+            found = {
+                "ray": [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes],
+                "transfer_queue": [endpoint] if endpoint else [],
+            }
+            write_atomically(self.run_dir / TARGETS_FILE, json.dumps(found) + "\n")
+        except Exception:
+            logger.exception("PROMETHEUS: the addresses of Ray's metrics are not known")
 
     # ---- what it does --------------------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
 RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+PROMETHEUS="${PROMETHEUS:-false}"                    # true: the rollout engine, Ray and TransferQueue are measured too, docs/observability.md
 TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
 WANDB_PROJECT="${WANDB_PROJECT:-verl_gspo}"          # Weights & Biases project
@@ -89,7 +90,8 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS SELF_PLAY CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
+#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS SELF_PLAY CHECKPOINT_BACKEND DISABLE_LOG_STATS
+#   VERL_TRAINER_MODE PARAMETER_SYNC_STEP
 prepare_run gspo "$@"
 
 # With rounds, this script and dpo/train.sh are run stage by stage; the RL stage is the command below.
@@ -138,6 +140,9 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
+  actor_rollout_ref.rollout.prometheus.enable="${PROMETHEUS}" \
+  actor_rollout_ref.rollout.disable_log_stats="${DISABLE_LOG_STATS}" \
+  transfer_queue.metrics.enabled="${PROMETHEUS}" \
   actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
   trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
   trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \

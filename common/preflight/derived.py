@@ -44,6 +44,7 @@ DERIVED = (
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
+    Derived("DISABLE_LOG_STATS", ("PROMETHEUS",), SCRIPT, "whether the rollout engine counts nothing"),
     Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),
     Derived("USE_KL_IN_REWARD", ("KL_IN", "KL_COEF"), SCRIPT, "whether the KL is taken off the reward"),

@@ -133,6 +133,7 @@ RULES: dict[str, Rule] = {
     "SAVE_FREQ": _count(),
     "KEEP_CHECKPOINTS": _count(auto=False),
     "TEST_FREQ": _count(),
+    "PROMETHEUS": Rule("choice", choices=SWITCH),
     "USE_WANDB": Rule("choice", choices=SWITCH, auto=True),
 }
 

@@ -91,6 +91,8 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
+    if "PROMETHEUS" in values:  # verl refuses metrics of servers that count nothing
+        values["DISABLE_LOG_STATS"] = str(values["PROMETHEUS"] == "false").lower()
     values["LOGGERS"] = trackers.loggers(knobs)
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
