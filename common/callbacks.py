@@ -21,6 +21,7 @@ from common.checkpoints.integrity import mark_complete
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.checkpoints.prune import remove, to_remove
 from common.files import write_atomically
+from common.metrics.named_validation import compute, parse
 from common.metrics.names import BY_NAME, friendly
 from common.metrics.validations import Validations
 from common.rewards import errors
@@ -46,6 +47,7 @@ class RunCallback(CheckpointCallback):
         self.run_dir = self.checkpoints.parent
         self.keep = int(config.trainer.keep_checkpoints)
         self.validations = Validations(int(config.trainer.early_stop_patience))
+        self.named = parse(os.environ.get("VAL_METRICS", ""))
         self.started = False
         self.saved_step = 0
         self.known_errors = errors.size(self.run_dir)  # those of earlier attempts count no more
@@ -99,7 +101,9 @@ class RunCallback(CheckpointCallback):
 
         Raises:
             RewardError: If the reward raised on too many of the ``answers``.
+            ValueError: If ``VAL_METRICS`` asks for what the reward does not return.
         """
+        metrics.update(compute(self.named, metrics))
         step, values = trainer.global_steps, friendly(metrics)
         try:
             self._check_rewards(step, values.get("val_reward_errors", 0.0), answers)
