@@ -22,6 +22,9 @@ from common.files import ROOT, write_atomically
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
 STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
+TARGETS_FILE = (
+    "targets.json"  # written by the trainer with PROMETHEUS=true: {"ray": ["host:port"], "transfer_queue": []}
+)
 BEAT_FILE = ".heartbeat"  # touched while the launcher lives
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 90.0  # without a touch; clocks of two hosts may differ a little

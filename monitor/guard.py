@@ -21,7 +21,7 @@ _PAGES = "|".join(LANGUAGES)
 _NAME = r"[A-Za-z0-9_-]{1,64}"
 _FILE = r"[A-Za-z0-9_.@-]{1,200}"
 _READ = re.compile(  # GET and HEAD; as a browser with all tabs open, and gradio_client, ask for them
-    r"/|/news|/csv|/png|/favicon\.ico|/assets/plotly\.min\.js"
+    r"/|/news|/csv|/png|/metrics|/api/prometheus/targets|/favicon\.ico|/assets/plotly\.min\.js"
     rf"|/(?:{_PAGES})/?"
     rf"|/(?:{_PAGES})/(?:config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)"
     rf"|/(?:{_PAGES})/(?:assets|static|svelte)/(?:{_FILE}/){{0,6}}{_FILE}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.metrics.named_validation import parse
 from common.plan.cores import CPUS_PER_GPU
 from common.preflight import (
     auto,
@@ -111,6 +112,7 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
         check_reward(knobs, rows.train)  # rows, and whether there are errors
         data_checks.check_leak(knobs, rows.train, rows.validation)
     trackers.check_trackers(knobs)
+    check_validation_metrics(knobs)
     check_rate(knobs, knobs.model)  # the learning rate
 
 
@@ -380,3 +382,11 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         knobs.error("API_REWARD_CONFIG", said, "see .venv/bin/python -m ppo.api_reward try")
     elif problem:
         knobs.errors.append(problem)
+
+
+def check_validation_metrics(knobs: Knobs) -> None:
+    """``VAL_METRICS`` can be read; whether the reward returns them is known after the first validation only."""
+    try:
+        parse(knobs.values.get("VAL_METRICS", ""))
+    except ValueError as error:
+        knobs.error("VAL_METRICS", str(error), "e.g. VAL_METRICS=format:mean,pass4=acc:best@4")

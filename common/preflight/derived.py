@@ -44,6 +44,8 @@ DERIVED = (
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
+    Derived("DISABLE_LOG_STATS", ("PROMETHEUS",), SCRIPT, "whether the rollout engine counts nothing"),
+    Derived("VERL_LR_SCHEDULER", ("LR_SCHEDULER",), SCRIPT, "constant where the kit makes the schedule, else the same"),
     Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),
     Derived("USE_KL_IN_REWARD", ("KL_IN", "KL_COEF"), SCRIPT, "whether the KL is taken off the reward"),
@@ -85,7 +87,10 @@ DERIVED = (
 )
 # Knobs that the trainer's processes read from the environment. All others end with the command: LAM, BETA or DEVICE are
 # names that another program might read as its own.
-PROCESS_KNOBS = ("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT")
+PROCESS_KNOBS = (
+    *("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT"),
+    *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS"),
+)
 
 
 def names(*readers: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ RULES: dict[str, Rule] = {
     "MINI_BATCH_SIZE": _count(),
     "TOKENS_PER_GPU": _count(),
     "LEARNING_RATE": Rule("float", low=0, auto=True, above=True),
-    "LR_SCHEDULER": Rule("choice", choices=("constant", "cosine")),
+    "LR_SCHEDULER": Rule("choice", choices=("constant", "linear", "cosine", "wsd", "plateau")),
     "WARMUP_RATIO": Rule("float", low=0, high=1),
     "TOTAL_EPOCHS": _count(),
     "TOTAL_STEPS": _count(),
@@ -106,6 +106,7 @@ RULES: dict[str, Rule] = {
     "ENTROPY_COEF": Rule("float", low=0),
     "CRITIC_LR": Rule("float", low=0, auto=True, above=True),
     "CRITIC_WARMUP": _count(auto=False, low=0),
+    "VALUE_LOSS_COEF": Rule("float", low=0, above=True),
     "VALUE_CLIP": Rule("float", low=0, above=True),
     "MAX_GRAD_NORM": Rule("float", low=0, above=True),
     "LOSS_TYPE": Rule("choice", choices=(*PAIR_LOSSES, *ANSWER_LOSSES)),
@@ -136,6 +137,7 @@ RULES: dict[str, Rule] = {
     "SAVE_FREQ": _count(),
     "KEEP_CHECKPOINTS": _count(auto=False),
     "TEST_FREQ": _count(),
+    "PROMETHEUS": Rule("choice", choices=SWITCH),
     "USE_WANDB": Rule("choice", choices=SWITCH, auto=True),
 }
 
@@ -243,7 +245,9 @@ def knobs_of_keys(script: Path) -> dict[str, str]:
     """Return which knob of a train.sh sets which key of verl; derived variables are left out."""
     block = read_block(script)
     found = COMMAND_LINE.findall(script.read_text(encoding="utf-8"))
-    return {key: name for key, name in found if name in block} | {"trainer.total_epochs": "TOTAL_EPOCHS"}
+    behind = {"trainer.total_epochs": "TOTAL_EPOCHS"}  # knobs that reach verl as another variable
+    behind |= {key: "LR_SCHEDULER" for key, name in found if name == "VERL_LR_SCHEDULER" and "critic" not in key}
+    return {key: name for key, name in found if name in block} | behind
 
 
 def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, arguments: Sequence[str] = ()) -> Knobs:

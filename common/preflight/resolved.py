@@ -14,6 +14,7 @@ from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
+KIT_SCHEDULES = ("linear", "wsd", "plateau")  # verl has none of them: common/verl_ext/schedule.py
 REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
@@ -91,6 +92,10 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
+    own = values["LR_SCHEDULER"] in KIT_SCHEDULES
+    values["VERL_LR_SCHEDULER"] = "constant" if own else values["LR_SCHEDULER"]
+    if "PROMETHEUS" in values:  # verl refuses metrics of servers that count nothing
+        values["DISABLE_LOG_STATS"] = str(values["PROMETHEUS"] == "false").lower()
     values["LOGGERS"] = trackers.loggers(knobs)
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
@@ -123,6 +128,8 @@ def verl_parts(knobs: Knobs) -> list[str]:
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),
+        "schedule": knobs["LR_SCHEDULER"] in KIT_SCHEDULES,
+        "value_coef": knobs.decimal("VALUE_LOSS_COEF") not in (None, 1.0),
         "separate": knobs.values.get("TRAINER_MODE") == "separate",
     }
     return [part for part, needed in parts.items() if needed]

@@ -299,6 +299,25 @@ def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_
 
 
 @pytest.mark.nightly
+def test_sft_with_plateau_halves_its_rate_and_resumes_with_the_same(train, run_dir, small_sft_data):
+    """At a rate at which nothing is learned validation never gains, so the rate is halved at the third look and again."""
+    knobs = {
+        **SMALL_SFT,
+        "TRAIN_DATA": small_sft_data,
+        "LR_SCHEDULER": "plateau",
+        "LEARNING_RATE": 1e-9,
+        "TEST_FREQ": 1,
+    }
+    finish(train, "sft", run_dir, **knobs)
+    whole = curve(run_dir, "learning_rate")
+    assert [whole[step] / 1e-9 for step in range(1, 9)] == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25], rel=1e-3)
+    shutil.rmtree(run_dir)
+    for stop in (3, 6, 8):
+        finish(train, "sft", run_dir, **{**knobs, "TOTAL_STEPS": stop})
+    assert curve(run_dir, "learning_rate") == pytest.approx(whole)
+
+
+@pytest.mark.nightly
 def test_sft_on_two_processes_and_with_another_seed(train, run_dir, small_sft_data, whole_sft_curve):
     knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "TOTAL_STEPS": 4, "N_GPUS": 2}
     finish(train, "sft", run_dir, **knobs)

@@ -164,6 +164,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "REWARD_MODEL_PATH",
         "API_REWARD_CONFIG",
         "EXPERIMENT_NAME",
+        "VAL_METRICS",
         "TRACKERS",
         "WANDB_PROJECT",
         "WANDB_ENTITY",
@@ -181,6 +182,9 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "ON_FAILURE",
         "KL_IN",
         "TRAINER_MODE",
+        "LR_SCHEDULER",
+        "VALUE_LOSS_COEF",
+        "VAL_METRICS",
     }  # become switches of verl in the preflight
     for name in names - elsewhere:
         used = f"${{{name}}}" in command or re.search(rf"\$\(\([^)]*\b{name}\b", command)

@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS files (
   job TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (job, name));
 CREATE TABLE IF NOT EXISTS places (last INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS ends (
+  state TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (state, reason));
 """
 
 
@@ -240,6 +242,24 @@ class Store:
         """How many jobs are in each state."""
         return dict(self._rows("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
 
+    def census(self) -> dict[tuple[str, str], int]:
+        """How many jobs are in each state, by algorithm."""
+        query = "SELECT state, json_extract(request, '$.algorithm'), COUNT(*) FROM jobs GROUP BY 1, 2"
+        return {(state, algorithm or ""): count for state, algorithm, count in self._rows(query)}
+
+    def ends(self) -> dict[tuple[str, str], int]:
+        """How often jobs have ended in a state for a reason; deleted ones and earlier launches count too."""
+        return {(state, reason): count for state, reason, count in self._rows("SELECT * FROM ends")}
+
+    def waits(self) -> dict[str, list[float]]:
+        """Seconds in the queue of the jobs that were started, by algorithm."""
+        found: dict[str, list[float]] = {}
+        query = "SELECT json_extract(request, '$.algorithm'), queued_at, started_at FROM jobs"
+        for algorithm, queued, started in self._rows(f"{query} WHERE queued_at IS NOT NULL AND started_at IS NOT NULL"):
+            seconds = (datetime.fromisoformat(started) - datetime.fromisoformat(queued)).total_seconds()
+            found.setdefault(algorithm or "", []).append(max(0.0, seconds))
+        return found
+
     def change(self, uuid: str, **values: Any) -> None:
         """Sets columns of a job; a new state becomes an event too."""
         with self.transaction():
@@ -251,6 +271,11 @@ class Store:
                 job = self.get(uuid)
                 data = {"state": job.state, "reason": job.reason, "reason_code": job.reason_code}
                 self.event(uuid, "state", data)
+                if job.state in ENDED:
+                    self._db.execute(
+                        "INSERT INTO ends VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+                        (job.state, job.reason_code or ""),
+                    )
 
     def next_place(self) -> int:
         """A place behind all that were ever given: a clock may be set back, this does not go back."""
