@@ -43,7 +43,7 @@ def read_pairs(source: Path, target: Path) -> list[dict[str, Any]]:
 
 
 def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
-    """A model with random weights and, next to it, a reference; returns its tokenizer, made from the pairs' texts.
+    """A model with random weights, next to it a reference and a reward model; returns its tokenizer, from the texts.
 
     The template is the demo's but for the line break behind an answer: TRL would learn it, the kit does not.
 
@@ -53,7 +53,7 @@ def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...])
         sizes: Hidden size, layers, attention heads, key-value heads, tokens of the vocabulary.
     """
     import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
     demo = ROOT / "common" / "demo_model" / "model"
     tokenizer = AutoTokenizer.from_pretrained(demo)
@@ -80,6 +80,9 @@ def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...])
         with torch.no_grad():
             for weight in model.parameters():
                 weight += 0.02 * torch.randn_like(weight)
+    scorer = Qwen2ForSequenceClassification.from_pretrained(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    scorer.save_pretrained(folder.with_name("scorer"))
+    tokenizer.save_pretrained(folder.with_name("scorer"))
     return tokenizer
 
 
@@ -158,7 +161,7 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
             f"{len(steps)} steps: {max(steps):.1e} (last {ours['losses'][-1]:.5f} and {theirs['losses'][-1]:.5f})",
             flush=True,
         )
-        if LOSSES[loss][1] == "kto":
+        if LOSSES[loss][1] in ("kto", "reward"):
             continue
         kept[loss] = {"options": LOSSES[loss][0], "trl": theirs["pairs"][:KEPT], "kit": ours["pairs"][:KEPT]}
     return kept

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from common.algorithms import folder_of
 from common.demo_model import DEMO_MODEL_DIR
 from common.files import ROOT, write_atomically
 
@@ -96,7 +97,7 @@ def _beats(run_dir: Path) -> bool:
 def resume_command(run_dir: Path, algorithm: str) -> str:
     """What a person types to start a run again; several machines are started as they were the first time."""
     outputs = "" if run_dir.parent == ROOT / "outputs" else f"OUTPUTS_DIR={shlex.quote(str(run_dir.parent))} "
-    return f"{outputs}EXPERIMENT_NAME={run_dir.name} ./{algorithm}/train.sh"
+    return f"{outputs}EXPERIMENT_NAME={run_dir.name} ./{folder_of(algorithm)}/train.sh"
 
 
 def metrics_path(run_dir: Path, attempt: int) -> Path:

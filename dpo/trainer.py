@@ -40,6 +40,7 @@ class DPOTrainer(SFTTrainer):
         config: The composed ``dpo/config.yaml``.
     """
 
+    model_type = "language_model"
     group = SEQUENCES  # sequences that must be in one micro-batch
 
     def __init__(self, config: Any):
@@ -49,16 +50,20 @@ class DPOTrainer(SFTTrainer):
     def _build_config(self) -> None:
         super()._build_config()
         algorithm = OmegaConf.to_container(self.config.algorithm, resolve=True)
-        self.reference_mode = algorithm.pop("reference")
-        self.reference_path = algorithm.pop("reference_path") or self.config.model.path
+        self._read_algorithm(algorithm)
+        if self.engine_config.ulysses_sequence_parallel_size > 1:
+            raise ValueError("engine.ulysses_sequence_parallel_size: must be 1, a pair is not split over ranks")
+        self.run_dir = Path(self.config.trainer.default_local_dir).parent
+
+    def _read_algorithm(self, algorithm: dict[str, Any]) -> None:
+        """The loss and its reference."""
+        self.reference_mode = algorithm["reference"]
+        self.reference_path = algorithm["reference_path"] or self.config.model.path
         self.options = self._loss_options(algorithm)
         if self.reference_mode not in MODES:
             raise ValueError(f"algorithm.reference={self.reference_mode}: must be one of {', '.join(MODES)}")
-        if self.engine_config.ulysses_sequence_parallel_size > 1:
-            raise ValueError("engine.ulysses_sequence_parallel_size: must be 1, a pair is not split over ranks")
         if self.options.loss_type in WITHOUT_REFERENCE:
             self.reference_mode = "none"
-        self.run_dir = Path(self.config.trainer.default_local_dir).parent
 
     def _loss_options(self, algorithm: dict[str, Any]) -> Any:
         """What the loss needs, from the config's ``algorithm``."""
@@ -86,7 +91,7 @@ class DPOTrainer(SFTTrainer):
     def _worker(self, model_config: Any, engine_config: Any, optimizer_config: Any) -> TrainingWorker:
         return TrainingWorker(
             TrainingWorkerConfig(
-                model_type="language_model",
+                model_type=self.model_type,
                 model_config=model_config,
                 engine_config=engine_config,
                 optimizer_config=optimizer_config,

@@ -50,6 +50,6 @@ def prove_folder(folder: Path) -> str:
         if not torch.isfinite(logits).all():
             raise ValueError(f"{folder}: the merged model computes numbers that are not finite; the run has diverged")
         if not model.can_generate():
-            return f"value of the last token {logits[0, -1].float().tolist()}"
+            return f"value of the last token {logits[0, -1].float().tolist()}"  # of a reward model its score
         answer = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     return tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :])

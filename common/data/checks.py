@@ -78,7 +78,12 @@ def _rl_structure(row: dict[str, Any]) -> str | None:
 
 
 def _preference_structure(row: dict[str, Any]) -> str | None:
-    return _answers_structure(row, ("chosen", "rejected"))
+    if problem := _answers_structure(row, ("chosen", "rejected")):
+        return problem
+    margin = row.get("margin")
+    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float) or math.isnan(margin)):
+        return f"margin: must be a number, got {margin!r}"
+    return None
 
 
 def _marked_structure(row: dict[str, Any]) -> str | None:

@@ -23,10 +23,10 @@ _OF_REWARDS = {
 }
 # Parts that an algorithm has no use for, whatever the row: noted, since losing them is not a mistake.
 _NOT_READ = {
-    "sft": {*_OF_REWARDS, "rejected", "self_play", "agent_name", "rationale", "label"},
+    "sft": {*_OF_REWARDS, "rejected", "self_play", "agent_name", "rationale", "label", "margin"},
     "dpo": {*_OF_REWARDS, *ANSWERS, "self_play", "agent_name", "enable_thinking", "reasoning", "rationale", "label"},
-    "kto": {*_OF_REWARDS, "self_play", "agent_name", "enable_thinking", "rationale"},
-} | dict.fromkeys(RL, {"rejected", "reasoning", "enable_thinking", "rationale", "label", "weight"})
+    "kto": {*_OF_REWARDS, "self_play", "agent_name", "enable_thinking", "rationale", "margin"},
+} | dict.fromkeys(RL, {"rejected", "reasoning", "enable_thinking", "rationale", "label", "weight", "margin"})
 
 
 def check(example: Example, algorithm: str, row: dict[str, Any], allowed: bool) -> list[str]:

@@ -15,7 +15,7 @@ WORKED = ("response", "output", "completion", "solution")  # whole answers
 ANSWERS = ("answer", "target", *WORKED)
 TRUTHS = ("ground_truth", "final_answer")
 TESTS = ("test", "entry_point", "tests", "test_list", "test_setup_code", "assertion", "test_cases", "input_output")
-KEPT = ("data_source", "ability", "extra_info", "reward_model", "self_play", "enable_thinking", "agent_name")
+KEPT = ("data_source", "ability", "extra_info", "reward_model", "self_play", "enable_thinking", "agent_name", "margin")
 LETTERS = "ABCDEFGHIJ"
 
 _NAMES = {

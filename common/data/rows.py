@@ -80,7 +80,13 @@ def preference_row(example: Example) -> dict[str, Any]:
     """``prompt``, ``chosen``, ``rejected``: lists of messages."""
     if not example.chosen or not example.rejected:
         raise RowError("chosen, rejected: missing; dpo learns from pairs of answers")
-    return _answers_row(example, {"chosen": example.chosen, "rejected": example.rejected})
+    row = _answers_row(example, {"chosen": example.chosen, "rejected": example.rejected})
+    if (margin := example.columns.get("margin")) is not None:
+        try:
+            row["margin"] = float(margin)
+        except (TypeError, ValueError):
+            raise RowError(f"margin: must be a number, got {margin!r}") from None
+    return row
 
 
 def marked_row(example: Example) -> dict[str, Any]:

@@ -108,6 +108,7 @@ class Shape:
         types["reward_model"] = pa.struct([("style", text), ("ground_truth", truth)])
         types["extra_info"] = pa.struct(list(self.extra.items()))
         types |= dict.fromkeys(("enable_thinking", "self_play", "label"), pa.bool_())
+        types["margin"] = pa.float64()
         return pa.schema([(name, types[name]) for name in self.columns])
 
 
@@ -115,7 +116,7 @@ _ORDER = {
     name: position
     for position, name in enumerate(
         (
-            *("messages", "data_source", "prompt", "chosen", "rejected", "completion", "label"),
+            *("messages", "data_source", "prompt", "chosen", "rejected", "completion", "label", "margin"),
             *("tools", "enable_thinking"),
             *("ability", "reward_model", "extra_info", "agent_name", "self_play"),
         )

@@ -14,19 +14,25 @@ from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 BALANCED = 4 / 3  # good answers for a bad one, up to which KTO's authors leave the weights alone
-DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64}
+DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64, "reward_model": 192}
 EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
 # Usual learning rates: large models full and with LoRA, then models below SMALL_MODEL.
 # Self-play takes smaller steps, as there are rounds of them.
 LEARNING_RATES = {
     "sft": ("1e-5", "1e-4", "1e-3", "2e-3"),
     "dpo": ("5e-7", "5e-6", "3e-4", "1e-3"),
+    "reward_model": ("1e-5", "1e-4", "5e-4", "2e-3"),
     "gspo": ("1e-6", "1e-5", "5e-5", "5e-4"),
     "ppo": ("1e-6", "1e-5", "5e-5", "5e-4"),
 }
 PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "2e-5", "2e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
-LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for large models and small ones
+LARGEST_BATCH = {
+    "sft": (128, 64),
+    "dpo": (64, 32),
+    "reward_model": (64, 32),
+    "ppo": (256, 128),
+}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
 USUAL_TOKENS = 16384  # of one forward pass
 

@@ -31,11 +31,11 @@ from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
 from common.preflight.findings import problem_of
-from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
+from common.preflight.knobs import SUPERVISED, Knobs, knobs_of_keys, script_of
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
 from common.preflight.model_checks import check_fitness
-from common.preflight.ppo import check_critic, resolve_ppo
+from common.preflight.ppo import check_critic, check_reward_head, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
 from common.preflight.run_name import OUTPUTS, choose_run
@@ -127,6 +127,7 @@ def use_model(knobs: Knobs, machine: Machine) -> None:
     """The model, and the attention that it can have on this device."""
     knobs.model = check_model(knobs, weights=not machine.planned)
     check_fitness(knobs, knobs.model)
+    check_reward_head(knobs, knobs.model)
     auto.resolve_attention(knobs, knobs.model)
 
 
@@ -166,6 +167,7 @@ def choose_method(knobs: Knobs) -> None:
 def choose_batch(knobs: Knobs, rows: Rows) -> None:
     """Batch sizes, epochs and steps; the weights of good and bad answers."""
     marks = [data_checks.marks_in(file) for file in rows.train] if knobs.data_form == "kto" else []
+    data_checks.resolve_margin(knobs, rows.train)
     auto.resolve_weights(knobs, sum(good for good, _ in marks), sum(bad for _, bad in marks))
     if rows.usable:
         auto.resolve_batch(knobs, knobs.model, rows.usable)
@@ -205,7 +207,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     if config is None:
         return
     check = ConfigCheck(
-        config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), knobs.registered, launch_data.coming(knobs, run_dir)
+        config, knobs_of_keys(script_of(knobs.algorithm)), knobs.registered, launch_data.coming(knobs, run_dir)
     )
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)

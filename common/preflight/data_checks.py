@@ -37,7 +37,7 @@ def check_file(knobs: Knobs, name: str, path: Path) -> data.DataFile | None:
     if problem:
         knobs.error(name, problem, value=path)
         return None
-    if knobs.algorithm == "dpo":
+    if knobs.data_form == "dpo":
         check_equal_answers(knobs, name, file)
     return file
 
@@ -54,6 +54,16 @@ def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
             "these are left out (.venv/bin/python -m common.data_utils validate names them)",
             value=file.path,
         )
+
+
+def resolve_margin(knobs: Knobs, files: list[data.DataFile]) -> None:
+    """Whether the rows' margins count: where there are some."""
+    if "MARGIN" not in knobs:
+        return
+    having = sum(row.get("margin") is not None for file in files for row in file.sample)
+    if knobs["MARGIN"] == "true" and not having:
+        knobs.error("MARGIN", "no row looked at has a margin", "add a column margin (a number), or set MARGIN=false")
+    knobs.resolve("MARGIN", str(having > 0).lower(), f"{having} rows looked at have a margin")
 
 
 def marks_in(file: data.DataFile) -> tuple[int, int]:

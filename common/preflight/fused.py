@@ -55,6 +55,8 @@ def _adapted(knobs: Knobs) -> set[str]:
 
 def check_fused(knobs: Knobs, model: ModelInfo | None) -> None:
     """Refuse what would train on other probabilities; choose ``false`` where the plan must not choose ``true``."""
+    if "FUSED_KERNELS" not in knobs:
+        return
     problem = unfit(knobs, model)
     if problem:
         knobs.resolve("FUSED_KERNELS", "false", problem.text)

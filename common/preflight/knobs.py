@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.algorithms import folder_of
 from common.files import ROOT
 from common.preference_losses import ANSWER_LOSSES, PAIR_LOSSES
 from common.preflight.findings import Finding, Problem
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from common.preflight.model import ModelInfo
 
 AUTO = "auto"
-SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
+SUPERVISED = ("sft", "dpo", "reward_model")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
 # NAME="${NAME:-default}", or what a person may write in its place: NAME="value", NAME='value', NAME=value
 BLOCK_LINE = re.compile(
@@ -114,6 +115,8 @@ RULES: dict[str, Rule] = {
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
     "SIMPO_GAMMA": Rule("float", low=0),
     "NLL_COEF": Rule("float", low=0),
+    "CENTER_COEF": Rule("float", low=0),
+    "MARGIN": Rule("choice", choices=SWITCH, auto=True),
     "DESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
     "UNDESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
     "LENGTH_NORMALIZE": Rule("choice", choices=SWITCH),
@@ -188,9 +191,10 @@ class Knobs:
 
     @property
     def data_form(self) -> str:
-        """What the rows of the data are, one of ``common.data.rows.ALGORITHMS``: dpo/ has losses of single answers."""
-        single = self.algorithm == "dpo" and self.values.get("LOSS_TYPE") in ANSWER_LOSSES
-        return "kto" if single else self.algorithm
+        """What the rows of the data are, one of ``common.data.rows.ALGORITHMS``."""
+        if self.algorithm not in ("dpo", "reward_model"):
+            return self.algorithm
+        return "kto" if self.values.get("LOSS_TYPE") in ANSWER_LOSSES else "dpo"
 
     def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
         """Note what must be fixed.
@@ -250,6 +254,11 @@ def knobs_of_keys(script: Path) -> dict[str, str]:
     return {key: name for key, name in found if name in block} | behind
 
 
+def script_of(algorithm: str) -> Path:
+    """The train.sh of an algorithm."""
+    return ROOT / folder_of(algorithm) / "train.sh"
+
+
 def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, arguments: Sequence[str] = ()) -> Knobs:
     """Read the knobs of an algorithm as they are set, and check each on its own.
 
@@ -262,9 +271,9 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
     Raises:
         ValueError: If there is no such algorithm.
     """
-    script = ROOT / algorithm / "train.sh"
-    if not re.fullmatch(r"[a-z]+", algorithm) or not script.is_file():
-        known = sorted(path.parent.name for path in ROOT.glob("*/train.sh"))
+    script = script_of(algorithm)
+    if not re.fullmatch(r"[a-z_]+", algorithm) or not script.is_file():
+        known = sorted(path.parent.name for path in (*ROOT.glob("*/train.sh"), *ROOT.glob("*/*/train.sh")))
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
     defaults = read_block(script)
     values = {name: environment.get(name) or default for name, default in defaults.items()}

@@ -27,7 +27,7 @@ from common.preflight.data_checks import check_file, in_own_form
 from common.preflight.data_split import split_files
 from common.preflight.extensions import find_path
 from common.preflight.findings import Problem, about
-from common.preflight.knobs import ROOT, SUPERVISED, Knobs
+from common.preflight.knobs import ROOT, SUPERVISED, Knobs, read_block, script_of
 from common.preflight.run_name import OUTPUTS
 
 TOOL = ".venv/bin/python -m common.data_utils"
@@ -68,7 +68,7 @@ def make_ready(knobs: Knobs) -> tuple[list[data.DataFile], list[data.DataFile]]:
     before = len(knobs.errors)
     sample = _is_sample(knobs)
     if sample:
-        knobs.resolve("VAL_DATA", f"{knobs.algorithm}/data/val.parquet", "the sample's own")
+        knobs.resolve("VAL_DATA", knobs["TRAIN_DATA"].replace("train.parquet", "val.parquet"), "the sample's own")
     given = {name: find_files(knobs, name) for name in SIDES if not knobs.is_auto(name)}
     launch = knobs.data = LaunchData(None)
     if len(knobs.errors) == before and not _resume(knobs, launch, given) and len(knobs.errors) == before:
@@ -135,7 +135,7 @@ def _missing(text: str) -> Problem:
 
 
 def _is_sample(knobs: Knobs) -> bool:
-    return find_path(knobs["TRAIN_DATA"]) == ROOT / knobs.algorithm / "data" / "train.parquet"
+    return find_path(knobs["TRAIN_DATA"]) == ROOT / read_block(script_of(knobs.algorithm))["TRAIN_DATA"]
 
 
 # ---- a run that is resumed ---------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
         keeps_away=knobs["TRAIN_ENGINE"] == "fsdp2",
-        fused=knobs["FUSED_KERNELS"] == "true",
+        fused=knobs.values.get("FUSED_KERNELS") == "true",
         fusable=unfit(knobs, model) is None,
         sequence_parallel=knobs.number("SEQUENCE_PARALLEL") or 1,
         sequence_sizes=_sequence_sizes(knobs, weights, gpus),

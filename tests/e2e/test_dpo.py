@@ -98,3 +98,25 @@ def test_kto_the_same_losses_however_they_are_computed(tmp_path):
             assert found[name][key] == pytest.approx(found["plain"][key], abs=1e-4), (name, key)
     assert found["half"]["train/loss"] + found["resumed"]["train/loss"] == pytest.approx(plain, abs=1e-4)
     assert found["adapter"]["val/loss"][-1] < found["adapter"]["val/loss"][0]
+
+
+@pytest.mark.nightly
+def test_a_reward_model_has_the_same_losses_however_it_is_trained(tmp_path):
+    """Batches, ranks and a resume move nothing; LoRA learns too."""
+    kind = ["kind=reward_model", "optim.lr=5e-4"]
+    runs = {
+        "plain": [],
+        "fixed": ["data.use_dynamic_bsz=false", "data.micro_batch_size_per_gpu=2"],
+        "half": ["trainer.total_training_steps=2"],
+        "resumed": ["folder=half"],
+        "adapter": ["model.lora_rank=8", "model.lora_alpha=16", "optim.lr=2e-3"],
+    }
+    found = train_in_turn(tmp_path, {name: kind + more for name, more in runs.items()})
+    found["two ranks"] = train_in_turn(tmp_path / "..", {"two": kind}, 2)["two"]
+    plain = found["plain"]
+    assert plain["val/loss"][-1] < plain["val/loss"][0] and len(plain["train/loss"]) == 4
+    for name in ("fixed", "two ranks"):
+        for key in ("train/loss", "val/loss"):
+            assert found[name][key] == pytest.approx(plain[key], abs=1e-4), (name, key)
+    assert found["half"]["train/loss"] + found["resumed"]["train/loss"] == pytest.approx(plain["train/loss"], abs=1e-4)
+    assert found["adapter"]["val/loss"][-1] < found["adapter"]["val/loss"][0]
