@@ -13,10 +13,11 @@ IFEVAL = {
     "kwargs": [{}],
 }
 EXAM = {"question": "一加一等于几？", "A": "一", "B": "二", "C": "三", "D": "四"}
+PENS = "Ann has 3 pens in a red box and buys 4 more at the market on Monday. How many pens does she have?"
 # Set -> (row as published, right answers, wrong answers).
 ROWS = {
     "gsm8k": (
-        {"question": "Ann has 3 pens and buys 4. How many?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},
+        {"question": PENS, "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},
         [r"So \boxed{7}.", r"\boxed{7.0}"],
         [r"So \boxed{8}.", "I do not know."],
     ),

@@ -33,7 +33,10 @@ class Prepared:
     def answer(self, asks, deliver):
         for ask in asks:
             self.asked.append((self.decode(ask.prompt_ids), ask.max_tokens, self.settings.temperature))
-            name = next(n for n, row in ROWS.items() if str(next(iter(_texts(row[0])))) in self.asked[-1][0])
+            name = next((n for n, row in ROWS.items() if str(next(iter(_texts(row[0])))) in self.asked[-1][0]), None)
+            if name is None:
+                deliver(Answer(ask.row, ask.sample, r"\boxed{180}", 5))
+                continue
             right = ROWS[name][1 if ask.sample % 4 or self.source.given == "demo" else 2]
             deliver(Answer(ask.row, ask.sample, right[0], 5))
 

@@ -31,6 +31,7 @@ class Loaded:
         came_from: Hub, id and commit, or the local files.
         digest: Of the files and of the prompt.
         notes: What a reader should know.
+        texts: Of each row, the question without what every prompt of the set says.
     """
 
     bench: Bench
@@ -39,6 +40,7 @@ class Loaded:
     came_from: str
     digest: str
     notes: list[str]
+    texts: list[str]
 
 
 def load(bench: Bench, data: Path | None, hub: str = "huggingface", limit: int | None = None) -> Loaded:
@@ -55,11 +57,13 @@ def load(bench: Bench, data: Path | None, hub: str = "huggingface", limit: int |
     """
     try:
         files, came_from = _local(bench, data) if data else _fetched(bench, hub)
-        questions = []
+        questions, texts = [], []
         for file, record in _records(files):
             if limit is not None and len(questions) >= limit:
                 break
-            questions.append(_question(bench, record, len(questions), _subject(file, files)))
+            question, text = _question(bench, record, len(questions), _subject(file, files))
+            questions.append(question)
+            texts.append(text)
     except (DataError, OSError) as error:
         raise EvaluationError(f"--suite {bench.name}: {error}") from error
     if not any(question.problem is None for question in questions):
@@ -70,10 +74,11 @@ def load(bench: Bench, data: Path | None, hub: str = "huggingface", limit: int |
         notes.append(f"{len(questions):,} rows here, the set has {bench.rows:,}")
     digests = [file_digest(file) for file in files]
     digest = hashlib.sha256(" ".join([*digests, bench.prompt, bench.name]).encode()).hexdigest()
-    return Loaded(bench, questions, files, came_from, digest, notes)
+    return Loaded(bench, questions, files, came_from, digest, notes, texts)
 
 
-def _question(bench: Bench, record: Record, number: int, subject: str) -> Question:
+def _question(bench: Bench, record: Record, number: int, subject: str) -> tuple[Question, str]:
+    """A row, and its question alone."""
     question = Question(number, record.place, id=number + 1, data_source=bench.name)
     try:
         if record.row is None:
@@ -81,11 +86,11 @@ def _question(bench: Bench, record: Record, number: int, subject: str) -> Questi
         item = read_item(bench.name, record.row, number, subject)
     except RowError as error:
         question.problem = str(error)
-        return question
+        return question, ""
     question.messages = [{"role": "user", "content": bench.prompt.format(**item.fields)}]
     question.ground_truth, question.ability = item.truth, item.group
     question.id = number + 1 if item.id is None else item.id
-    return question
+    return question, "\n".join(item.fields[name] for name in ("question", "options") if name in item.fields)
 
 
 def _records(files: list[Path]) -> Iterator[tuple[Path, Record]]:

@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.data.contamination import Contamination, SetOverlap
+from common.data.contamination import show as show_overlap
+from common.data.readers.records import read_records
 from common.evaluation.batch import find_sources, free_name, names_of
+from common.evaluation.model_path import ModelSource
 from common.evaluation.questions import problems
+from common.evaluation.report.compare import row_value
 from common.evaluation.report.outputs import check_output
 from common.evaluation.report.report import Report
 from common.evaluation.report.results import GroupScore, ModelResults
@@ -26,6 +32,7 @@ from common.evaluation.settings import Backend, EvaluationError, Settings
 from common.evaluation.suites.catalog import Bench, choose
 from common.evaluation.suites.load import Loaded, load
 from common.evaluation.suites.published import PUBLISHED
+from common.run_dir import read_run
 
 OWN_REWARDS = ("humaneval", "ifeval")  # modules beside this one
 
@@ -65,11 +72,23 @@ class SetResult:
         loaded: The set.
         settings: It was asked with.
         report: Scores and answers.
+        overlap: With the run's training data; None where that is not known.
     """
 
     loaded: Loaded
     settings: Settings
     report: Report
+    overlap: SetOverlap | None = None
+
+    @property
+    def clean_score(self) -> float | None:
+        """Score of the tested model on the questions that its training data does not hold."""
+        if self.overlap is None:
+            return None
+        rows = [q.row for q in self.loaded.questions if q.row not in self.overlap.held]
+        values = [row_value(self.report.models[0], row, self.settings.n) for row in rows]
+        known = [value for value in values if value is not None]
+        return mean(known) if known else None
 
     @property
     def bench(self) -> Bench:
@@ -114,6 +133,7 @@ def run_suite(options: SuiteOptions, base: Settings, backend: Backend, console: 
         get_ready(source, name, settings[0], backend, console.print)
         for source, name in zip(sources, names_of(sources), strict=True)
     ]
+    overlaps = _overlaps(sources[0], sets, console)
     found: list[list[ModelResults]] = [[] for _ in sets]
     with ExitStack() as stack:
         partials = []
@@ -129,13 +149,33 @@ def run_suite(options: SuiteOptions, base: Settings, backend: Backend, console: 
                 found[index].append(results)
             candidate.close()
         results = [
-            SetResult(loaded, one, Report(loaded.questions, models, one.n, _facts(loaded, one, backend), loaded.notes))
+            SetResult(
+                loaded,
+                one,
+                Report(loaded.questions, models, one.n, _facts(loaded, one, backend), loaded.notes),
+                overlaps.get(loaded.bench.name),
+            )
             for loaded, one, models in zip(sets, settings, found, strict=True)
         ]
         _write(results, output, console)
         for partial in partials:
             partial.remove()
     return 0
+
+
+def _overlaps(source: ModelSource, sets: Sequence[Loaded], console: Console) -> dict[str, SetOverlap]:
+    """Questions that stand in the data that a run was trained on; nothing where that is not known or gone."""
+    data = (read_run(source.run_dir).get("data") or {}) if source.run_dir else {}
+    files = [Path(file) for file in data.get("train") or () if Path(file).is_file()]
+    if not files:
+        return {}
+    found = Contamination({loaded.bench.name: loaded.texts for loaded in sets})
+    for file in files:
+        for record in read_records(file):
+            found.look(record.row, f"{file.name} {record.place}")
+    console.print(f"training data of {source.name}: {', '.join(str(file) for file in files)}", markup=False)
+    show_overlap(found, console)
+    return found.overlaps
 
 
 def _rewards(loaded: Loaded) -> Rewards:
@@ -213,6 +253,7 @@ def _write(results: Sequence[SetResult], output: Path, console: Console) -> None
             found = {
                 result.bench.name: {
                     **result.report.as_dict(),
+                    "contamination": _plain(result),
                     "published": [vars(one) for one in PUBLISHED.get(result.bench.name, ())],
                 }
                 for result in results
@@ -225,6 +266,16 @@ def _write(results: Sequence[SetResult], output: Path, console: Console) -> None
         ) from error
     show(results, console)
     console.print(f"\nwritten {escape(str(output))}, {escape(str(summary))}")
+
+
+def _plain(result: SetResult) -> dict[str, Any] | None:
+    """The overlap with training data, for programs."""
+    one = result.overlap
+    if one is None:
+        return None
+    held = {str(result.loaded.questions[number].id): share for number, (share, _) in one.held.items()}
+    counts = {"questions": one.questions, "touched": len(one.touched), "too_short": one.short}
+    return {**counts, "held": held, "score_without_them": result.clean_score}
 
 
 def show(results: Sequence[SetResult], console: Console) -> None:

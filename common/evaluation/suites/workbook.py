@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SCORES = ("Set", "Model", "Metric", "Score", "95% from", "95% to", "Majority", "pass@n", "Rows", "Answers a prompt")
 SCORES += ("Mean tokens", "Cut", "Failed")
 COMPARED = ("Set", "Model", "Against", "Difference", "95% from", "95% to", "Better", "Worse", "p", "Verdict")
+SEEN = ("Set", "Questions", "Touched", "Held", "Too short", "Score", "Score without held ones")
 QUOTED = ("Set", "Model", "Score", "How", "Source")
 FORMATS = {
     "text": {},
@@ -78,6 +79,9 @@ class _Overview:
         compared = [row for result in results for row in _compared(result)]
         if compared:
             self._table("Comparison", COMPARED, compared)
+        seen = [_seen(result) for result in results if result.overlap is not None]
+        if seen:
+            self._table("Questions in the run's training data (runs of 13 words; held: half of them)", SEEN, seen)
         quoted = [row for result in results for row in _quoted(result)]
         self._table("Published scores, with other prompts and graders: points apart mean nothing", QUOTED, quoted)
         for result in results:
@@ -153,6 +157,13 @@ def _compared(result: SetResult) -> list[list[tuple[Any, str]]]:
         ]
         for one in result.report.comparisons
     ]
+
+
+def _seen(result: SetResult) -> list[tuple[Any, str]]:
+    one, score = result.overlap, result.report.summaries[0].overall.accuracy
+    counts = (one.questions, len(one.touched), len(one.held), one.short)
+    row = [(result.bench.title, "text"), *((count, "number") for count in counts)]
+    return [*row, (score, "percent"), (result.clean_score, "percent")]
 
 
 def _quoted(result: SetResult) -> list[list[tuple[Any, str]]]:
