@@ -1,4 +1,4 @@
-"""Checkpoints of verl: ``python -m common.checkpoints list|merge|prune|average|verify RUN``.
+"""Checkpoints of verl: ``python -m common.checkpoints list|merge|prune|average|select|verify RUN``.
 
 For other parts of the kit there is one function::
 
@@ -19,6 +19,7 @@ module         what it holds
 ``proof``      a folder loaded, a few tokens generated
 ``average``    several models mixed
 ``prune``      old checkpoints removed
+``selected``   the one that a person has chosen
 =============  ===================================================================
 """
 
