@@ -30,7 +30,6 @@ FUSED_ROWS = 512  # verl's chunk_size (utils/experimental/torch_functional.py)
 FUSED_BYTES = (
     32  # a logit of a chunk, at most: eight float32 numbers in the backward pass of log-probability and entropy
 )
-PADDING = 3.0  # rows of a padded micro-batch for each of its tokens
 NODE = 12 * GIB  # host memory of Ray, TransferQueue, reward workers and the data
 
 
@@ -41,7 +40,7 @@ class Setup:
     Args:
         model: The policy.
         gpus: Where it runs.
-        tokens: TOKENS_PER_GPU, of one forward pass on one GPU.
+        tokens: TOKENS_PER_GPU, of one forward pass on one GPU; padding counts (`common.verl_ext.padded_batches`).
         sequence: Longest prompt and answer together, tokens.
         rollout: Whether answers are generated (RL).
         offload: ``false``, ``true`` or ``full``.
@@ -53,7 +52,6 @@ class Setup:
         reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
-        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
         keeps_away: The engine can leave all states on the host (``OFFLOAD=full``): FSDP2 can, FSDP1 cannot.
         fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
         fusable: They may be, with this model.
@@ -81,13 +79,7 @@ class Setup:
     fusable: bool = False
     sequence_parallel: int = 1
     sequence_sizes: tuple[int, ...] = (1,)
-    padded: bool = False
     checkpointing: bool = True
-
-    @property
-    def rows(self) -> int:
-        """Tokens of a forward pass with its padding."""
-        return int(self.tokens * (PADDING if self.padded else 1))
 
     @property
     def share(self) -> int:
@@ -155,18 +147,18 @@ def logits_per_token(model: Model, flash: bool) -> float:
 
 
 def logits_of(setup: Setup) -> float:
-    """Bytes for the head's output of a forward pass, and what its gradient takes beside the plain path's.
+    """Bytes for the head's output of a forward pass, and what its gradient takes on top of the plain path's.
 
     Fused: one chunk at its peak, and the head's gradient twice, its sum and a chunk's share of it.
     """
     if not setup.fused:
-        return setup.rows * logits_per_token(setup.model, setup.flash)
+        return setup.tokens * logits_per_token(setup.model, setup.flash)
     head = 0 if setup.lora_rank else 2 * COMPUTE * setup.model.vocabulary * setup.model.hidden
     return FUSED_BYTES * FUSED_ROWS * setup.model.vocabulary + head
 
 
 def gathered(model: Model) -> float:
-    """Bytes of what FSDP2 puts together for a moment: two layers and what lies outside, and one layer's gradient."""
+    """Bytes of what FSDP2 puts together for a moment: two layers, what is outside of them, one layer's gradient."""
     return COMPUTE * (2 * model.layer + model.outside) + (COMPUTE + GRADIENT) * model.layer
 
 
@@ -176,7 +168,7 @@ def kv_per_token(model: Model, tensor_parallel: int) -> float:
 
 
 def reserve(gpus: Gpus) -> float:
-    """Bytes of a GPU that nobody can use."""
+    """Bytes of a GPU that cannot be used."""
     return CONTEXT + FRAGMENTATION * gpus.memory
 
 
@@ -191,7 +183,7 @@ def memory_of(setup: Setup) -> Memory:
         memory.training["critic"] = critic["weights"] + critic["optimizer"]
     memory.training |= {
         "gathered layers": gathered(setup.model),
-        "activations": setup.rows * activations_per_token(setup.model, setup.checkpointing),
+        "activations": setup.tokens * activations_per_token(setup.model, setup.checkpointing),
         "logits": logits_of(setup),
     }
     if setup.rollout:

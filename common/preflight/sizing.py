@@ -80,7 +80,6 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
-        padded=knobs["ATTENTION"] in PADDED,
         keeps_away=knobs["TRAIN_ENGINE"] == "fsdp2",
         fused=knobs["FUSED_KERNELS"] == "true",
         fusable=unfit(knobs, model) is None,

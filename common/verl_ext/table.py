@@ -103,6 +103,13 @@ REPLACEMENTS = (
         "log_probs",
         "all",
     ),
+    Replacement("verl.utils.tracking:Tracking.__init__", 'self.logger["file"] = FileLogger(', "trackers", "all"),
+    Replacement(
+        "verl.utils.seqlen_balancing:rearrange_micro_batches",
+        "num_micro_batches = min(num_groups, ceildiv(total_seqlen, max_token_len))",
+        "padded_batches",
+        "padded",
+    ),
     Replacement(
         "verl.trainer.ppo.reward:_call_with_kwargs", "return raw_fn(*args, **merged_kwargs)", "reward_call", "rl"
     ),

@@ -63,14 +63,24 @@ def test_a_file_per_row_and_a_row_per_file():
     offering = {file.stem for file in table.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
     assert sorted(offering) == sorted(row.module for row in REPLACEMENTS)
     known = {part for parts in PARTS_OF.values() for part in parts} | set(PLUGINS)
-    known |= {"all", "hf_reward", "separate", "vllm_cpu", "trainer", "queue", "queue_on_one_machine", "report"}
+    known |= {
+        "all",
+        "hf_reward",
+        "padded",
+        "separate",
+        "vllm_cpu",
+        "trainer",
+        "queue",
+        "queue_on_one_machine",
+        "report",
+    }
     assert {row.part for row in REPLACEMENTS} <= known
 
 
 def test_the_parts_that_the_launcher_names_are_known():
     text = (ROOT / "common" / "preflight" / "resolved.py").read_text()
     named = set(re.findall(r'^        "(\w+)": ', text.partition("def verl_parts")[2].partition("\n\n\n")[0], re.M))
-    assert named and named == set(PLUGINS) | {"hf_reward", "separate", "vllm_cpu"}
+    assert named and named == set(PLUGINS) | {"hf_reward", "padded", "separate", "vllm_cpu"}
 
 
 def test_the_table_is_printed():
