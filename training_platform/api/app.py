@@ -84,7 +84,7 @@ class Health(View):
 
 
 class SlotView(View):
-    """A GPU, or a place for a job on the CPU; `held`: a process that is no job's has it."""
+    """A GPU, or a place for a job on the CPU; `held`: an evaluation or a process that is no job's has it."""
 
     slot: str
     state: str
@@ -186,7 +186,7 @@ def _routes(app: FastAPI, scheduler: Scheduler, handlers: jobs.Jobs, sampler: Sa
 def _slots(scheduler: Scheduler) -> list[SlotView]:
     store, slots = scheduler.store, scheduler.slots
     owner = {name: job.uuid for job in store.in_states(("starting", "running", "stopping")) for name in job.assigned}
-    held = scheduler.holders.of([gpu for gpu in slots.gpus if gpu not in owner])
+    held = {**scheduler.holders.of([gpu for gpu in slots.gpus if gpu not in owner]), **scheduler.lent}
     shown = []
     for name in (*slots.gpus, *slots.names("cpu")):
         state = "job" if name in owner else "held" if name in held else "free"

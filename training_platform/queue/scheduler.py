@@ -59,6 +59,7 @@ class Scheduler:
     ):
         self.store, self.outputs, self.kit, self.slots, self.backfill = store, outputs, kit, slots, backfill
         self.holders = holders or Holders()
+        self.lent: dict[str, str] = {}  # slot: who has it that is no job
         self.problem = ""  # why the queue does not move, "" when nothing is wrong
         self.first_wait = FIRST_WAIT
         self.gone_seconds = GONE_SECONDS
@@ -194,11 +195,36 @@ class Scheduler:
                 )
         self.wake()
 
+    # ---- slots that no job has -----------------------------------------------------------------------------
+
+    def lend(self, who: str) -> tuple[str, str] | None:
+        """A slot for something that is no job: a GPU, or a place on the CPU where there are none.
+
+        Args:
+            who: What has it, as /api/queue shows it.
+
+        Returns:
+            Its kind and its name; None when none is free. `take_back` ends it.
+        """
+        kind = "gpu" if self.slots.gpus else "cpu"
+        with self.store.lock:
+            name = next(iter(self.free(kind)), None)
+            if name is None:
+                return None
+            self.lent[name] = who
+        return kind, name
+
+    def take_back(self, name: str) -> None:
+        """A lent slot is free again."""
+        with self.store.lock:
+            self.lent.pop(name, None)
+        self.wake()
+
     # ---- what may start ----------------------------------------------------------------------------------
 
     def free(self, kind: str) -> list[str]:
         """The slots of a kind that neither a job nor, of GPUs, a strange process has."""
-        taken = {name for job in self.store.in_states(ACTIVE) for name in job.assigned}
+        taken = {*self.lent, *(name for job in self.store.in_states(ACTIVE) for name in job.assigned)}
         left = [name for name in self.slots.names(kind) if name not in taken]
         held = self.holders.of(left) if kind == "gpu" else {}
         return [name for name in left if name not in held]

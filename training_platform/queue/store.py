@@ -101,6 +101,33 @@ class Job:
     ended_at: str | None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs are looked for; what is empty is not asked for.
+
+    Args:
+        state: Their state.
+        algorithm: Their folder.
+        owner: Whose they are.
+        text: Something in the name, the description or the id, in small or large letters.
+    """
+
+    state: str | None = None
+    algorithm: str = ""
+    owner: str = ""
+    text: str = ""
+
+    def conditions(self) -> tuple[tuple[str, str | None], ...]:
+        """SQL, and its value."""
+        texts = "run || ' ' || coalesce(json_extract(request, '$.asked.description'), '') || ' ' || uuid"
+        return (
+            ("state = ?", self.state),
+            ("json_extract(request, '$.folder') = ?", self.algorithm),
+            ("json_extract(request, '$.asked.owner') = ?", self.owner),
+            (f"instr(folded({texts}), ?)", self.text.casefold()),
+        )
+
+
 _NAMES = [one.name for one in fields(Job)]
 _JSON = ("request", "slots", "assigned", "error")
 
@@ -127,6 +154,7 @@ class Store:
         self._depth = 0
         self._db = sqlite3.connect(folder / DATABASE, timeout=0.2, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        self._db.create_function("folded", 1, str.casefold, deterministic=True)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -215,19 +243,18 @@ class Store:
         values = (job.priority, job.priority, job.place, job.place, job.number)
         return self._rows(query, _needs(kind), *values)[0][0] + 1
 
-    def listed(self, limit: int, before: int | None, state: str | None) -> list[Job]:
+    def listed(self, limit: int, before: int | None = None, wanted: Wanted | None = None) -> list[Job]:
         """Jobs, newest first.
 
         Args:
             limit: How many at most.
             before: Only those with a smaller number.
-            state: Only those in it.
+            wanted: Only such.
         """
         where, values = ["1"], []
-        if before is not None:
-            where, values = [*where, "number < ?"], [*values, before]
-        if state is not None:
-            where, values = [*where, "state = ?"], [*values, state]
+        for condition, value in (("number < ?", before), *(wanted or Wanted()).conditions()):
+            if value not in (None, ""):
+                where, values = [*where, condition], [*values, value]
         return self._jobs(f"{' AND '.join(where)} ORDER BY number DESC LIMIT ?", *values, limit)
 
     def has_run(self, run: str) -> bool:
