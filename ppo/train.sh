@@ -71,6 +71,7 @@ DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda wh
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
+MODEL_PARALLEL="${MODEL_PARALLEL:-auto}"             # TRAIN_ENGINE=megatron: GPUs that share a model, tensor x pipeline x context x expert: 4x2x1x1
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU

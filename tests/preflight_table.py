@@ -334,8 +334,21 @@ BAD = {
         f"{RL}.actor.ulysses_sequence_parallel_size=3",
         gpus="8x80GB",
     ),
-    "an engine of other keys": bad("sft", "TRAIN_ENGINE=megatron|fsdp2 | fsdp", TRAIN_ENGINE="megatron"),
-    "an engine of other keys as an argument": bad("grpo", "TRAIN_ENGINE=megatron", f"{RL}.actor.strategy=megatron"),
+    "Megatron for SFT": bad("sft", "TRAIN_ENGINE=megatron|grpo and ppo", TRAIN_ENGINE="megatron"),
+    "Megatron without GPUs": bad("grpo", "TRAIN_ENGINE=megatron|needs GPUs", TRAIN_ENGINE="megatron"),
+    "Megatron as an argument": bad("grpo", "TRAIN_ENGINE=megatron|needs GPUs", f"{RL}.actor.strategy=megatron"),
+    "Megatron's sizes": bad(
+        "grpo", "MODEL_PARALLEL=4x2|four numbers", TRAIN_ENGINE="megatron", MODEL_PARALLEL="4x2", gpus="8x80GB"
+    ),
+    "Megatron's sizes and heads": bad(
+        "ppo",
+        "MODEL_PARALLEL=8x1x1x1|28 attention heads",
+        TRAIN_ENGINE="megatron",
+        MODEL_PARALLEL="8x1x1x1",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        gpus="8x80GB",
+    ),
+    "Megatron's sizes for another engine": bad("grpo", "MODEL_PARALLEL=2x1x1x1|fsdp2", MODEL_PARALLEL="2x1x1x1"),
     "FSDP1 with all states on the host": bad(
         "grpo", "OFFLOAD=full|TRAIN_ENGINE=fsdp2", OFFLOAD="full", TRAIN_ENGINE="fsdp", gpus="8x80GB"
     ),
@@ -417,6 +430,9 @@ GOOD = {
         "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     ),
     "ppo demo, FSDP1": good("ppo", TRAIN_ENGINE="fsdp"),
+    "7B GRPO with Megatron": good(
+        "grpo", TRAIN_ENGINE="megatron", MODEL_PATH="{tmp}/Qwen2.5-7B", MODEL_PARALLEL="2x2x1x1", gpus="8x80GB"
+    ),
     "7B SFT on one GPU, FSDP2": good("sft", MODEL_PATH="{tmp}/Qwen2.5-7B", TRAIN_ENGINE="fsdp2", gpus="1x80GB"),
     "sft demo, chunked head": good("sft", FUSED_KERNELS="true"),
     "sft demo, two processes share each sequence": good("sft", N_GPUS="2", SEQUENCE_PARALLEL="2"),

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from common.checkpoints.layout import Checkpoint, checkpoints_of, shard_files, world_size
+from common.checkpoints.layout import Checkpoint, checkpoints_of, is_megatron, shard_files, world_size
 from common.files import write_atomically
 from common.small_files import read_json
 
@@ -102,6 +102,8 @@ def _missing(checkpoint: Checkpoint, marker: dict | None) -> list[str]:
     """Files that must be there whatever the marker says: every kind of shard from every rank."""
     found = []
     for folder in checkpoint.roles.values():
+        if is_megatron(folder):
+            continue
         if world_size(folder) is None:
             name = folder.relative_to(checkpoint.path) / "fsdp_config.json"
             found.append(f"{name} is missing, or shards of two runs mix")

@@ -177,6 +177,7 @@ def resolve_without_plan(knobs: Knobs) -> None:
     knobs.resolve("FUSED_KERNELS", "false", "on a GPU the plan chooses it" if knobs["DEVICE"] == "cpu" else reason)
     knobs.resolve("SEQUENCE_PARALLEL", 1, "each process holds whole sequences")
     knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
+    knobs.resolve("MODEL_PARALLEL", "1x1x1x1", reason)  # of Megatron, when the model is not known
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
     longest, word = longest_group(knobs), "pair" if knobs.data_form == "dpo" else "sequence"
     usual = longest <= USUAL_TOKENS

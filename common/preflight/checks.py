@@ -16,6 +16,7 @@ from common.preflight import (
     fused,
     launch_data,
     machines,
+    megatron,
     method,
     rendering,
     reward,
@@ -120,6 +121,7 @@ def use_machine(knobs: Knobs, machine: Machine) -> None:
     """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
+    megatron.check(knobs, machine)
     trainer_mode.check_mode(knobs, machine)
 
 

@@ -126,7 +126,7 @@ RULES: dict[str, Rule] = {
     "NNODES": _count(auto=False),
     "THINKING": Rule("choice", choices=("true", "false"), auto=True),
     "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa_varlen", "sdpa", "eager"), auto=True),
-    "TRAIN_ENGINE": Rule("choice", choices=("fsdp2", "fsdp")),
+    "TRAIN_ENGINE": Rule("choice", choices=("fsdp2", "fsdp", "megatron")),
     "FUSED_KERNELS": Rule("choice", choices=SWITCH, auto=True),
     "SEQUENCE_PARALLEL": _count(),
     "OFFLOAD": Rule("choice", choices=(*SWITCH, "full"), auto=True),

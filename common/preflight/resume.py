@@ -86,7 +86,9 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
     except ValueError as error:
         return Problem(str(error), "choose another checkpoint")
     # verl's SFT trainer writes the place in the data once for each group of GPUs that shares sequences
-    kept = ("MODEL_PATH", "LORA_RANK", "TRAIN_ENGINE") + (("SEQUENCE_PARALLEL",) if checkpoint.is_supervised else ())
+    kept = ("MODEL_PATH", "LORA_RANK", "TRAIN_ENGINE", "MODEL_PARALLEL") + (
+        ("SEQUENCE_PARALLEL",) if checkpoint.is_supervised else ()
+    )
     for name in kept:
         value = before.get("knobs", {}).get(name)
         if value is not None and value != knobs.values.get(name, value):

@@ -51,7 +51,8 @@ def row_of_the_table(folder) -> str:
     """What docs/measured.md says of a run: rewards, validations, agreement, seconds of the steps after the first."""
     shown = []
     for name in ("reward_mean", "val_score", "rollout_corr", "training/rollout_probs_diff_max", "step_time"):
-        values = list(curve(folder, name).values())
+        values = [record["data"][name] for record in read_metrics(folder) if name in record["data"]]
+        values = values or list(curve(folder, name).values())
         shown.append(f"{name} {' '.join(f'{value:.6g}' for value in values)}")
     return f"| {folder.name.removeprefix('test-')} | {' | '.join(shown)} |"
 

@@ -160,6 +160,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "POLICY_LOSS",
         "LORA_TARGETS",
         "LORA_ADAPTER_PATH",
+        "MODEL_PARALLEL",
         "TOOLS_PATH",
         "REWARD_MODEL_PATH",
         "API_REWARD_CONFIG",
@@ -173,7 +174,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
     assert names - free_text <= set(RULES)
     # used by the launcher, the preflight or wandb itself, not by verl
     elsewhere = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"}
-    elsewhere |= {"ALGORITHM_PATH", "TOOL_TIMEOUT"}
+    elsewhere |= {"ALGORITHM_PATH", "TOOL_TIMEOUT", "MODEL_PARALLEL"}
     by_rounds = {"SELF_PLAY_ROUNDS", "HARVEST_PAIRS", "PAIR_MARGIN", "PREFERENCE_LEARNING_RATE", "LOSS_TYPE", "BETA"}
     elsewhere |= {"sft": {"SEED"}, "gspo": by_rounds}.get(script.parent.name, set())
     elsewhere |= {
