@@ -300,7 +300,7 @@ def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_
 
 @pytest.mark.nightly
 def test_sft_with_plateau_halves_its_rate_and_resumes_with_the_same(train, run_dir, small_sft_data):
-    """At a rate at which nothing is learned validation never gains, so the rate is halved at the third look and again."""
+    """Where nothing is learned validation never gains: three looks without a gain halve the rate, and again."""
     knobs = {
         **SMALL_SFT,
         "TRAIN_DATA": small_sft_data,
