@@ -1,6 +1,6 @@
 """The DPO trainer against TRL's ``DPOTrainer``: losses, rewards and speed on the same model, pairs and optimiser.
 
-    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl torch==2.13.0     # TRL in an environment of its own
+    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl torch==2.13.0     # TRL in a separate environment
     .venv/bin/python benchmarks/dpo_against_trl.py --trl /tmp/trl/bin/python --pairs pairs.json
 
 PAIRS is a file of any form that ``common.data_utils`` reads. It prints, for each loss that both have, the largest
@@ -43,7 +43,7 @@ def read_pairs(source: Path, target: Path) -> list[dict[str, Any]]:
 
 
 def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
-    """A model with random weights, beside it a reference and a reward model; returns its tokenizer, from the texts.
+    """A model with random weights, next to it a reference and a reward model; returns its tokenizer, from the texts.
 
     The template is the demo's but for the line break behind an answer: TRL would learn it, the kit does not.
 
@@ -87,7 +87,7 @@ def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...])
 
 
 def write_pairs(rows: list[dict[str, Any]], target: Path) -> None:
-    """The kit's parquet file and, beside it, JSONL for TRL."""
+    """The kit's parquet file and, next to it, JSONL for TRL."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -118,7 +118,7 @@ def shortened(rows: list[dict[str, Any]], tokenizer: Any, tokens: int) -> list[d
 
 
 def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
-    """One side in a process of its own."""
+    """One side in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         job = {
             **job,

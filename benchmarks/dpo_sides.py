@@ -1,4 +1,4 @@
-"""The two sides of ``dpo_against_trl.py``: one job in the kit's trainer, or in TRL's, in a process of its own.
+"""The two sides of ``dpo_against_trl.py``: one job in the kit's trainer, or in TRL's, in a separate process.
 
 python benchmarks/dpo_sides.py kit|trl JOB        # JOB: JSON; prints a line "RESULT {...}"
 """
@@ -281,7 +281,7 @@ def one_by_one(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def trl_side(job: dict[str, Any]) -> dict[str, Any]:
-    """Runs TRL's trainer in this process (of its own environment)."""
+    """Runs TRL's trainer in this process (with its separate environment)."""
     import torch
     from datasets import Dataset, load_dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer

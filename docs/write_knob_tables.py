@@ -24,7 +24,7 @@ from common.preflight.knobs import read_block, script_of  # noqa: E402
 ALGORITHMS = ("sft", "dpo", "grpo", "gspo", "ppo", "reward_model")
 LIKE = {"reward_model": "dpo"}  # has the other's texts where it has none of its own
 # What all algorithms have alike, said in words under the tables.
-ELSEWHERE = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
+ELSEWHERE = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
 READMES = {"README.md": "en", "README_zh.md": "zh"}
 _TABLE = re.compile(r"(?<=\n\| --- \| --- \| --- \| --- \|\n)\| `[A-Z].*?(?=\n\n)", re.DOTALL)
 

@@ -32,7 +32,7 @@ OTHER = "_other"  # of a row: the answer to another prompt
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """What the loss needs beside the log-probabilities.
+    """What the loss needs in addition to the log-probabilities.
 
     Args:
         loss_type: ``kto`` or ``apo_zero_unpaired``.
@@ -102,7 +102,7 @@ class AnswerDataset(PreferenceDataset):
 
 
 def answers_in(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The answers of a row as rows of their own: ``prompt``, ``completion``, ``label``, perhaps ``tools``.
+    """The answers of a row as separate rows: ``prompt``, ``completion``, ``label``, perhaps ``tools``.
 
     Equal answers of a pair say nothing, and there are none of them.
     """
@@ -196,7 +196,7 @@ def _won(good: list[float], bad: list[float]) -> float:
 
 
 def every_other(batch: TensorDict, first: int) -> TensorDict:
-    """Of a batch of answers and the others beside them, in turn, only the answers (0) or only the others (1)."""
+    """Of a batch of answers and the others next to them, in turn, only the answers (0) or only the others (1)."""
     return tu.index_select_tensor_dict(batch, torch.arange(first, batch.batch_size[0], 2))
 
 

@@ -43,7 +43,7 @@ def row_key(algorithm: str, row: dict[str, Any]) -> int:
 
 
 def question_of(row: dict[str, Any]) -> Any:
-    """The messages before the last answer: what must not stand in training and in validation."""
+    """The messages before the last answer: what must not be in both training and validation."""
     if "messages" not in row:
         return row["prompt"]
     messages = row["messages"]

@@ -27,7 +27,7 @@ class RowOptions:
         system: System prompt for rows that have none.
         allow_loss: Leave out known parts that the row has no place for.
         self_play: For gspo: the model answers the prompts of pairs too.
-        answer_pattern: Regular expression whose first group is the final answer; by default what stands behind
+        answer_pattern: Regular expression whose first group is the final answer; by default what follows
             ``####``, else in the last ``\boxed{}``, else the whole answer.
     """
 

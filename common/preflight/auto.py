@@ -11,7 +11,6 @@ from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
-from common.wandb_login import wandb_login
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 BALANCED = 4 / 3  # good answers for a bad one, up to which KTO's authors leave the weights alone
@@ -65,7 +64,7 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
         return
     trainer_mode.resolve_rollout_gpus(knobs, gpus)
     own = trainer_mode.gpus_beside(knobs)
-    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" that have no task of their own" if own else ""))
+    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" without a separate task" if own else ""))
     trainer_mode.share_gpus(knobs)
     if has_package("flash_attn") and not machine.planned:
         knobs.resolve("ATTENTION", "flash_attention_2", "flash-attn is installed")
@@ -178,6 +177,7 @@ def resolve_without_plan(knobs: Knobs) -> None:
     knobs.resolve("FUSED_KERNELS", "false", "on a GPU the plan chooses it" if knobs["DEVICE"] == "cpu" else reason)
     knobs.resolve("SEQUENCE_PARALLEL", 1, "each process holds whole sequences")
     knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
+    knobs.resolve("MODEL_PARALLEL", "1x1x1x1", reason)  # of Megatron, when the model is not known
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
     longest, word = longest_group(knobs), "pair" if knobs.data_form == "dpo" else "sequence"
     usual = longest <= USUAL_TOKENS
@@ -205,14 +205,6 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     every = max(1, knobs.number("TEST_FREQ"))
     freq = round_up(max(10, total // 5), every)  # a checkpoint that is validated can be kept as the best
     knobs.resolve("SAVE_FREQ", freq, f"of {total} steps, every {freq // every} validations")
-
-
-def resolve_logging(knobs: Knobs) -> None:
-    """Choose whether Weights & Biases is on: only where it will not stop and ask."""
-    logged_in = wandb_login()
-    knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
-    if not knobs["WANDB_RUN_NAME"]:
-        knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
 
 
 def resolve_weights(knobs: Knobs, wanted: int, unwanted: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.metrics.named_validation import parse
 from common.plan.cores import CPUS_PER_GPU
 from common.preflight import (
     auto,
@@ -16,11 +16,13 @@ from common.preflight import (
     fused,
     launch_data,
     machines,
+    megatron,
     method,
     rendering,
     reward,
     self_play,
     sizing,
+    trackers,
     trainer_mode,
 )
 from common.preflight.attention import check_attention, check_shared_sequences
@@ -30,10 +32,10 @@ from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
 from common.preflight.findings import problem_of
-from common.preflight.fitness import check_fitness
 from common.preflight.knobs import SUPERVISED, Knobs, knobs_of_keys, script_of
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
+from common.preflight.model_checks import check_fitness
 from common.preflight.ppo import check_critic, check_reward_head, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
@@ -64,7 +66,7 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
     run_dir = choose_run(knobs, model)
     if run_dir:
         launch_data.set_knobs(knobs, run_dir)
-    auto.resolve_logging(knobs)
+    trackers.resolve_trackers(knobs)
     if everything:
         check_environment(knobs, machine, model, OUTPUTS)
         if run_dir and not unreadable:
@@ -110,7 +112,8 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     if everything:
         check_reward(knobs, rows.train)  # rows, and whether there are errors
         data_checks.check_leak(knobs, rows.train, rows.validation)
-    check_wandb(knobs)
+    trackers.check_trackers(knobs)
+    check_validation_metrics(knobs)
     check_rate(knobs, knobs.model)  # the learning rate
 
 
@@ -118,6 +121,7 @@ def use_machine(knobs: Knobs, machine: Machine) -> None:
     """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
+    megatron.check(knobs, machine)
     trainer_mode.check_mode(knobs, machine)
 
 
@@ -227,37 +231,37 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
     """GPUs asked for against GPUs there are; the rollout engine against the device."""
-    wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
+    gpus, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
         knobs.error("DEVICE", machine.gpu_problem, "repair the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
         knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
-    elif not on_cpu and wanted > there:
+    elif not on_cpu and gpus > there:
         knobs.error(
-            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=wanted
+            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=gpus
         )
-    elif on_cpu and wanted > machine.cores:
+    elif on_cpu and gpus > machine.cores:
         knobs.error(
             "N_GPUS",
             f"on the CPU this is the number of training processes, and there are {machine.cores} cores",
             f"set N_GPUS={machine.cores} or less",
-            value=wanted,
+            value=gpus,
         )
-    if not on_cpu and machine.cores < CPUS_PER_GPU * wanted:
+    if not on_cpu and machine.cores < CPUS_PER_GPU * gpus:
         knobs.warn(
             "N_GPUS",
             f"{machine.cores} CPU cores are few for it, 4 for each GPU keep it busy",
             "expect slow steps",
-            value=wanted,
+            value=gpus,
         )
     if knobs["TRAIN_ENGINE"] == "fsdp" and knobs["OFFLOAD"] == "full":
         knobs.error("OFFLOAD", "FSDP1 cannot keep all states on the host", "set TRAIN_ENGINE=fsdp2, or OFFLOAD=true")
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
-    if not on_cpu and wanted <= there < wanted + own:
+    if not on_cpu and gpus <= there < gpus + own:
         knobs.error(
             "REWARD_MODEL_GPUS",
-            f"with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible",
+            f"with N_GPUS={gpus} that is {gpus + own} GPUs and {there} are visible",
             "lower one of the two",
             value=own,
         )
@@ -384,13 +388,9 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         knobs.errors.append(problem)
 
 
-def check_wandb(knobs: Knobs) -> None:
-    """``USE_WANDB=true`` must not end in a question that nobody answers."""
-    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
-    if knobs["USE_WANDB"] == "true" and not offline and not auto.wandb_login():
-        knobs.error(
-            "USE_WANDB",
-            "you are not logged in",
-            "run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline",
-            value="true",
-        )
+def check_validation_metrics(knobs: Knobs) -> None:
+    """``VAL_METRICS`` can be read; whether the reward returns them is known after the first validation only."""
+    try:
+        parse(knobs.values.get("VAL_METRICS", ""))
+    except ValueError as error:
+        knobs.error("VAL_METRICS", str(error), "e.g. VAL_METRICS=format:mean,pass4=acc:best@4")

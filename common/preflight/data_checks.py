@@ -1,4 +1,4 @@
-"""The data of a launch: files, rows, their number and lengths, and validation rows that stand in training too."""
+"""The data of a launch: files, rows, their number and lengths, and validation rows that are in training too."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def first_bad_row(file: data.DataFile, algorithm: str) -> Problem | None:
 
 
 def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.DataFile]) -> None:
-    """Validation rows that stand in the training data measure memory, not ability."""
+    """Validation rows that are in the training data measure memory, not ability."""
     seen = {prompt_key(question_of(row)) for file in train for row in file.sample}
     rows = [row for file in validation for row in file.sample]
     both = sum(prompt_key(question_of(row)) in seen for row in rows)
     if both:
         knobs.warn(
             "VAL_DATA",
-            f"{both} of {len(rows)} rows looked at stand in the training data too",
+            f"{both} of {len(rows)} rows looked at are in the training data too",
             ".venv/bin/python -m common.data_utils validate --against names them",
         )
 

@@ -1,6 +1,6 @@
 """The user's files made ready for a trainer: converted, split, compared with those that a run was started with.
 
-Everything is written into a folder of its own; the launcher moves it into the run directory (``common.run_data``), so
+Everything is written into a separate folder; the launcher moves it into the run directory (``common.run_data``), so
 that a check, or ``DRY_RUN=1``, leaves nothing behind.
 """
 
@@ -138,7 +138,7 @@ def _is_sample(knobs: Knobs) -> bool:
     return find_path(knobs["TRAIN_DATA"]) == ROOT / read_block(script_of(knobs.algorithm))["TRAIN_DATA"]
 
 
-# ---- a run that goes on -----------------------------------------------------------------------------------
+# ---- a run that is resumed ---------------------------------------------------------------------------------
 
 
 def _resume(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> bool:
@@ -166,11 +166,13 @@ def _changed(before: dict[str, Any], knob: str, ours: Path) -> Problem:
     """What to say of data that is not what a run was started with."""
     was = before[knob] if isinstance(before[knob], str) else ",".join(mark["path"] for mark in before[knob])
     kept = ",".join(str(ours / path) for path in before["files"][knob] if not Path(path).is_absolute())
-    go_on = f"set {knob}={kept} to go on with the rows of then" if kept else f"set {knob}={was} as it was then"
+    keep = (
+        f"set {knob}={kept} to continue with the original rows" if kept else f"set {knob}={was} as it was at the start"
+    )
     run = ours.parent
     return Problem(
         f"is not the data that {run.name} was started with ({was})",
-        f"{go_on}, or choose another EXPERIMENT_NAME (RESUME={run} then goes on from its last checkpoint with the new "
+        f"{keep}, or choose another EXPERIMENT_NAME (RESUME={run} then resumes from its last checkpoint with the new "
         "data)",
     )
 
@@ -184,7 +186,7 @@ def _prepare(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> 
         launch.files[knob] = _converted(knobs, launch.folder, knob, files)
     if knobs.is_auto("VAL_DATA") and launch.files["TRAIN_DATA"]:
         before = len(knobs.errors)
-        for path in launch.files["TRAIN_DATA"]:  # while the rows stand where the user can find them
+        for path in launch.files["TRAIN_DATA"]:  # while the rows are where the user can find them
             check_file(knobs, "TRAIN_DATA", path)
         if len(knobs.errors) > before:
             launch.files = {}
@@ -229,7 +231,7 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
 
 
 def _refuse(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder: Path) -> None:
-    """Note the door's own words, and how the file can be converted with options of its own."""
+    """Note the data door's own message, and how the file can be converted with options of the user's choice."""
     names = " ".join(shlex.quote(str(path)) for path in files)
     file = next((file for file in files if str(error).startswith(f"{file}: ")), files[0])
     said = about(file, error).text.replace(f"{folder}/", "")

@@ -22,7 +22,7 @@ LOOKED_AT = 300  # rows of a file whose turns are looked for one by one, and the
 FIX = {
     EARLIER_THOUGHT: "the model does not see them either when it answers; split a conversation to learn them all",
     LAST_THOUGHT: "use a model whose template shows reasoning_content, or write <think>...</think> into the content",
-    BESIDE_CALL: "use a model whose template shows both, or give the text a turn of its own",
+    BESIDE_CALL: "use a model whose template shows both, or give the text a separate turn",
     ANSWER: "see it with .venv/bin/python -m common.data_utils preview, and correct the rows",
 }
 

@@ -34,8 +34,8 @@ def load(algorithm: str, seed: int, parts: Collection[str] = ()) -> None:
         algorithm: ``sft``, ``dpo``, ``reward_model``, ``grpo``, ``gspo`` or ``ppo``.
         seed: Of the run.
         parts: Other parts of the run: ``cpu`` (the device), ``hf`` (the rollout engine), ``hf_reward`` (its reward
-            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` (attention), ``tools``, ``remax``, ``user``
-            (``ALGORITHM_PATH``), ``separate`` (``TRAINER_MODE``).
+            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` or ``padded`` (attention), ``tools``, ``remax``,
+            ``user`` (``ALGORITHM_PATH``), ``separate`` (``TRAINER_MODE``).
     """
     if "rl" in PARTS_OF.get(algorithm, ()):
         queue_guard.start()

@@ -37,7 +37,7 @@ def test_a_run_writes_everything(train, run_dir):
 
 def train_in_turn(folder, runs, processes=1):
     """Losses of several runs, one after the other in the same processes."""
-    knobs = read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"})  # registered by a module of its own
+    knobs = read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"})  # registered by a separate module
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, **process_environment(knobs), "ALGORITHM": "dpo", "SEED": "1", "RUN_DIR": str(folder)}
     done = subprocess.run(

@@ -18,7 +18,7 @@ from common.verl_ext.table import REPLACEMENTS, Replacement
 from common.verl_ext.version import installed, pinned
 from tests.conftest import ROOT
 
-CODE = ("common", "monitor", "sft", "dpo", "grpo", "gspo", "ppo", "benchmarks", "requirements")
+CODE = ("common", "monitor", "sft", "dpo", "grpo", "gspo", "ppo", "benchmarks", "requirements", "training_platform")
 LIBRARIES = {"verl", "torch", "ray", "transfer_queue", "transformers", "peft", "vllm", "sglang", "torchdata", "hydra"}
 REFERENCE = re.compile(r"[\w/]+\.py:\d+")
 ids = [f"{row.module}-{row.part}" for row in REPLACEMENTS]
@@ -63,14 +63,15 @@ def test_a_file_per_row_and_a_row_per_file():
     offering = {file.stem for file in table.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
     assert sorted(offering) == sorted(row.module for row in REPLACEMENTS)
     known = {part for parts in PARTS_OF.values() for part in parts} | set(PLUGINS)
-    known |= {"all", "hf_reward", "separate", "vllm_cpu", "trainer", "queue", "queue_on_one_machine"}
+    known |= {"all", "hf_reward", "padded", "report", "separate", "vllm_cpu", "trainer"}
+    known |= {"queue", "queue_on_one_machine"}
     assert {row.part for row in REPLACEMENTS} <= known
 
 
 def test_the_parts_that_the_launcher_names_are_known():
     text = (ROOT / "common" / "preflight" / "resolved.py").read_text()
     named = set(re.findall(r'^        "(\w+)": ', text.partition("def verl_parts")[2].partition("\n\n\n")[0], re.M))
-    assert named and named == set(PLUGINS) | {"hf_reward", "separate", "vllm_cpu"}
+    assert named and named == set(PLUGINS) | {"hf_reward", "padded", "separate", "vllm_cpu"}
 
 
 def test_the_table_is_printed():
