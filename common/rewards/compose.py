@@ -14,11 +14,15 @@ from functools import lru_cache
 from typing import Any
 
 from common.rewards.choice import multiple_choice
+from common.rewards.citations import citations
+from common.rewards.constraints import constraints
 from common.rewards.gsm8k import gsm8k
+from common.rewards.json_schema import json_schema
 from common.rewards.match import exact_match, format_match, normalized_match
 from common.rewards.math_reward import math
 from common.rewards.result import refuse
 from common.rewards.shaping import language, linear_length, repetition, soft_overlong
+from common.rewards.sql import sql
 
 Parameters = Mapping[str, Mapping[str, Any]]  # reward -> parameter -> value
 
@@ -38,6 +42,10 @@ _TABLE: tuple[tuple[Callable[..., Any], bool], ...] = (
     (multiple_choice, True),
     (exact_match, True),
     (normalized_match, True),
+    (constraints, True),
+    (json_schema, True),
+    (sql, True),
+    (citations, True),
     (format_match, False),
     (soft_overlong, False),
     (linear_length, False),
@@ -73,6 +81,13 @@ ROUTES = {
     "ceval/ceval-exam": "multiple_choice",
     "haonan-li/cmmlu": "multiple_choice",
     "choice": "multiple_choice",
+    "google/IFEval": "constraints",
+    "ifeval": "constraints",
+    "json_schema": "json_schema",
+    "sql": "sql",
+    "spider": "sql",
+    "bird": "sql",
+    "citations": "citations",
     "searchR1_*": "normalized_match",
     "rajpurkar/squad": "normalized_match",
 }

@@ -14,6 +14,7 @@ from common.data.checks import structure
 from common.data.readers.records import read_records
 from common.data.rows import loaded
 from common.rewards.code_tests import is_tests
+from common.rewards.structured import kind_of
 
 TRUTHS = 1000  # further rows of which only the truths are tried, each as its own answer
 ODD_ROWS = 5  # rows that get the empty, huge and broken answers
@@ -146,7 +147,7 @@ def _several(answers: list[str]) -> dict[str, str]:
 
 def answers_of(truth: Any) -> list[str]:
     """Returns the accepted answers as a model would write them; of tests, and of what is not an answer, the text."""
-    if is_tests(truth):
+    if is_tests(truth) or kind_of(truth):
         return [str(truth)]
     try:
         answers = [str(answer) for answer in accepted(truth)]
