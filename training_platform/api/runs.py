@@ -212,6 +212,11 @@ def read_log(path: Path, offset: int, limit: int) -> LogView:
     return LogView(text=text, next_offset=min(start, size) + cut, size=size)
 
 
+def _each(names: list[str]) -> list[str]:
+    """``names=a&names=b`` and ``names=a,b`` are the same."""
+    return [name for text in names for name in text.split(",") if name]
+
+
 def _selected(folder: Path) -> int | None:
     try:
         return selected_step(folder)
@@ -249,12 +254,12 @@ def routes(runs: Runs) -> APIRouter:
         source: Source = "train",
         raw: bool = False,
     ) -> StreamingResponse:
-        rows = runs.rows(uuid).rows(Wanted(source, names, raw), after_step, last)
+        rows = runs.rows(uuid).rows(Wanted(source, _each(names), raw), after_step, last)
         return StreamingResponse(as_json(rows), media_type="application/json")
 
     @router.get("/metrics.csv", summary="The numbers as CSV, verl's names", response_class=StreamingResponse)
     def csv(uuid: str, names: Annotated[list[str], Query(max_length=200)] = []) -> StreamingResponse:  # noqa: B006
-        return StreamingResponse(as_csv(runs.rows(uuid).records, names), media_type="text/csv")
+        return StreamingResponse(as_csv(runs.rows(uuid).records, _each(names)), media_type="text/csv")
 
     @router.get("/checkpoints", summary="Checkpoints, oldest first")
     def checkpoints(uuid: str) -> list[CheckpointView]:
