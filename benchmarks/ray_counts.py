@@ -29,7 +29,7 @@ from common.preflight.knobs import read_knobs  # noqa: E402
 from common.preflight.machine import Machine  # noqa: E402
 
 CORES, GPUS = (4, 8, 16, 64), (1, 2, 8)
-PATIENCE = 120  # seconds for all to be there; verl waits for ever
+PATIENCE = 300  # seconds for all to be there; verl waits for ever
 
 
 def composed(cores: int, gpus: int) -> Any:

@@ -185,7 +185,7 @@ def record(run_dir: Path, rank: int, every: float = EVERY) -> None:
         use.look()  # from here on it measures the CPU
         while True:
             time.sleep(every)
-            with suppress(OSError):  # a full disk, or no folder yet: the run goes on without its figures
+            with suppress(OSError):  # a full disk, or no folder yet: the run continues without its figures
                 append(file_of(run_dir, rank), use.look())
 
     threading.Thread(target=work, daemon=True, name="machine use").start()

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from common.preference_losses import WITHOUT_REFERENCE
+
 
 @dataclass(frozen=True)
 class PairLogps:
@@ -53,7 +55,7 @@ class PairLogps:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What a loss needs beside the log-probabilities.
+    """What a loss needs in addition to the log-probabilities.
 
     Args:
         loss_type: One of ``LOSSES``.
@@ -137,7 +139,7 @@ def nca_pair(logps: PairLogps, options: LossOptions) -> torch.Tensor:
 
 
 def bco_pair(logps: PairLogps, options: LossOptions) -> torch.Tensor:
-    """BCO without its shift: each answer is told from the other kind, -log s(b r(y_w)) - log s(-b r(y_l)).
+    """BCO without its shift: each answer is separated from the other kind, -log s(b r(y_w)) - log s(-b r(y_l)).
 
     Source: Jung et al., arXiv 2404.04656, equation 8 with delta = 0.
     """
@@ -246,7 +248,6 @@ LOSSES: dict[str, Callable[[PairLogps, LossOptions], torch.Tensor]] = {
     "alphapo": alphapo,
     "orpo": orpo,
 }
-WITHOUT_REFERENCE = ("simpo", "alphapo", "orpo")
 PER_TOKEN = ("ipo", "simpo", "alphapo", "orpo")
 
 

@@ -1,6 +1,6 @@
 """Rounds of self-play on a machine that is not the first of several: it starts the stages that the first announces.
 
-Each stage is a run of its own on all machines, whose launchers meet anew, `STAGE_PORT` ports further.
+Each stage is a separate run on all machines, whose launchers meet again, `STAGE_PORT` ports further.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def stage_key(number: int) -> str:
 
 
 def stage_port(cluster: Cluster) -> dict[str, str]:
-    """What a stage's launchers are told: other ports than those of the rounds."""
+    """What a stage's launchers get: other ports than those of the rounds."""
     return {"MASTER_PORT": str(cluster.port + STAGE_PORT)}
 
 

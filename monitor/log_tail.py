@@ -56,15 +56,15 @@ def search(path: Path, text: str, seconds: float = 3.0) -> tuple[list[Hit], bool
     Returns:
         The newest lines that hold it, oldest first, and whether the whole file was looked through.
     """
-    wanted = plain(text[:MAX_WANTED]).lower().encode()
+    sought = plain(text[:MAX_WANTED]).lower().encode()
     hits: list[Hit] = []
     end = time.monotonic() + seconds
     for offset, block in _blocks_from_the_end(path):
-        if wanted in block.lower():
+        if sought in block.lower():
             place = 0
             found = []
             for line in block.split(b"\n"):
-                if wanted in line.lower():
+                if sought in line.lower():
                     found.append(Hit(offset + place, clean(line.decode("utf-8", errors="replace"))))
                 place += len(line) + 1
             hits = found + hits
@@ -78,7 +78,7 @@ def errors(path: Path, failed: bool) -> tuple[list[str], Diagnosis | None]:
 
     Args:
         path: The log.
-        failed: The run has failed, so the log's end has a cause; of a run that goes on only a traceback is explained.
+        failed: The run has failed, so the log's end has a cause; of a run that continues only a traceback is explained.
     """
     text = end_of(path, ERROR_BYTES).decode("utf-8", errors="replace")
     found = [clean(line) for line in text.split("\n") if is_error(line)]

@@ -117,5 +117,5 @@ def _number(value: Any) -> float:
         TypeError: If it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e18 < value < 1e18:
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)

@@ -61,7 +61,7 @@ class Row:
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether a path, its links followed, lies in the log folder; nothing else is ever opened."""
+    """Whether a path, its links followed, is in the log folder; nothing else is ever opened."""
     try:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError):

@@ -13,7 +13,7 @@ EVERY = 2.0  # seconds between two looks
 
 
 class Sampler(MachineUse):
-    """Looks at the machine every two seconds in a thread of its own, and keeps an hour.
+    """Looks at the machine every two seconds in a separate thread, and keeps an hour.
 
     Args:
         folder: The disk that it is on is watched.

@@ -115,7 +115,7 @@ def join_board(host: str, port: int, timeout: float, say: Callable[[str], None])
         host: Of the first machine, by name or address.
         port: Where it holds the board.
         timeout: Seconds to wait for it.
-        say: Is told once what is waited for.
+        say: Called once with what is waited for.
 
     Raises:
         ClusterError: If nobody has answered in time; with the last reason.
@@ -131,7 +131,7 @@ def join_board(host: str, port: int, timeout: float, say: Callable[[str], None])
             try:
                 return Board(_store(address, port, is_master=False))
             except RuntimeError as error:  # torch's DistNetworkError: somebody else listens there, or it has just ended
-                problem = f"what listens there is no launcher ({type(error).__name__})"
+                problem = f"what listens there is not a launcher ({type(error).__name__})"
         if time.monotonic() >= until:
             raise ClusterError(
                 f"MASTER_ADDR={host}, MASTER_PORT={port}: no first machine after {timeout:.0f} s: {problem}; check "

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from common.algorithms import folder_of
 from common.cluster import network
 from common.cluster.names import Cluster
 from common.files import ROOT, read_regular
@@ -45,7 +46,7 @@ def facts(cluster: Cluster, address: str, algorithm: str, arguments: Sequence[st
         "shm": shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0,
         "equal": {
             "NNODES": cluster.nnodes,
-            "script": f"{algorithm}/train.sh",
+            "script": f"{folder_of(algorithm)}/train.sh",
             "arguments": " ".join(arguments),
             "python": platform.python_version(),
             "kit commit": kit_commit(),

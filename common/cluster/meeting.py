@@ -6,7 +6,7 @@ or with all that is wrong, which then every machine prints.
 
 Whoever can open a connection can write on the board, and what the first machine resolves ends in the environment of
 all. So ``plan`` and ``found`` are sealed with the content of that file, which only those who can read it know, and it
-must lie in the machine's own OUTPUTS_DIR.
+must be in the machine's own OUTPUTS_DIR.
 
 =================  ==========  ===============================================
 key                written by  holds
@@ -185,7 +185,7 @@ def _gather(board: Board, cluster: Cluster, kind: str, seconds: float, came: set
     """What each machine has posted under a kind of key.
 
     Raises:
-        Refused: If one has not in time, or has left.
+        Refused: If one is not there in time, or has left.
     """
     until, found, said = time.monotonic() + seconds, {}, 0
     while True:
@@ -215,7 +215,7 @@ def _ranks(cluster: Cluster, found: Iterable[int]) -> str:
 
 
 def _wait(board: Board, key: str) -> Any:
-    """What the first machine posts under a key; None where its answer comes first. It has a time limit of its own."""
+    """What the first machine posts under a key; None where its answer comes first. It has a separate time limit."""
     while True:
         for name in (key, "answer"):
             value = board.read(name)

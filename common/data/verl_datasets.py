@@ -152,7 +152,7 @@ class PromptDataset(RLHFDataset):
         print(f"prompts: {len(self.dataframe)} of {total}")
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """A row of verl's, its messages also where a reward function sees them."""
+        """A row in verl's form, its messages also where a reward function sees them."""
         row = super().__getitem__(item)
         row["extra_info"] = {"prompt": row["raw_prompt"], **row["extra_info"]}
         return row

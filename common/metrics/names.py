@@ -223,6 +223,15 @@ METRICS: tuple[Metric, ...] = (
            zh="被选回答的对数概率"),
     Metric("rejected_logp", ("logps/rejected", "train/logps/rejected"), "Log-prob of rejected", "4 preference",
            zh="被拒回答的对数概率"),
+    Metric("val_calibration", ("val/calibration/error",), "Validation: calibration error", "4 preference",
+           zh="验证校准误差",
+           number=".3f"),
+    Metric("length_bias", ("val/length/correlation",), "Validation: score follows length", "4 preference",
+           zh="得分与长度的相关",
+           number=".2f"),
+    Metric("kto_distance", ("kto/distance",), "KTO: distance to the reference", "4 preference",
+           zh="KTO：与参考模型的距离",
+           number=".3f"),
     Metric("tool_calls", ("tools/calls/mean",), "Tool calls per answer", "3 policy",
            zh="每个回答的工具调用",
            zero_steps=20, number=".2f",
@@ -316,7 +325,7 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 # What a run is judged by, the most telling first: validation before training.
 HEADLINES = tuple(sorted((metric for metric in METRICS if metric.headline), key=lambda metric: metric.headline))
-BESIDE = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
+VALIDATION_OF = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
 
 # A warning on the left explains those on the right, which are then not shown.
 _EXPLAINS = {
@@ -352,7 +361,7 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
     """Says what is wrong now.
 
     A limit must be broken by the last values of a metric, three for most; NaN counts at once. Steps
-    that lack a metric are passed over. Call it after each step and show a warning once per name.
+    that lack a metric are skipped. Call it after each step and show a warning once per name.
 
     Args:
         history: Results of `friendly` for consecutive steps, oldest first. Twenty or more make it most exact.

@@ -14,8 +14,9 @@ Three kinds of offloading, of which verl's two behave so (workers/engine/base.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from common.plan import megatron
 from common.plan.machine import GIB, Gpus
 from common.plan.weights import Model, Weight
 
@@ -58,6 +59,7 @@ class Setup:
         sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
         sequence_sizes: What that may be, with this model, its attention and the GPUs.
         checkpointing: Activations are computed again in the backward pass.
+        split: How Megatron shares a model among the GPUs; None: FSDP shards it over all of them.
     """
 
     model: Model
@@ -80,6 +82,7 @@ class Setup:
     sequence_parallel: int = 1
     sequence_sizes: tuple[int, ...] = (1,)
     checkpointing: bool = True
+    split: megatron.Split | None = None
 
     @property
     def share(self) -> int:
@@ -147,7 +150,7 @@ def logits_per_token(model: Model, flash: bool) -> float:
 
 
 def logits_of(setup: Setup) -> float:
-    """Bytes for the head's output of a forward pass, and what its gradient takes beside the plain path's.
+    """Bytes for the head's output of a forward pass, and what its gradient takes on top of the plain path's.
 
     Fused: one chunk at its peak, and the head's gradient twice, its sum and a chunk's share of it.
     """
@@ -158,7 +161,7 @@ def logits_of(setup: Setup) -> float:
 
 
 def gathered(model: Model) -> float:
-    """Bytes of what FSDP2 puts together for a moment: two layers and what lies outside, and one layer's gradient."""
+    """Bytes of what FSDP2 puts together for a moment: two layers, what is outside of them, one layer's gradient."""
     return COMPUTE * (2 * model.layer + model.outside) + (COMPUTE + GRADIENT) * model.layer
 
 
@@ -168,23 +171,24 @@ def kv_per_token(model: Model, tensor_parallel: int) -> float:
 
 
 def reserve(gpus: Gpus) -> float:
-    """Bytes of a GPU that nobody can use."""
+    """Bytes of a GPU that cannot be used."""
     return CONTEXT + FRAGMENTATION * gpus.memory
 
 
 def memory_of(setup: Setup) -> Memory:
     """All of it."""
     memory, shards = Memory(), setup.gpus.count
-    own = states(setup.model, setup.lora_rank, shards)
-    critic = states(setup.critic, 0, shards) if setup.critic else {}
+    own = _held(setup, setup.model, setup.lora_rank, shards)
+    critic = _held(setup, setup.critic, 0, shards) if setup.critic else {}
+    tensor = setup.split.tensor if setup.split else 1
     resident = 0 if setup.offload == "full" else 1
     memory.training = {name: resident * size for name, size in own.items()}
     if critic and setup.offload == "false":  # its gradients go before the actor's come
         memory.training["critic"] = critic["weights"] + critic["optimizer"]
     memory.training |= {
-        "gathered layers": gathered(setup.model),
-        "activations": setup.tokens * activations_per_token(setup.model, setup.checkpointing),
-        "logits": logits_of(setup),
+        "gathered layers": 0 if setup.split else gathered(setup.model),
+        "activations": setup.tokens * activations_per_token(setup.model, setup.checkpointing) / tensor,
+        "logits": logits_of(setup) / tensor,
     }
     if setup.rollout:
         memory.training["engine asleep"] = ENGINE_ASLEEP * (2 if setup.reward_share else 1)
@@ -193,6 +197,11 @@ def memory_of(setup: Setup) -> Memory:
     _host(setup, own, critic, memory)
     _checkpoint(setup, memory)
     return memory
+
+
+def _held(setup: Setup, model: Model, lora_rank: int, shards: int) -> dict[str, int]:
+    """Bytes of weights, gradients and optimiser on a GPU."""
+    return megatron.states(model, setup.split, shards) if setup.split else states(model, lora_rank, shards)
 
 
 def _generating(setup: Setup, own: dict[str, int], critic: dict[str, int], memory: Memory) -> None:
@@ -237,8 +246,9 @@ def _host(setup: Setup, own: dict[str, int], critic: dict[str, int], memory: Mem
 
 
 def _checkpoint(setup: Setup, memory: Memory) -> None:
-    own = states(setup.model, setup.lora_rank, 1)
+    setup = replace(setup, split=megatron.Split() if setup.split else None)  # the parts of all GPUs
+    own = _held(setup, setup.model, setup.lora_rank, 1)
     memory.checkpoint = {"weights": own["weights"], "optimizer": own["optimizer"]}
     if setup.critic:
-        critic = states(setup.critic, 0, 1)
+        critic = _held(setup, setup.critic, 0, 1)
         memory.checkpoint["critic"] = critic["weights"] + critic["optimizer"]

@@ -17,7 +17,7 @@ def check(knobs: Knobs) -> None:
     if knobs.number("REWARD_MODEL_GPUS") and knobs.values.get("REWARD") == "model":
         knobs.error(
             "REWARD_MODEL_GPUS",
-            "a reward model has no GPUs of its own with several machines",
+            "a reward model cannot have separate GPUs with several machines",
             "set REWARD_MODEL_GPUS=0",
         )
     if machines_wanted(os.environ) == 1 and os.environ.get("NNODES"):
@@ -33,7 +33,7 @@ def check(knobs: Knobs) -> None:
 
 
 def variables(knobs: Knobs) -> dict[str, str]:
-    """What train.sh takes from it; common/cluster sets anew, on each machine, what differs between them."""
+    """What train.sh takes from it; common/cluster sets again, on each machine, what differs between them."""
     environment = {**os.environ, "NNODES": knobs["NNODES"]}
     several = machines_wanted(environment) > 1
     if knobs.algorithm not in SUPERVISED:

@@ -59,7 +59,7 @@ def fill(longest: list[int], limit: int) -> list[list[int]]:
 
     Args:
         longest: Tokens of each row, or of the longest in each group of rows that belong together.
-        limit: Rows times the longest of a part; one row above it is a part of its own.
+        limit: Rows times the longest of a part; one row above it is a separate part.
 
     Returns:
         Numbers of the rows, by parts; the longest come first.

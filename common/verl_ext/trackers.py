@@ -33,18 +33,31 @@ def replacement(original: Callable[..., None]) -> Callable[..., None]:
         original(self, project_name, experiment_name, [name for name in names if name not in ours], config)
         if "tensorboard" in self.logger and config:
             _drop_later(self.logger["tensorboard"].writer, config.get("trainer", {}).get("resume_from_path"))
+        if os.environ.get("LR_SCHEDULER") == "plateau" and os.environ.get("RUN_DIR") and config:
+            self.logger["plateau"] = _scores(config["trainer"])
         if ours:
             self.logger.update(attach(ours, project_name, experiment_name, config, Path(os.environ["RUN_DIR"])))
 
     return open_all
 
 
+def _scores(trainer: dict[str, Any]) -> Any:
+    """Keeps the validation scores for the learning rate; here, because all trainers log them before their next step."""
+    from common.schedules.scores import Scores
+
+    return Scores(Path(os.environ["RUN_DIR"]), _step_of(trainer.get("resume_from_path")), trainer.get("test_freq") or 0)
+
+
+def _step_of(checkpoint: Any) -> int:
+    found = re.search(r"global_step_(\d+)", str(checkpoint or ""))
+    return int(found[1]) if found else 0
+
+
 def _drop_later(writer: Any, checkpoint: Any) -> None:
     """Tell TensorBoard that steps after the checkpoint are trained again: it drops those of earlier attempts."""
-    found = re.search(r"global_step_(\d+)", str(checkpoint or ""))
-    if not found:
+    if not _step_of(checkpoint):
         return
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     start = SessionLog(status=SessionLog.START)
-    writer._get_file_writer().add_event(Event(session_log=start), step=int(found[1]) + 1)
+    writer._get_file_writer().add_event(Event(session_log=start), step=_step_of(checkpoint) + 1)

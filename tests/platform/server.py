@@ -1,5 +1,6 @@
 """A server in a process of its own, which can be killed with -9 and begun again."""
 
+import os
 import subprocess
 import sys
 
@@ -24,8 +25,9 @@ serve._run(built, [serve._bound("127.0.0.1", port)])
 class Server:
     """Two places for jobs on the CPU."""
 
-    def __init__(self, outputs, kit, tick=0.02):
+    def __init__(self, outputs, kit, tick=0.02, stderr=None):
         port = free_port()
+        self.stderr = stderr
         self.url = f"http://127.0.0.1:{port}"
         self.command = [sys.executable, "-c", SERVE, str(outputs), str(kit), str(port), str(tick)]
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
@@ -38,7 +40,8 @@ class Server:
         self.kill()
 
     def start(self):
-        self.process = subprocess.Popen(self.command, cwd=ROOT)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for the preflight, which the kit of stand-ins lacks
+        self.process = subprocess.Popen(self.command, cwd=ROOT, env=environment, stderr=self.stderr)
         self.about = psutil.Process(self.process.pid)
         wait_for(self.answers, 60)
 

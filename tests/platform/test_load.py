@@ -7,7 +7,10 @@ import time
 import httpx
 import pytest
 
+from tests.platform.conftest import wait_for
 from tests.platform.server import Server
+from training_platform.api.app import HIDDEN
+from training_platform.queue.store import Store, now
 
 pytestmark = pytest.mark.nightly
 STEPS = 100_000
@@ -53,12 +56,12 @@ def answer(server, path):
 @pytest.mark.timeout(900)
 def test_a_run_of_a_hundred_thousand_steps(server, tmp_path):
     long_run(tmp_path / "outputs")
-    server.client.get("/api/jobs/long", timeout=60)  # what starts with the first question of any run
+    server.client.get("/api/jobs", timeout=60)  # what starts with the first question of all
     for path in ("metrics", "metrics?raw=true", "metrics.csv", "metrics?last=1", "metrics?after_step=99990"):
         before = resident(server)
         first, whole, size, most = answer(server, f"/api/jobs/long/{path}")
         print(f"{path}: first byte {first:.2f} s, all {whole:.1f} s, {size / 1e6:.1f} MB, +{most - before:.0f} MiB")
-        assert most - before < 60 and (first < 10 or path == "metrics.csv")
+        assert most - before < 60 and (first < 10 or path == "metrics.csv"), path  # 0.4 s on a machine at rest
     began = time.monotonic()
     assert server.client.get("/api/jobs/long/checkpoints").json() == []
     print(f"checkpoints {time.monotonic() - began:.2f} s")
@@ -78,28 +81,36 @@ def cpu_share(server, seconds):
     return (sum(server.about.cpu_times()[:2]) - before) / seconds
 
 
+def waiting_jobs(outputs, count):
+    """Jobs that an earlier server has left in the queue."""
+    store = Store(outputs / HIDDEN)
+    content = {"asked": {"algorithm": "grpo"}, "folder": "grpo", "environment": {"WANDB_PROJECT": "seconds=900"}}
+    content |= {"overrides": [], "warnings": [], "max_restarts": 0}
+    with store.transaction():
+        for n in range(count):
+            store.add(f"id{n}", run=f"n{n}", slots={"cpu": 1}, priority=0, request=content)
+            store.change(f"id{n}", state="queued", place=n + 1, queued_at=now())
+    store.close()
+
+
 @pytest.mark.timeout(900)
-def test_ten_thousand_jobs(server):
-    """Made, listed and queued, and what they cost a server that has nothing to do."""
-    busy = {"algorithm": "grpo", "start": True, "knobs": {"WANDB_PROJECT": "seconds=900"}}
-    slots = [server.client.post("/api/jobs", json=busy).json()["uuid"] for _ in range(2)]
-    began = time.monotonic()
-    ids = []
-    for n in range(10_000):
-        body = {"algorithm": "grpo", "name": f"n{n}", "start": True}
-        ids.append(server.client.post("/api/jobs", json=body).json()["uuid"])
-    print(f"10,000 jobs made in {time.monotonic() - began:.0f} s")
-    for path in ("/api/jobs", "/api/jobs?limit=1000", "/api/jobs?q=n9999", "/api/queue", f"/api/jobs/{ids[5000]}"):
-        found, seconds = ask(server, "GET", path)
-        print(f"GET {path}: {seconds:.2f} s, {len(found.content) / 1e6:.2f} MB")
-        assert seconds < 5
-    share = cpu_share(server, 10)
-    print(f"10,000 waiting jobs: {share:.1%} of a core")
-    _, seconds = ask(server, "POST", f"/api/jobs/{ids[0]}/stop")
-    print(f"stop: {seconds:.2f} s")
-    for uuid in slots:
-        ask(server, "POST", f"/api/jobs/{uuid}/stop")
-    assert share < 0.1
+def test_ten_thousand_jobs(tmp_path, kit):
+    """Listed and found while they wait, and what they cost a server that has nothing to do."""
+    waiting_jobs(tmp_path / "outputs", 10_000)
+    with Server(tmp_path / "outputs", kit, tick=0.25) as server:
+        wait_for(lambda: len(server.client.get("/api/jobs?state=running").json()) == 2, 60)
+        for path in ("/api/jobs", "/api/jobs?limit=1000", "/api/jobs?q=n9999", "/api/queue", "/api/jobs/id5000"):
+            found, seconds = ask(server, "GET", path)
+            print(f"GET {path}: {seconds:.2f} s, {len(found.content) / 1e6:.2f} MB")
+            assert seconds < 5
+        assert server.client.get("/api/jobs/id5000").json()["queue"]["position"] == 5000 - 1
+        _, seconds = ask(server, "POST", "/api/jobs", json={"algorithm": "grpo", "name": "n7", "start": True})
+        print(f"a further one made in {seconds:.2f} s")
+        share = cpu_share(server, 15)
+        print(f"10,000 waiting jobs: {share:.1%} of a core")
+        for n in (0, 1):
+            ask(server, "POST", f"/api/jobs/id{n}/stop")
+        assert share < 0.1
 
 
 @pytest.mark.timeout(300)

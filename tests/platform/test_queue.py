@@ -8,7 +8,7 @@ import pytest
 
 from common.preflight.environment import GpuUse
 from tests.platform.conftest import wait_for
-from training_platform.queue import local
+from training_platform.queue import local, store
 from training_platform.queue.slots import Holders
 
 
@@ -106,8 +106,8 @@ def test_only_faults_of_the_machine_are_tried_again(make_platform, tmp_path):
     assert (platform.job(dies)["reason_code"], platform.job(dies)["restarts"]) == ("died", 2)
 
 
-def test_a_launcher_killed_while_its_keeper_tidies_up(platform):
-    """run.json still says running for a moment: the job has not ended before its keeper has said so."""
+def test_a_launcher_killed_while_its_supervisor_tidies_up(platform):
+    """run.json still says running for a moment: the job has not ended before its supervisor has said so."""
     platform.scheduler.gone_seconds = 20
     uuid = platform.submit(name="run", does="seconds=30")
     platform.wait(uuid, "running")
@@ -180,3 +180,25 @@ def test_a_server_that_died_between_the_decision_and_the_start(make_platform, re
     platform.start()
     job = platform.wait(uuid, "failed" if reached else "finished")
     assert job["attempts"] == 1 and job["reason_code"] == ("preflight" if reached else None)
+
+
+def test_a_look_at_a_long_queue_reads_its_head_only(make_platform, monkeypatch):
+    """Thousands of jobs that wait must not cost a core."""
+    platform = make_platform(cpu_jobs=1)
+    first = platform.submit(name="first", does="seconds=30")
+    platform.wait(first, "running")
+    request = platform.store.get(first).request
+    with platform.store.transaction():
+        for n in range(500):
+            platform.store.add(str(n), run=f"r{n}", slots={"cpu": 1}, priority=n % 3, request=request)
+            platform.store.change(str(n), state="queued", place=platform.store.next_place())
+    read = []
+    whole = store._job
+    monkeypatch.setattr(store, "_job", lambda row: read.append(row["uuid"]) or whole(row))
+    with platform.store.lock:
+        platform.scheduler.tick()
+        assert len(read) < 10 and "2" in read
+    assert platform.store.position(platform.store.get("2")) == 1
+    assert platform.store.position(platform.store.get("498")) == 500  # the lowest priority, queued last
+    with platform.store.transaction():
+        platform.store._db.execute("DELETE FROM jobs WHERE state = 'queued'")

@@ -1,4 +1,4 @@
-"""Files of other people's runs: none stops the page, none leads out of the log folder; the runs beside it stay."""
+"""Files of other people's runs: none stops the page, none leads out of the log folder; the runs next to it stay."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SECRET = "nobody may see this"
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """A log folder with a good run, a damaged one, and a secret beside it."""
+    """A log folder with a good run, a damaged one, and a secret next to it."""
     root = tmp_path_factory.mktemp("outputs")
     (root.parent / "secret.txt").write_text(SECRET)
     records = [
@@ -268,7 +268,7 @@ def test_the_command_that_the_readme_gives(tmp_path):
                 time.sleep(0.2)
         else:
             pytest.fail("no answer")
-        sent = [{"X-Forwarded-For": f"10.0.0.{number}"} for number in range(8)]  # who asks is not what he says
+        sent = [{"X-Forwarded-For": f"10.0.0.{number}"} for number in range(8)]  # who asks is not what the header says
         tried = [httpx.get(f"http://127.0.0.1:{port}/", auth=("ann", "x"), headers=one).status_code for one in sent]
         assert tried[0] == 401 and tried[-1] == 429
     finally:

@@ -70,7 +70,7 @@ def test_a_strangers_pickle_is_never_read_and_friends_are_heard(tmp_path):
 
 
 def test_without_the_guard_the_pickle_runs(tmp_path):
-    """What the guard is for; when this fails the library has mended it."""
+    """What the guard is for; when this fails the library has fixed it."""
     done, ran = talk(tmp_path, False)
     assert done.stdout.strip().splitlines()[-1] == "127.0.0.1 True {'x': [1, 2]}", done.stdout + done.stderr
     assert ran

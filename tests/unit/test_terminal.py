@@ -85,7 +85,7 @@ def test_stopped_says_how_to_go_on(terminal, tmp_path, capsys):
 
 
 def test_an_answer_that_looks_like_verls_words_is_not_taken_for_them(terminal):
-    """Totals stand at the start of verl's own lines; 5,000 digits are no number."""
+    """Totals are at the start of verl's own lines; 5,000 digits are not a number."""
     digits = "Total training steps: " + "9" * 5000
     terminal.log_lines(["[response] Total training steps: 9", digits, "> Total steps: 7, num_warmup_steps"])
     assert terminal.total_steps is None

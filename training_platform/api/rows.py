@@ -1,6 +1,6 @@
 """The numbers of a run as rows, read from its metrics files while an answer is being sent.
 
-Held is only where each line lies, 24 bytes a line, and it is kept for the next question. So the first byte of a long
+Held is only where each line is, 24 bytes a line, and it is kept for the next question. So the first byte of a long
 run's answer comes at once, and its memory does not grow with the run.
 """
 
@@ -30,7 +30,7 @@ from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain
 
 ROWS = 1_000  # given at a time
-MAX_LINE = 32 << 20  # bytes; a longer line is no record
+MAX_LINE = 32 << 20  # bytes; a longer line is not a record
 MAX_RUNS = 64  # whose places are kept
 Source = Literal["train", "validation", "all"]
 Data = dict[str, float]
@@ -40,7 +40,7 @@ _TRAINED = tuple(f'"{name}'.encode() for name in TRAINED)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a run's numbers is wanted.
+    """What of a run's numbers is asked for.
 
     Args:
         source: Steps that trained (with the validations of those steps), that were validated, or all.
@@ -234,7 +234,7 @@ def as_csv(records: Callable[[], Iterable[tuple[int, Data]]], names: Sequence[st
 
     Args:
         records: Gives the records, twice where the names have to be found.
-        names: The metrics wanted; none for all that the trainer wrote.
+        names: The metrics to return; none for all that the trainer wrote.
     """
     columns = list(names) or sorted({name for _, data in records() for name in data})
     yield ",".join(["step", *map(csv_cell, columns)]) + "\n"

@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from common.checkpoints.selected import selected_step
 from common.files import open_regular, read_regular
 from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
@@ -33,7 +34,7 @@ MAX_CHECKPOINTS = 4 << 20  # bytes of checkpoints.jsonl
 
 
 class CheckpointView(View):
-    """A checkpoint; `problems` is empty when it is whole, `best` when its validation score is the highest."""
+    """A checkpoint; `problems` is empty when it is whole, `best`: its validation score is the highest."""
 
     step: int
     path: str
@@ -42,6 +43,7 @@ class CheckpointView(View):
     complete: bool | None = None
     problems: list[str] = []
     best: bool = False
+    selected: bool = False
     created_at: str | None = None
 
 
@@ -122,6 +124,7 @@ class Runs:
             return []
         told = _told(folder / "checkpoints.jsonl")
         there = [one for one in saved_in(folder) if one.step is not None]
+        chosen = _selected(folder)
         numbers = self.rows(uuid).of({one.step for one in there}) if there else {}
         scores = {step: eval_results(data) for step, data in numbers.items()}
         saved = [
@@ -132,6 +135,7 @@ class Runs:
                 bytes=one.size,
                 complete=not one.problems,
                 problems=[plain(text) for text in one.problems],
+                selected=one.step == chosen,
                 created_at=datetime.fromtimestamp(one.written, timezone.utc).isoformat(timespec="seconds"),
             )
             for one in there
@@ -179,6 +183,13 @@ def read_log(path: Path, offset: int, limit: int) -> LogView:
             break
     text = data[:cut].decode("utf-8", "replace")
     return LogView(text=text, next_offset=min(start, size) + cut, size=size)
+
+
+def _selected(folder: Path) -> int | None:
+    try:
+        return selected_step(folder)
+    except ValueError:  # damaged; whoever takes it is told
+        return None
 
 
 def _told(path: Path) -> list[CheckpointView]:
