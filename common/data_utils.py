@@ -7,15 +7,35 @@ The work is done in ``common/data``.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.cli import main
+from common.data import cli
 from common.data.convert import Options, Source, convert
 from common.data.names import Columns
 from common.data.report import Report
 
 __all__ = ["Columns", "Options", "Report", "Source", "convert", "json_to_parquet", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of ``python -m common.data_utils``; returns the exit status."""
+    return cli.main(argv, _benchmark_texts)
+
+
+def _benchmark_texts(names: str, data: Path | None) -> dict[str, list[str]]:
+    """Questions of the benchmarks of ``test.sh --suite``, for ``validate --contamination``."""
+    from common.data.readers.files import DataError
+    from common.evaluation.settings import EvaluationError
+    from common.evaluation.suites.catalog import choose
+    from common.evaluation.suites.load import load
+
+    try:
+        return {bench.name: load(bench, data).texts for bench in choose(names)}
+    except EvaluationError as error:
+        words = str(error).replace("--suite", "--contamination").replace("--data", "--suite-data")
+        raise DataError(words) from error
 
 
 def json_to_parquet(
@@ -32,8 +52,8 @@ def json_to_parquet(
         source: The file.
         target: Parquet file to write; it appears when it is complete.
         algorithm: ``sft``, ``grpo``, ``ppo``, ``gspo`` or ``dpo``; by default what the first row can be used for.
-        input: Column with the user's text; found out by default.
-        output: Column with the assistant's text; found out by default.
+        input: Column with the user's text; detected by default.
+        output: Column with the assistant's text; detected by default.
         **options: Fields of ``Source`` (``data_source``, ``system``, ...) and of ``Options`` (``val_ratio``, ...).
 
     Returns:

@@ -23,9 +23,9 @@ REWARD="${REWARD:-function}"                         # function | model (REWARD_
 REWARD_FUNC_PATH="${REWARD_FUNC_PATH:-auto}"         # Python file that scores an answer; with model: its judge
 REWARD_FUNC_NAME="${REWARD_FUNC_NAME:-compute_score}" # the function in it
 REWARD_MODEL_PATH="${REWARD_MODEL_PATH:-demo}"       # sequence classifier with one score; demo: a built-in one
-REWARD_MODEL_GPUS="${REWARD_MODEL_GPUS:-0}"          # GPUs of its own for the reward model; 0: shares the others
+REWARD_MODEL_GPUS="${REWARD_MODEL_GPUS:-0}"          # separate GPUs for the reward model; 0: shares the others
 API_REWARD_CONFIG="${API_REWARD_CONFIG:-ppo/api_reward_config.yaml}" # the judge or scoring service
-ON_FAILURE="${ON_FAILURE:-stop}"                     # of the API: stop after too many failures | default: go on
+ON_FAILURE="${ON_FAILURE:-stop}"                     # of the API: stop after too many failures | default: continue
 MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts are left out and counted
 MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
 # ---- Batch ----
@@ -71,6 +71,7 @@ DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda wh
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
+MODEL_PARALLEL="${MODEL_PARALLEL:-auto}"             # TRAIN_ENGINE=megatron: GPUs that share a model, tensor x pipeline x context x expert: 4x2x1x1
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
@@ -78,7 +79,7 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
-TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers go on after the update) | separate (ROLLOUT_GPUS only answer)
+TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers continue after the update) | separate (ROLLOUT_GPUS only answer)
 ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate
 MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from a prompt to its update, in colocate and separate
 MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
@@ -88,7 +89,7 @@ SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
 VAL_METRICS="${VAL_METRICS:-}"                       # more curves of validation, e.g. format:mean,pass4=acc:best@4
-RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to resume from
 PROMETHEUS="${PROMETHEUS:-false}"                    # true: the rollout engine, Ray and TransferQueue are measured too, docs/observability.md
 TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in

@@ -28,7 +28,7 @@ RECONNECT = 1.0  # seconds
 
 
 class PlatformError(Exception):
-    """An answer that is no success.
+    """An answer that is not a success.
 
     Args:
         status: Of HTTP; 0 when there was no answer.
@@ -85,7 +85,7 @@ class Job:
         return self._take("POST", "/stop", json={"force": force})
 
     def restart(self, start_at: Literal["latest", "scratch"] | int = "latest", **knobs: Any) -> Job:
-        """Goes on from the newest checkpoint, or returns a new job from the start or from a step."""
+        """Resumes from the newest checkpoint, or returns a new job from the start or from a step."""
         data = self._ask("POST", "/restart", json={"from": start_at, "knobs": knobs})
         return Job(self._client, data)
 
@@ -198,7 +198,7 @@ class PlatformClient:
         """Any address of the API; returns what the JSON of the answer holds, None without one.
 
         Raises:
-            PlatformError: If the answer is no success, or there is none.
+            PlatformError: If the answer is not a success, or there is none.
         """
         try:
             answer = self._http.request(method, path, **options)

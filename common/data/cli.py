@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,16 @@ from common.data.rows import ALGORITHMS
 if TYPE_CHECKING:
     from rich.console import Console
 
-
+# Names with commas, and a folder with local copies or None -> questions of each set.
+BenchmarkTexts = Callable[[str, Path | None], dict[str, list[str]]]
 EXAMPLES = """examples:
-  convert data.json train.parquet                          what the data can be used for is found out
+  convert data.json train.parquet                          what the data can be used for is detected
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
   convert a.xlsx b.csv train.parquet --input 问题 --output 答案
   convert pairs.csv train.parquet --algo dpo --map prompt=title+text --map chosen=better --map rejected=worse
   convert --mapping sources.yaml train.parquet             every input with its own columns
   validate train.parquet --algo sft --model Qwen/Qwen3-0.6B --against val.parquet
+  validate train.parquet --algo grpo --contamination math,code    questions of benchmarks in the training data
   preview data.jsonl --algo sft --model demo -n 2
   stats data.jsonl
   prepare gsm8k --to data/gsm8k                            known: {known}
@@ -36,11 +38,17 @@ EXAMPLES = """examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 good, 1 bad rows, 2 cannot be done."""
+def main(argv: Sequence[str] | None = None, benchmark_texts: BenchmarkTexts | None = None) -> int:
+    """Run one command; returns the exit status: 0 good, 1 bad rows, 2 cannot be done.
+
+    Args:
+        argv: The words behind the command's name.
+        benchmark_texts: Gives the questions of benchmarks by name; they are known above this package.
+    """
     from common.console import SafeConsole
 
     arguments = parser().parse_args(argv)
+    arguments.benchmark_texts = benchmark_texts
     console = SafeConsole(soft_wrap=False, highlight=False)
     errors = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
@@ -108,7 +116,7 @@ def _add_convert(commands: Any) -> None:
         metavar="IN... OUT",
         help="json, jsonl, csv, tsv, parquet, xlsx, gz of these, or org/name; then the parquet file to write",
     )
-    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: found out from the first row)")
+    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: detected from the first row)")
     _file_options(one, several=True)
     one.add_argument(
         "--answer-pattern",
@@ -207,6 +215,12 @@ def _add_validate(commands: Any) -> None:
     one.add_argument(
         "--against", type=Path, metavar="FILE", help="rows whose prompt is there too are bad (train against val)"
     )
+    one.add_argument(
+        "--contamination",
+        metavar="SETS",
+        help="rows that hold a question of these benchmarks are bad: math, gsm8k, ... as test.sh --suite",
+    )
+    one.add_argument("--suite-data", type=Path, metavar="DIR", help="--contamination: local copies, as test.sh --data")
     one.add_argument("--limit", type=int, metavar="TOKENS", help="shows how many rows are longer")
     one.add_argument(
         "--sample", type=int, default=20_000, metavar="N", help="rows to measure at most (default: 20,000)"
@@ -219,6 +233,8 @@ def _add_validate(commands: Any) -> None:
 
 
 def _validate(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.contamination import Contamination
+    from common.data.contamination import show as show_overlap
     from common.data.conversation import Renderer, thinking_of
     from common.data.lengths import load_tokenizer, measure, show
     from common.data.readers.files import kind_of
@@ -227,18 +243,27 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
     source = _source(arguments)
     tokenizer = load_tokenizer(arguments.model) if arguments.model else None
     renderer = Renderer.of(tokenizer, thinking_of(arguments.thinking)) if tokenizer else None
-    found = validate(source, arguments.algo, arguments.against, arguments.sample, arguments.allow_loss, renderer)
+    overlap = None
+    if arguments.contamination:
+        overlap = Contamination(arguments.benchmark_texts(arguments.contamination, arguments.suite_data))
+    elif arguments.suite_data:
+        raise DataError("--suite-data is for --contamination; add it, e.g. --contamination gsm8k")
+    found = validate(
+        source, arguments.algo, arguments.against, arguments.sample, arguments.allow_loss, renderer, overlap
+    )
     report = found.report
     if arguments.fix and kind_of(source.path)[0] == ".parquet":
         write_good(source.path, found.refused, report)
     elif arguments.fix:
-        if (arguments.against or arguments.model) and found.report.rows_bad:
-            raise DataError("--fix with --against or --model works on parquet files; convert first")
+        if (arguments.against or arguments.model or overlap) and found.report.rows_bad:
+            raise DataError("--fix with --against, --model or --contamination works on parquet files; convert first")
         target = source.path.with_name(f"{source.path.name.split('.')[0]}.good.parquet")
         report = convert(
             [source], target, Options(arguments.algo, dedup=True, skip_bad=True, allow_loss=arguments.allow_loss)
         )
     report.show(console)
+    if overlap:
+        show_overlap(overlap, console)
     if renderer and found.sample:
         for lengths in measure(renderer, tokenizer, arguments.algo, found.sample):
             show(console, lengths, arguments.limit)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data import checks, rows
+from common.data.contamination import Contamination
 from common.data.conversation import Renderer
 from common.data.convert import Source, data_set_name, row_from
 from common.data.keys import prompt_key, question_of, row_key
@@ -41,6 +42,7 @@ def validate(
     sample: int = 20_000,
     allow_loss: bool = False,
     renderer: Renderer | None = None,
+    overlap: Contamination | None = None,
 ) -> Validation:
     """Check every row of a file.
 
@@ -50,10 +52,11 @@ def validate(
     Args:
         source: The file; its names of columns count for files that are not parquet.
         algorithm: One of ``rows.ALGORITHMS``.
-        against: Another file (training against validation): rows whose prompt stands in both are bad.
+        against: Another file (training against validation): rows whose prompt is in both are bad.
         sample: Good rows to keep for measuring.
         allow_loss: See ``convert.Options``.
         renderer: Rows that its chat template cannot show are bad.
+        overlap: Rows that hold a question of its benchmarks are bad.
 
     Raises:
         DataError: If a file cannot be read.
@@ -71,6 +74,9 @@ def validate(
             problem = f"prompt: is in {against.name} too, at {place}" if place else None
         if problem is None and renderer:
             problem = why_not_shown(renderer, algorithm, row)
+        if overlap:  # every row counts for the report, also one that is bad for another reason
+            held = overlap.look(row if row is not None else record.row, record.place)
+            problem = problem or held
         if problem:
             report.add_bad(Bad(source.path, record.place, problem, record.row))
             found.refused[record.place] = problem
@@ -132,7 +138,7 @@ def _prompts(path: Path, algorithm: str) -> dict[int, int]:
 
 
 def write_good(source: Path, refused: dict[int, str], report: Report) -> None:
-    """Write the good rows of a parquet file, unchanged, to ``<name>.good.parquet`` and the others beside it.
+    """Write the good rows of a parquet file, unchanged, to ``<name>.good.parquet`` and the others next to it.
 
     Args:
         source: The file that was validated.

@@ -65,9 +65,9 @@ def run_batch(options: BatchOptions, settings: Settings, backend: Backend, conso
     """
     settings.check()
     backend.check()
-    sources = _sources(options, backend)
+    sources = find_sources(options.model, options.others, backend)
     file = options.input_file or _validation_file(sources[0], options.model)
-    output = check_output(options.output_file or _output_name(sources[0], file))
+    output = check_output(options.output_file or free_name(sources[0], file.name.split(".")[0]))
     questions = read_questions(file, options.columns, options.limit)
     rewards = choose(questions, options.reward, options.reward_kwargs, sources[0].run_dir, file)
     _announce(console, file, questions, rewards, output)
@@ -76,7 +76,7 @@ def run_batch(options: BatchOptions, settings: Settings, backend: Backend, conso
     job = Job(questions, rewards, settings, backend, digest, output.parent, console, options.fresh)
     candidates = [
         get_ready(source, name, settings, backend, console.print)
-        for source, name in zip(sources, _names(sources), strict=True)
+        for source, name in zip(sources, names_of(sources), strict=True)
     ]
     models, partials = [], []
     with contextlib.ExitStack() as stack:
@@ -90,13 +90,18 @@ def run_batch(options: BatchOptions, settings: Settings, backend: Backend, conso
     return 0
 
 
-def _sources(options: BatchOptions, backend: Backend) -> list[ModelSource]:
+def find_sources(model: str, others: Sequence[str], backend: Backend) -> list[ModelSource]:
+    """The models that a user names, the tested one first.
+
+    Raises:
+        EvaluationError: If one is not there, or is named twice.
+    """
     if backend.kind == "server":
-        if options.others:
+        if others:
             raise EvaluationError("--compare: models that are compared are loaded here, not with --server")
-        name = backend.server_model or options.model or "server"
+        name = backend.server_model or model or "server"
         return [ModelSource(backend.server, name, backend.server)]
-    sources = [find_model(given) for given in (options.model, *options.others)]
+    sources = [find_model(given) for given in (model, *others)]
     places = [(source.path, source.adapter) for source in sources]
     for number, place in enumerate(places):
         if place in places[:number]:
@@ -115,10 +120,9 @@ def _validation_file(source: ModelSource, given: str) -> Path:
     raise EvaluationError(f"--batch needs --input_file with the questions for {given}{hint}")
 
 
-def _output_name(source: ModelSource, file: Path) -> Path:
+def free_name(source: ModelSource, stem: str) -> Path:
     """A name that no file has yet: ``RUN/evaluation/val.xlsx``, ``val-2.xlsx``, ..."""
     folder = source.run_dir / "evaluation" if source.run_dir else OUTPUTS / "evaluations"
-    stem = file.name.split(".")[0]
     if not source.run_dir or " " in source.name:  # of one step of a run
         name = re.sub(r"[^\w.-]+", "-", source.name.split("/")[-1])
         stem = f"{name}-{stem}"
@@ -129,7 +133,7 @@ def _output_name(source: ModelSource, file: Path) -> Path:
     return path
 
 
-def _names(sources: Sequence[ModelSource]) -> list[str]:
+def names_of(sources: Sequence[ModelSource]) -> list[str]:
     """Names that tell the models apart."""
     names: list[str] = []
     for source in sources:

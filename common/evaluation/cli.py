@@ -11,14 +11,17 @@ from typing import Any
 
 from common import __version__
 from common.console import write_error
+from common.data.hub import HUBS
 from common.evaluation.settings import TEMPLATES, THINKING, EvaluationError, Settings
 
+OF_A_SET = ("temperature", "top_p", "top_k", "max_new_tokens", "n")  # each set of a suite has its own
 EXAMPLES = """examples:
   ./test.sh --model_path demo                                    # chat at the terminal
   ./test.sh --model_path outputs/RUN --batch --greedy            # the run's validation file into an Excel file
   ./test.sh --model_path outputs/RUN --batch --input_file questions.json --output_file results.xlsx
   ./test.sh --model_path outputs/RUN --compare demo --batch --input_file questions.json --output_file both.xlsx
   ./test.sh --model_path outputs/RUN --batch --input_file math.parquet --reward math --n 8 --output_file math.xlsx
+  ./test.sh --model_path outputs/RUN --suite math --compare Qwen/Qwen3-4B       # benchmarks; docs/benchmarks.md
 """
 
 
@@ -37,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--single", action="store_true", help="chat at the terminal (the default)")
     mode.add_argument("--batch", action="store_true", help="answer the questions of --input_file")
+    mode.add_argument("--suite", metavar="S", help="benchmarks: math, reasoning, chinese, code, instructions, or sets")
     _add_files(parser.add_argument_group("files and scores (--batch)"))
     _add_sampling(parser.add_argument_group("answers"))
     _add_backends(parser.add_argument_group("where to generate"))
@@ -53,6 +57,8 @@ def _add_files(group: Any) -> None:
     add("--reward", default="auto", metavar="R", help="auto | none | gsm8k | math | exact | ... | FILE.py:NAME")
     add("--reward_kwargs", type=_json_object, default={}, metavar="JSON", help="parameters of the reward")
     add("--compare", nargs="+", default=[], metavar="PATH", help="models that --model_path is compared with")
+    add("--data", type=Path, metavar="DIR", help="--suite: local copies of the sets, NAME.jsonl or NAME/ each")
+    add("--hub", default="huggingface", choices=HUBS, help="--suite: where the sets are fetched from")
     add("--fresh", action="store_true", help="do not resume from what an interrupted evaluation left")
 
 
@@ -97,7 +103,7 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _with_underscores(argv: Sequence[str]) -> list[str]:
+def with_underscores(argv: Sequence[str]) -> list[str]:
     """Options as they are declared, however the user wrote them."""
     made = []
     for text in argv:
@@ -108,8 +114,9 @@ def _with_underscores(argv: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 all went well, 2 something to put right, 130 stopped."""
-    parser = build_parser()
-    arguments = parser.parse_args(_with_underscores(sys.argv[1:] if argv is None else argv))
+    words = with_underscores(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(words)
+    arguments.given = {word.partition("=")[0].removeprefix("--") for word in words}
     try:
         return run(arguments)
     except EvaluationError as error:
@@ -136,7 +143,13 @@ def run(arguments: argparse.Namespace) -> int:
         template=arguments.template,
         thinking=arguments.thinking,
     ).check()
+    if arguments.limit is not None and arguments.limit < 1:
+        raise EvaluationError(f"--limit {arguments.limit}: must be at least 1")
     backend = _backend(arguments)
+    if arguments.suite is not None:
+        return _run_suite(arguments, settings, backend)
+    if arguments.data:
+        raise EvaluationError("--data is for --suite; a file of questions is --input_file")
     if not arguments.batch:
         for name in ("input_file", "output_file", "compare"):
             if getattr(arguments, name):
@@ -144,12 +157,9 @@ def run(arguments: argparse.Namespace) -> int:
         from common.evaluation.chat import run_chat
 
         return run_chat(arguments.model_path, settings, backend)
-    from common.console import SafeConsole
     from common.data.names import Columns
     from common.evaluation.batch import BatchOptions, run_batch
 
-    if arguments.limit is not None and arguments.limit < 1:
-        raise EvaluationError(f"--limit {arguments.limit}: must be at least 1")
     options = BatchOptions(
         arguments.model_path,
         arguments.compare,
@@ -161,10 +171,40 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.reward_kwargs,
         arguments.fresh,
     )
+    return run_batch(options, settings, backend, _console())
+
+
+def _console() -> Any:
+    from common.console import SafeConsole
+
     console = SafeConsole(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 160  # a log is no window
-    return run_batch(options, settings, backend, console)
+    return console
+
+
+def _run_suite(arguments: argparse.Namespace, settings: Settings, backend: Any) -> int:
+    """Benchmarks: settings that were not given are those of each set."""
+    from common.evaluation.suites.run import SuiteOptions, run_suite
+
+    for name in ("input_file", "prompt_column", "answer_column", "reward_kwargs"):
+        if getattr(arguments, name):
+            raise EvaluationError(f"--{name} is for --batch; the sets of a suite bring their own")
+    given = {name: getattr(settings, name) for name in OF_A_SET if name in arguments.given}
+    if arguments.greedy:
+        given["temperature"] = 0.0
+    options = SuiteOptions(
+        arguments.model_path,
+        arguments.suite,
+        arguments.compare,
+        arguments.data,
+        arguments.hub,
+        arguments.output_file,
+        arguments.limit,
+        given,
+        arguments.fresh,
+    )
+    return run_suite(options, settings, backend, _console())
 
 
 def _backend(arguments: argparse.Namespace) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from common.evaluation.engines.backends import context_length, make_engine
-from common.evaluation.engines.engine import Answer, Ask, Engine
+from common.evaluation.engines.engine import Answer, Ask, Engine, Meter
 from common.evaluation.engines.recorded import deliver_recorded
 from common.evaluation.engines.templates import Prompter
 from common.evaluation.model_path import ModelSource
@@ -58,6 +58,8 @@ class Candidate:
         tokenizer: Its tokenizer; None for a server.
         prompter: Makes its prompts; None for a server.
         context: Longest sequence, tokens; None when unknown.
+        keeps_engine: Leave the model loaded for another set of questions, until ``close``.
+        engine: It, while it is kept.
     """
 
     source: ModelSource
@@ -65,6 +67,14 @@ class Candidate:
     tokenizer: Any = None
     prompter: Prompter | None = None
     context: int | None = None
+    keeps_engine: bool = False
+    engine: Engine | None = None
+
+    def close(self) -> None:
+        """Give back a kept model."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
 
 
 def get_ready(
@@ -178,9 +188,7 @@ def _generate(
         deliver(answer)
     if not asks:
         return
-    job.console.print(f"{candidate.name}: loading the model ({job.backend.kind})", markup=False)
-    stop = candidate.prompter.stop if candidate.prompter else job.settings.stop
-    engine: Engine = make_engine(job.backend, candidate.source, candidate.tokenizer, job.settings, stop)
+    engine = _engine(candidate, job)
     try:
         bar.meter = engine.meter
         results.engine = f"{engine.name} {engine.version}"
@@ -188,7 +196,21 @@ def _generate(
         results.tokens, results.seconds = engine.meter.tokens, engine.meter.seconds
         bar.meter = None
     finally:
-        engine.close()
+        if candidate.engine is not engine:
+            engine.close()
+
+
+def _engine(candidate: Candidate, job: Job) -> Engine:
+    """The model, loaded; one that was kept answers with the settings of this job."""
+    if candidate.engine is not None:
+        candidate.engine.settings, candidate.engine.meter = job.settings, Meter()
+        return candidate.engine
+    job.console.print(f"{candidate.name}: loading the model ({job.backend.kind})", markup=False)
+    stop = candidate.prompter.stop if candidate.prompter else job.settings.stop
+    engine = make_engine(job.backend, candidate.source, candidate.tokenizer, job.settings, stop)
+    if candidate.keeps_engine and hasattr(engine, "settings"):  # the processes of several copies have theirs for good
+        candidate.engine = engine
+    return engine
 
 
 def make_asks(candidate: Candidate, job: Job, keys: Sequence[Key]) -> tuple[list[Ask], list[Answer]]:

@@ -14,8 +14,8 @@ from common.files import write_atomically
 from common.notify.secrets import without_secrets
 from common.notify.send import LEVEL, LEVELS, addresses, start
 
-SENT_FILE = "notified.json"  # of a run: which events were told, and when
-END_SECONDS = 4.0  # that the end of a run waits for messages under way; they go on without it
+SENT_FILE = "notified.json"  # of a run: which events were sent, and when
+END_SECONDS = 4.0  # that the end of a run waits for messages under way; they continue without it
 BEST_SECONDS = 600.0  # between two messages of a best score
 LONGEST = 1500  # characters of a message
 

@@ -1,6 +1,6 @@
 """Sends one message: ``python -m common.notify.send``, which reads it as JSON from its input.
 
-A process of its own, because a server that never answers must hold nothing up and a sending library must not be able to
+A separate process, because a server that never answers must hold nothing up and a sending library must not be able to
 harm a run. It ends itself after `LIMIT_SECONDS`. The addresses come from the environment only and are never printed.
 """
 

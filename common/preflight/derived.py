@@ -1,4 +1,4 @@
-"""Every variable that a launch sets besides the knobs: its name, the knobs it follows from, who reads it.
+"""Every variable that a launch sets in addition to the knobs: its name, the knobs it follows from, who reads it.
 
 ``resolved.py`` gives them their values. What is not in this table does not exist: a test compares it with each
 train.sh, with the YAML files and with what a launch exports.
@@ -65,7 +65,7 @@ DERIVED = (
     Derived("AGENT_WORKERS", ("N_GPUS",), CONFIG, "processes that prepare prompts and store answers"),
     Derived("REWARD_WORKERS", ("N_GPUS", "REWARD"), CONFIG, "processes that call the reward function"),
     Derived("STORAGE_UNITS", ("N_GPUS",), CONFIG, "TransferQueue's processes that hold samples"),
-    Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray is told of"),
+    Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray may use"),
     Derived("ALGORITHM", (), PROCESS, "the folder of the train.sh"),
     Derived(
         "VERL_EXT", ("DEVICE", "ROLLOUT_ENGINE", "ATTENTION", "TOOLS_PATH"), PROCESS, "parts of common/verl_ext to load"

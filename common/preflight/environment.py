@@ -8,6 +8,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,12 +76,12 @@ def check_notify(knobs: Knobs, environment: Mapping[str, str]) -> None:
 
 def check_packages(knobs: Knobs, planned: bool = False) -> None:
     """Packages that a run imports after minutes."""
-    wanted = (
+    needed = (
         {} if knobs.algorithm in SUPERVISED else {"transfer_queue": "verl's RL trainer", "ray": "verl's RL trainer"}
     )
     if knobs.number("LORA_RANK"):
-        wanted["peft"] = f"LORA_RANK={knobs['LORA_RANK']}"
-    for package, user in wanted.items():
+        needed["peft"] = f"LORA_RANK={knobs['LORA_RANK']}"
+    for package, user in needed.items():
         if not has_package(package):
             knobs.error("", f"{user} needs the Python package {package}", "run ./setup_env.sh")
     engine = knobs.values.get("ROLLOUT_ENGINE")
@@ -142,7 +143,7 @@ def check_variables(knobs: Knobs, model: ModelInfo | None, environment: Mapping[
     if environment.get("RAY_ADDRESS") not in (None, "", "local") and not joins:
         knobs.warn(
             "RAY_ADDRESS",
-            "the run starts a Ray of its own",
+            "the run starts its own Ray",
             f"to join that one add +ray_kwargs.ray_init.address={environment['RAY_ADDRESS']}",
             value=environment["RAY_ADDRESS"],
         )
@@ -226,7 +227,8 @@ def check_ray(knobs: Knobs) -> None:
         if files < 1024 and knobs.algorithm not in SUPERVISED:
             knobs.warn("", f"ulimit -n is {files} and Ray opens many files", "run ulimit -n 65536 first")
         return
-    command = ["ray", "status"] + ([] if address == "auto" else ["--address", address])
+    ray = str(Path(sys.executable).parent / "ray")  # the environment need not be active
+    command = [ray, "status"] + ([] if address == "auto" else ["--address", address])
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     except (OSError, subprocess.TimeoutExpired):
@@ -238,10 +240,10 @@ def check_ray(knobs: Knobs) -> None:
         return
     match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
     there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
-    wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
-    if there - used < wanted:
+    gpus = knobs.number("N_GPUS") * knobs.number("NNODES")
+    if there - used < gpus:
         knobs.error(
-            "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=wanted
+            "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=gpus
         )
 
 

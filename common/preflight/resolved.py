@@ -73,9 +73,9 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     if "TRAINER_MODE" in values:
         values.update(trainer_mode.derived(knobs))
     if "KL_IN" in values:
-        wanted = bool(knobs.decimal("KL_COEF"))
-        values["USE_KL_LOSS"] = str(wanted and values["KL_IN"] == "loss").lower()
-        values["USE_KL_IN_REWARD"] = str(wanted and values["KL_IN"] == "reward").lower()
+        with_kl = bool(knobs.decimal("KL_COEF"))
+        values["USE_KL_LOSS"] = str(with_kl and values["KL_IN"] == "loss").lower()
+        values["USE_KL_IN_REWARD"] = str(with_kl and values["KL_IN"] == "reward").lower()
         values["KL_CONTROL"] = "adaptive" if knobs.decimal("KL_TARGET") else "fixed"
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
@@ -118,12 +118,13 @@ def agent_loop(knobs: Knobs) -> str:
 def verl_parts(knobs: Knobs) -> list[str]:
     """The parts of `common.verl_ext.loading.load` that the run needs."""
     on_cpu, engine = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE")
-    wanted = {
+    parts = {
         "cpu": on_cpu,
         "hf": engine == "hf",
         "vllm_cpu": on_cpu and engine == "vllm",
         "hf_reward": engine == "hf" and knobs.values.get("REWARD") == "model",
         "varlen": knobs["ATTENTION"] == "sdpa_varlen",
+        "padded": knobs["ATTENTION"] in PADDED,
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),
@@ -131,7 +132,7 @@ def verl_parts(knobs: Knobs) -> list[str]:
         "value_coef": knobs.decimal("VALUE_LOSS_COEF") not in (None, 1.0),
         "separate": knobs.values.get("TRAINER_MODE") == "separate",
     }
-    return [part for part, needed in wanted.items() if needed]
+    return [part for part, needed in parts.items() if needed]
 
 
 def process_environment(knobs: Knobs) -> dict[str, str]:
@@ -153,7 +154,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         # An API's single reward worker, set above, stays.
         environment = counts.environment | engine_environment(knobs) | environment
     if knobs.number("NNODES") == 1 or knobs.algorithm in SUPERVISED:
-        environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
+        environment["RAY_ADDRESS"] = "local"  # its own Ray, not one that happens to run on this host
     environment["VERL_USE_EXTERNAL_MODULES"] = "common.verl_ext.plugin"
     return {**environment, "VERL_EXT": ",".join(verl_parts(knobs))}
 

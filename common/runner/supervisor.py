@@ -1,7 +1,7 @@
 """Holds the processes of a run together: ``python -m common.runner.supervisor RUN_DIR -- COMMAND``.
 
 The launcher starts this process, and this process starts the trainer. It ends everything below it when the trainer
-ends, when the launcher says so on its standard input, and when that input ends without a word, because then the
+ends, when the launcher says so on its standard input, and when that input just ends, because then the
 launcher was killed. It exits with the trainer's status.
 """
 

@@ -87,14 +87,14 @@ class Terminal:
             self.status.update(escape(text))
 
     def look(self, log: Tail, metrics: MetricsTail) -> None:
-        """Show what is new in the log and in the metrics. Whatever is wrong with them, the run goes on."""
+        """Show what is new in the log and in the metrics. Whatever is wrong with them, the run continues."""
         for show in (lambda: self.log_lines(log.lines()), lambda: self.records(metrics.records())):
             try:
                 show()
             except Exception as error:
                 self._say_once("view", f"a part of the output cannot be shown ({type(error).__name__}: {error})")
         if metrics.bad:
-            words = "a line of the metrics is no record and was passed over; more are counted at the end"
+            words = "a line of the metrics is not a record and was skipped; more are counted at the end"
             self._say_once("metrics", words)
             self.bad_lines = metrics.bad
 
@@ -225,7 +225,7 @@ class Terminal:
                 f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
             )
         if self.bad_lines:
-            self.console.print(f"  {'metrics':<19} {self.bad_lines} lines were no records and were passed over")
+            self.console.print(f"  {'metrics':<19} {self.bad_lines} lines were not records and were skipped")
         if not show_files:
             return
         folder = _relative(self.run_dir)
@@ -268,10 +268,10 @@ class Terminal:
         return [text for start, texts in tries.items() if cause.startswith(start) for text in texts]
 
     def stopped(self, resume: str) -> None:
-        """Print where a run that was stopped can go on."""
+        """Print from where a run that was stopped can be resumed."""
         found = latest_checkpoint(self.run_dir)
         where = f"from the checkpoint of step {found[0]}" if found else "from the start (no checkpoint yet)"
-        self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To go on {where}:\n  {resume}")
+        self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To resume {where}:\n  {resume}")
         if found:
             export = f"{program('python')} -m common.checkpoints merge {_relative(self.run_dir)}"
             self.console.print(f"For its model as it is now:\n  {export}")

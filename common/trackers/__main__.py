@@ -16,7 +16,7 @@ def main() -> int:
     knobs = read_run(run_dir)["knobs"]
     status = 0
     for tracker, known in read_state(run_dir).items():
-        if not known.get("closed"):  # the trainer was killed, and the next attempt goes on with it
+        if not known.get("closed"):  # the trainer was killed, and the next attempt continues it
             continue
         try:
             send_files(tracker, knobs["WANDB_PROJECT"], knobs["WANDB_RUN_NAME"], run_dir)

@@ -1,8 +1,8 @@
 """The trackers that the kit opens itself: verl's own way loses re-trained steps, or the whole tracker, on a resume.
 
 * W&B ignores what comes with a smaller ``step=`` than before, so none is given: ``train/step`` is a value and the axis.
-* SwanLab refuses a step that it has; an attempt that goes back is a run of its own, with all steps before it.
-* MLflow refuses a parameter that has changed, and verl goes on without it; of two values of a step the later counts.
+* SwanLab refuses a step that it has; an attempt that goes back is a separate run, with all steps before it.
+* MLflow refuses a parameter that has changed, and verl continues without it; of two values of a step the later counts.
 * trackio would begin another run of the name, ClearML would add the last step of the attempt before to each step.
 """
 

@@ -29,7 +29,7 @@ class Place:
         config: verl's configuration.
         knobs: As resolved.
         tags: Algorithm, model and the like.
-        resumed: Step of the checkpoint that this attempt goes on from, 0 for none.
+        resumed: Step of the checkpoint that this attempt resumes from, 0 for none.
         last: The last step that earlier attempts have logged, 0 for none.
         known: What `note` has kept of this tracker.
     """
@@ -58,7 +58,7 @@ class Place:
     def missing(self) -> list[dict[str, Any]]:
         """Records of earlier attempts that the tracker does not have for certain, by step.
 
-        A tracker that is new to the run, or a run that goes on from another's checkpoint, has none; of one that was not
+        A tracker that is new to the run, or a run that resumes from another's checkpoint, has none; of one that was not
         closed the end may be lost.
         """
         if not self.resumed or self.known.get("closed"):

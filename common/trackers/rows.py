@@ -1,4 +1,4 @@
-"""What a tracker is given: verl's numbers with the names that users know beside them, samples, the comparison."""
+"""What a tracker is given: verl's numbers with the names that users know next to them, samples, the comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def row_of(data: Mapping[str, Any], gpu: float | None = None) -> dict[str, float
     """One step as a tracker shows it.
 
     Args:
-        data: verl's keys to values; what is no number is left out.
+        data: verl's keys to values; what is not a number is left out.
         gpu: Mean use of the run's GPUs in percent, None where there are none.
 
     Returns:
@@ -81,12 +81,12 @@ class Gpus:
             import pynvml
 
             pynvml.nvmlInit()
-            wanted = [part.strip() for part in visible.split(",")] if visible is not None else None
+            chosen = [part.strip() for part in visible.split(",")] if visible is not None else None
             for index in range(pynvml.nvmlDeviceGetCount()):
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 uuid = pynvml.nvmlDeviceGetUUID(handle)
                 name = uuid.decode() if isinstance(uuid, bytes) else uuid
-                if wanted is None or str(index) in wanted or name in wanted:
+                if chosen is None or str(index) in chosen or name in chosen:
                     self._handles.append(handle)
         except Exception:  # no library, no driver, no right: pynvml has a class for each
             self._handles = []

@@ -37,7 +37,7 @@ class Tracker:
             self._try(self.backend.log, row_of(record["data"]), record["step"])
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        """Log a step: verl's numbers with the kit's beside them, and the answers of validations before it."""
+        """Log a step: verl's numbers with the kit's next to them, and the answers of validations before it."""
         self._send_samples(before=step)
         self._try(self.backend.log, row_of(data, self.gpus.use()), step)
         if any(key.startswith("val-") for key in data):
@@ -90,7 +90,7 @@ def attach(names: list[str], project: str, name: str, config: Any, run_dir: Path
         try:
             opened[tracker] = Tracker(place_of(tracker, project, name, config, run_dir), gpus)
         except Exception as error:
-            say(tracker, error, "the run goes on without it")
+            say(tracker, error, "the run continues without it")
     return opened
 
 

@@ -105,6 +105,12 @@ REPLACEMENTS = (
     ),
     Replacement("verl.utils.tracking:Tracking.__init__", 'self.logger["file"] = FileLogger(', "trackers", "all"),
     Replacement(
+        "verl.utils.seqlen_balancing:rearrange_micro_batches",
+        "num_micro_batches = min(num_groups, ceildiv(total_seqlen, max_token_len))",
+        "padded_batches",
+        "padded",
+    ),
+    Replacement(
         "verl.trainer.ppo.reward:_call_with_kwargs", "return raw_fn(*args, **merged_kwargs)", "reward_call", "rl"
     ),
     Replacement(
@@ -187,6 +193,14 @@ REPLACEMENTS = (
         "ray.util.get_node_ip_address()",
         "queue_address",
         "queue_on_one_machine",
+    ),
+    Replacement("verl.utils.tracking:Tracking.__init__", "self.logger = {}", "tracking", "report"),
+    Replacement(
+        "hydra:main",
+        "def main_decorator(task_function: TaskFunction) -> Callable[[], None]:",
+        "trainer_main",
+        "report",
+        read="hydra.main:main",
     ),
     Replacement(
         "vllm._custom_ops:_supports_onednn",

@@ -109,11 +109,14 @@ def test_what_it_has_produced(platform):
 
 
 def test_numbers_that_are_still_being_read_are_not_taken_for_all(platform, monkeypatch):
-    """A part of a long file would look like a whole run."""
+    """A part of a long file would look like a whole run; metrics files are answered from as they are."""
     uuid = platform.submit(name="run")
     platform.wait(uuid, "finished")
     monkeypatch.setattr("training_platform.api.runs.READ_SECONDS", 0.2)
     monkeypatch.setattr("monitor.metrics_collector.RunMetrics.poll", lambda *_: False)
+    assert len(platform.client.get(f"/api/jobs/{uuid}/metrics").json()) == 3
+    assert platform.client.get(f"/api/jobs/{uuid}/health").json()["error"]["code"] == "reading"
+    (platform.options["outputs"] / "run" / "metrics.jsonl").unlink()  # the console is all that is left
     answer = platform.client.get(f"/api/jobs/{uuid}/metrics")
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "reading"
     assert platform.job(uuid)["latest"] == {}
@@ -186,6 +189,38 @@ def test_the_same_key_makes_one_job(platform):
     assert [one.status_code for one in made] == [201, 200] and made[0].json()["uuid"] == made[1].json()["uuid"]
 
 
+def pages(platform, **query):
+    """All pages of the list."""
+    found = [platform.client.get("/api/jobs", params=query)]
+    while rest := found[-1].headers.get("x-next"):
+        assert len(found) < 50
+        found.append(platform.client.get("/api/jobs", params={**query, "after": rest}))
+    return [[one["name"] for one in page.json()] for page in found]
+
+
+def test_the_list_is_whole_over_its_pages(platform):
+    """What is looked for is found behind the first page, and runs that were started by hand come behind the jobs."""
+    for n in range(7):
+        platform.submit(start=False, name=f"n{n}", owner="li" if n % 3 else "wu", description="ÜBUNG" if n == 1 else "")
+    platform.submit(start=False, name="other", algorithm="sft")
+    for n in range(3):
+        folder = platform.options["outputs"] / f"own{n}"
+        folder.mkdir()
+        run = {"state": "finished", "started": f"2026-11-2{n}T12:00:00+00:00", "algorithm": "grpo", "knobs": {}}
+        (folder / "run.json").write_text(json.dumps(run))
+    assert len(platform.scheduler.store.listed(100)) == 8
+    wait_for(lambda: len(platform.client.get("/api/jobs").json()) == 11)
+    whole = ["other", *(f"n{n}" for n in range(6, -1, -1)), "own2", "own1", "own0"]
+    for limit in (1, 2, 3, 4, 8, 11, 100):
+        found = pages(platform, limit=limit)
+        assert sum(found, []) == whole and all(len(page) <= limit for page in found)
+    assert pages(platform, limit=2, owner="wu") == [["n6", "n3"], ["n0"]]
+    assert pages(platform, limit=1, q="übung") == [["n1"], []] and pages(platform, limit=1, algorithm="sft")[0] == [
+        "other"
+    ]
+    assert sum(pages(platform, limit=1, state="finished"), []) == ["own2", "own1", "own0"]
+
+
 def test_the_list(platform):
     ids = [platform.submit(start=False, name=f"n{n}", owner="li" if n % 2 else "wu") for n in range(5)]
     listed = platform.client.get("/api/jobs?limit=3")
@@ -203,7 +238,7 @@ def test_the_list(platform):
 @pytest.mark.parametrize(
     ("content", "kind", "status", "says"),
     [
-        (b'{"algorithm": "gr', "application/json", 422, "is no JSON"),
+        (b'{"algorithm": "gr', "application/json", 422, "is not JSON"),
         (b'{"algorithm": "grpo"}', "text/plain", 422, "application/json"),
         (b'{"algorithm": "grpo"}', "application/x-www-form-urlencoded", 422, "application/json"),
         (b'{"algorithm": "grpo", "num_gpu": 1}', "application/json", 422, "did you mean num_gpus?"),

@@ -8,6 +8,8 @@ import os
 import pytest
 from playwright.sync_api import expect
 
+from tests.conftest import ROOT
+
 pytestmark = pytest.mark.ui
 
 
@@ -127,3 +129,29 @@ def test_a_page_with_a_token(browser, make_platform):
     page.goto(platform.url)
     expect(page.locator("#slots")).to_have_text("cpu0: free")
     context.close()
+
+
+@pytest.mark.nightly
+@pytest.mark.e2e
+@pytest.mark.timeout(1200)
+def test_a_real_job_by_the_form(make_platform, page):
+    """The demo of SFT: what the preflight finds first, then the start, the curves, and the model on the disk."""
+    platform = make_platform(kit=ROOT)
+    page.goto(platform.url)
+    page.click("#new")
+    dialog = page.locator("#form")
+    dialog.locator("[name=algorithm]").select_option("sft")
+    dialog.locator("[name=name]").fill("real")
+    dialog.locator("summary").first.click()
+    dialog.locator("[data-knob=TOTAL_STEPS]").fill("4")
+    dialog.locator("[data-act=check]").click()
+    expect(dialog.locator(".said")).to_contain_text("auto (", timeout=300_000)
+    picture(page, "real-check")
+    dialog.locator("[data-act=create_start]").click()
+    expect(page.locator("#job h2").first).to_contain_text("real", timeout=10_000)
+    expect(page.locator(".chart[data-metric=loss] polyline")).to_be_visible(timeout=600_000)
+    picture(page, "real-running")
+    expect(page.locator("#jobs .state").first).to_have_text("finished", timeout=300_000)
+    expect(page.locator(".chart[data-metric=loss] circle")).to_have_count(4)
+    picture(page, "real-finished")
+    assert (platform.options["outputs"] / "real" / "model" / "config.json").is_file()

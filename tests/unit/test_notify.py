@@ -211,7 +211,7 @@ def test_how_it_ended_is_told_with_cause_knob_and_line(tmp_path, monkeypatch, ca
 def test_a_launcher_that_is_killed_is_told_and_the_trainer_sees_no_address(run_dir, environment, server):
     seen = run_dir / "seen"
     trainer = f"import os, time; open({str(seen)!r}, 'w').write(os.environ.get('NOTIFY_URLS', 'none')); time.sleep(60)"
-    keeper = subprocess.Popen(
+    supervisor = subprocess.Popen(
         [sys.executable, "-m", "common.runner.supervisor", str(run_dir), "--", sys.executable, "-c", trainer],
         cwd=ROOT,
         env=environment,
@@ -220,8 +220,8 @@ def test_a_launcher_that_is_killed_is_told_and_the_trainer_sees_no_address(run_d
     until = time.monotonic() + 30
     while not (seen.exists() and seen.read_text()) and time.monotonic() < until:
         time.sleep(0.05)
-    keeper.stdin.close()  # as when its launcher is gone
-    keeper.wait(30)
+    supervisor.stdin.close()  # as when its launcher is gone
+    supervisor.wait(30)
     ((title, body),) = server.wait(1)
     assert title == "grpo mine: died" and "was killed" in body
     assert seen.read_text() == "none"

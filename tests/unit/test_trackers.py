@@ -146,7 +146,7 @@ def test_a_tracker_that_fails_ends_no_training(run_dir, monkeypatch, capsys):
 
     monkeypatch.setitem(backends.BACKENDS, "mlflow", refuse)
     assert attach(["mlflow"], "p", "n", {}, run_dir) == {}
-    assert "Tracker mlflow: RuntimeError: bad address (the run goes on without it)" in capsys.readouterr().out
+    assert "Tracker mlflow: RuntimeError: bad address (the run continues without it)" in capsys.readouterr().out
 
 
 # ---- what is sent ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from training_platform.queue.store import Store
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
 ASSETS = tuple(sorted(path.name for path in PAGE.iterdir()))  # names of requests are looked up, never joined
+MAX_QUEUED = 1_000  # that /api/queue lists
 HIDDEN = ".platform"  # folder of the outputs that the monitor passes over
 
 
@@ -82,7 +84,7 @@ class Health(View):
 
 
 class SlotView(View):
-    """A GPU, or a place for a job on the CPU; `held`: a process that is no job's has it."""
+    """A GPU, or a place for a job on the CPU; `held`: an evaluation or a process that is no job's has it."""
 
     slot: str
     state: str
@@ -184,7 +186,7 @@ def _routes(app: FastAPI, scheduler: Scheduler, handlers: jobs.Jobs, sampler: Sa
 def _slots(scheduler: Scheduler) -> list[SlotView]:
     store, slots = scheduler.store, scheduler.slots
     owner = {name: job.uuid for job in store.in_states(("starting", "running", "stopping")) for name in job.assigned}
-    held = scheduler.holders.of([gpu for gpu in slots.gpus if gpu not in owner])
+    held = {**scheduler.holders.of([gpu for gpu in slots.gpus if gpu not in owner]), **scheduler.lent}
     shown = []
     for name in (*slots.gpus, *slots.names("cpu")):
         state = "job" if name in owner else "held" if name in held else "free"
@@ -197,7 +199,9 @@ def _gpu_states(scheduler: Scheduler) -> list[str]:
 
 
 def _queue(scheduler: Scheduler, handlers: jobs.Jobs) -> QueueView:
-    queued = [handlers.views.job(job, full=False) for job in scheduler.store.in_order()[:1000]]
+    with scheduler.store.lock:
+        waiting = list(islice(scheduler.store.in_order(), MAX_QUEUED))
+    queued = [handlers.views.job(job, full=False) for job in waiting]
     return QueueView(slots=_slots(scheduler), queued=queued, counts=scheduler.store.counts())
 
 

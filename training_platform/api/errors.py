@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An answer that is no success.
+    """An answer that is not a success.
 
     Args:
         status: Of HTTP.
@@ -62,14 +62,14 @@ def install(app: FastAPI) -> None:
     def http(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code == 404:
-            message = f"{request.method} {request.url.path[:200]}: there is no such address; /docs lists them"
+            message = f"{request.method} {request.url.path[:200]}: no such address; /docs lists them"
         return answer(error.status_code, CODES.get(error.status_code, "error"), message)
 
     @app.exception_handler(OSError)
     @app.exception_handler(sqlite3.OperationalError)
     def disk(request: Request, error: Exception) -> JSONResponse:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error):
-            return answer(507, "disk_full", "the disk of the outputs is full; nothing was changed, jobs go on")
+            return answer(507, "disk_full", "the disk of the outputs is full; nothing was changed, jobs continue")
         return failed(request, error)
 
     @app.exception_handler(Exception)
@@ -92,7 +92,7 @@ def _field(error: dict[str, Any]) -> tuple[str, str]:
     place = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
     name = ".".join(place)[:200] or "body"
     if error["type"] == "extra_forbidden":
-        return name, "there is no such field" + did_you_mean(place[-1] if place else "", JobRequest.model_fields)
+        return name, "no such field" + did_you_mean(place[-1] if place else "", JobRequest.model_fields)
     if error["type"] == "json_invalid":
-        return "body", f"is no JSON: {error.get('ctx', {}).get('error', '')}"
+        return "body", f"is not JSON: {error.get('ctx', {}).get('error', '')}"
     return name, str(error["msg"]).removeprefix("Value error, ")

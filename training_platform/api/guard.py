@@ -35,7 +35,7 @@ class Guard:
         tokens: Who is known.
         needed: Whether a token is needed.
         port: The server's.
-        hosts: Names beside localhost under which it is reached.
+        hosts: Names next to localhost under which it is reached.
     """
 
     def __init__(self, app: ASGIApp, tokens: Tokens, needed: bool, port: int | None = None, hosts: Iterable[str] = ()):

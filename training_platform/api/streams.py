@@ -120,7 +120,7 @@ def routes(views: Views, sampler: Sampler) -> APIRouter:
     @router.get(
         "/api/jobs/{uuid}/events",
         response_class=EventSourceResponse,
-        summary="Messages as they come (Server-Sent Events); after= or Last-Event-ID goes on where it was",
+        summary="Messages as they come (Server-Sent Events); after= or Last-Event-ID continues where it was",
     )
     async def events(feed: Feed = Depends(feed_of)) -> AsyncIterator[ServerSentEvent]:  # noqa: B008
         with clients:

@@ -164,7 +164,7 @@ class _Asked:
         self.values[knob], self.sources[knob] = text, source
 
     def take_fields(self, request: JobRequest) -> None:
-        """The fields that each stand for one knob."""
+        """The fields that each set one knob."""
         kl = _KL.get(self.algorithm, "KL_LOSS_COEF")
         table = {
             "model_path": "MODEL_PATH",

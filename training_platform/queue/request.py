@@ -57,7 +57,7 @@ class JobRequest(BaseModel):
     kl_coef: NotNegative | None = None
     knobs: dict[Word, Value] = Field(default={}, description="any knob of the algorithm's train.sh", max_length=200)
     overrides: list[Text] = Field(default=[], description="key=value arguments for verl", max_length=200)
-    resume_from: Text | None = Field(None, description="a run, or a checkpoint's folder, to go on from")
+    resume_from: Text | None = Field(None, description="a run, or a checkpoint's folder, to resume from")
     priority: int = Field(0, strict=True, ge=-1000, le=1000, description="higher starts first")
     max_restarts: int = Field(0, strict=True, ge=0, le=100, description="after faults of the machine, none of the job")
     start: bool = Field(False, description="queue it at once")

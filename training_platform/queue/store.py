@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   stop_asked TEXT NOT NULL DEFAULT '', parent TEXT, key TEXT UNIQUE, created_at TEXT NOT NULL, queued_at TEXT,
   started_at TEXT, ended_at TEXT);
 CREATE INDEX IF NOT EXISTS jobs_of_a_state ON jobs (state);
+CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, place, number);
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, time TEXT NOT NULL, type TEXT NOT NULL, data TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS events_of_a_job ON events (job, id);
@@ -100,6 +101,33 @@ class Job:
     ended_at: str | None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs are looked for; what is empty is not asked for.
+
+    Args:
+        state: Their state.
+        algorithm: Their folder.
+        owner: Whose they are.
+        text: Something in the name, the description or the id, in small or large letters.
+    """
+
+    state: str | None = None
+    algorithm: str = ""
+    owner: str = ""
+    text: str = ""
+
+    def conditions(self) -> tuple[tuple[str, str | None], ...]:
+        """SQL, and its value."""
+        texts = "run || ' ' || coalesce(json_extract(request, '$.asked.description'), '') || ' ' || uuid"
+        return (
+            ("state = ?", self.state),
+            ("json_extract(request, '$.folder') = ?", self.algorithm),
+            ("json_extract(request, '$.asked.owner') = ?", self.owner),
+            (f"instr(folded({texts}), ?)", self.text.casefold()),
+        )
+
+
 _NAMES = [one.name for one in fields(Job)]
 _JSON = ("request", "slots", "assigned", "error")
 
@@ -126,6 +154,7 @@ class Store:
         self._depth = 0
         self._db = sqlite3.connect(folder / DATABASE, timeout=0.2, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        self._db.create_function("folded", 1, str.casefold, deterministic=True)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -195,24 +224,42 @@ class Store:
         """The jobs in some states, oldest first."""
         return self._jobs(f"state IN ({', '.join('?' * len(states))}) ORDER BY number", *states)
 
-    def in_order(self) -> list[Job]:
-        """The queue: higher priority first, among equals the one that was queued first."""
-        return self._jobs("state = 'queued' ORDER BY priority DESC, place, number")
+    def in_order(self, kind: str = "") -> Iterator[Job]:
+        """The queue: higher priority first, among equals the one that was queued first.
 
-    def listed(self, limit: int, before: int | None, state: str | None) -> list[Job]:
+        It is read as far as it is asked for, as thousands may wait; the caller holds the lock meanwhile.
+
+        Args:
+            kind: Only those that need slots of it.
+        """
+        where = "state = 'queued' AND slots LIKE ? ORDER BY priority DESC, place, number"
+        return map(_job, self._db.execute(f"SELECT * FROM jobs WHERE {where}", (_needs(kind),)))
+
+    def position(self, job: Job) -> int:
+        """Of a queued job among those that need slots of the same kind, from 1."""
+        (kind, _), *_ = job.slots.items()
+        ahead = "priority > ? OR priority = ? AND (place < ? OR place = ? AND number < ?)"
+        query = f"SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND slots LIKE ? AND ({ahead})"
+        values = (job.priority, job.priority, job.place, job.place, job.number)
+        return self._rows(query, _needs(kind), *values)[0][0] + 1
+
+    def listed(self, limit: int, before: int | None = None, wanted: Wanted | None = None) -> list[Job]:
         """Jobs, newest first.
 
         Args:
             limit: How many at most.
             before: Only those with a smaller number.
-            state: Only those in it.
+            wanted: Only such.
         """
         where, values = ["1"], []
-        if before is not None:
-            where, values = [*where, "number < ?"], [*values, before]
-        if state is not None:
-            where, values = [*where, "state = ?"], [*values, state]
+        for condition, value in (("number < ?", before), *(wanted or Wanted()).conditions()):
+            if value not in (None, ""):
+                where, values = [*where, condition], [*values, value]
         return self._jobs(f"{' AND '.join(where)} ORDER BY number DESC LIMIT ?", *values, limit)
+
+    def has_run(self, run: str) -> bool:
+        """Whether a run directory belongs to a job."""
+        return bool(self._rows("SELECT 1 FROM jobs WHERE run = ?", run))
 
     def runs(self) -> set[str]:
         """Names of the run directories that belong to jobs."""
@@ -320,6 +367,11 @@ class Store:
 
     def _jobs(self, where: str, *values: Any) -> list[Job]:
         return [_job(row) for row in self._rows(f"SELECT * FROM jobs WHERE {where}", *values)]
+
+
+def _needs(kind: str) -> str:
+    """What the slots of a job that needs a kind look like."""
+    return f'{{"{kind}"%' if kind else "%"
 
 
 def _job(row: sqlite3.Row) -> Job:

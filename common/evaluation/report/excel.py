@@ -49,7 +49,7 @@ def write_excel(report: Report, path: Path) -> None:
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     book = xlsxwriter.Workbook(str(path), options)
     try:
-        cut = _write_results(book, report)
+        cut = write_results(book, report)
         cut += _write_changes(book, report) if report.comparisons and report.scored else 0
         notes = list(report.notes)
         if cut:
@@ -128,14 +128,15 @@ class Sheet:
         return self.cut
 
 
-def _write_results(book: Workbook, report: Report) -> int:
+def write_results(book: Workbook, report: Report, name: str = "Results") -> int:
+    """Write a sheet with every answer, several where one is too short; returns how many cells were cut."""
     columns = report.columns()
-    sheet, cut, number = Sheet(book, "Results", columns), 0, 1
+    sheet, cut, number = Sheet(book, name, columns), 0, 1
     for row in report.rows():
         if sheet.row == MAX_ROWS:
             cut += sheet.finish()
             number += 1
-            sheet = Sheet(book, f"Results {number}", columns)
+            sheet = Sheet(book, f"{name} {number}", columns)
         sheet.add(row)
     return cut + sheet.finish()
 
