@@ -52,9 +52,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is no JSON ({error}); {_RESTORE}") from error
+        raise ValueError(f"{path}: is not JSON ({error}); {_RESTORE}") from error
     if not isinstance(run, dict) or not all(isinstance(run.get(part, {}), dict) for part in _BLOCKS):
-        raise ValueError(f"{path}: is no {{...}} with {' and '.join(_BLOCKS)} as {{...}} in it; {_RESTORE}")
+        raise ValueError(f"{path}: is not {{...}} with {' and '.join(_BLOCKS)} as {{...}} in it; {_RESTORE}")
     return run
 
 
@@ -125,7 +125,7 @@ def read_record(line: str | bytes) -> dict[str, Any] | None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read one metrics file; lines that are no records are left out, as is a torn last one, still being written."""
+    """Read one metrics file; lines that are not records are left out, as is a torn last one, still being written."""
     lines = path.read_bytes().split(b"\n")[:-1]
     return [record for line in lines if line.strip() and (record := read_record(line)) is not None]
 

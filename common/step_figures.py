@@ -45,7 +45,7 @@ def extra_fields_of(batch: Any) -> list[dict[str, Any]]:
 
 
 def reward_figures(extra_fields: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Means of what the reward function returned beside the score, which verl logs in validation only.
+    """Means of what the reward function returned next to the score, which verl logs in validation only.
 
     Returns:
         ``reward/<key>/mean`` of each key whose values are numbers, and ``reward/reward_error/count``, the answers whose
@@ -61,7 +61,7 @@ def reward_figures(extra_fields: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def spread_figures(keys: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    """How far the scores lie apart: over all answers, and over the answers to one question.
+    """How far the scores are apart: over all answers, and over the answers to one question.
 
     Args:
         keys: ``{uid}_{session}_{index}`` of each answer; of several outputs of one session the last counts.

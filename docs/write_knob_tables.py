@@ -23,7 +23,7 @@ from common.preflight.knobs import read_block  # noqa: E402
 
 ALGORITHMS = ("sft", "dpo", "grpo", "gspo", "ppo")
 # What all algorithms have alike, said in words under the tables.
-ELSEWHERE = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
+ELSEWHERE = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
 READMES = {"README.md": "en", "README_zh.md": "zh"}
 _TABLE = re.compile(r"(?<=\n\| --- \| --- \| --- \| --- \|\n)\| `[A-Z].*?(?=\n\n)", re.DOTALL)
 

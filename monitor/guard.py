@@ -33,7 +33,7 @@ _SEND = re.compile(  # POST
 )
 MAX_QUERY = 1 << 15  # bytes; 60 metrics with long names are a few thousand
 MAX_BODY = 1 << 20  # bytes of a request; what the page sends is a few hundred
-# Gradio's page holds scripts and styles of its own, and the charts' templates are compiled in the browser.
+# Gradio's page holds its own scripts and styles, and the charts' templates are compiled in the browser.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data:; worker-src 'self' blob:; "
@@ -48,7 +48,7 @@ class Guard:
     Args:
         app: What is behind it.
         port: The monitor's port, which the Host of a request must name.
-        hosts: Names beside localhost under which the monitor is reached: ``name`` (with its own port) or
+        hosts: Names next to localhost under which the monitor is reached: ``name`` (with its own port) or
             ``name:port`` (of a proxy or a forwarded port, with that port).
     """
 

@@ -195,6 +195,6 @@ def healthy_range(name: str) -> str:
 
 
 def is_outside(name: str, value: float) -> bool:
-    """Whether a value is out of the healthy range; a single one, or one with a good reason, is no finding."""
+    """Whether a value is out of the healthy range; a single one, or one with a good reason, is not a finding."""
     metric = BY_NAME[name]
     return (metric.low is not None and value <= metric.low) or (metric.high is not None and value > metric.high)

@@ -93,7 +93,7 @@ def build_app(
         refresh: Seconds between two polls of an open page.
         auth: "user:password", None for no password.
         port: The port that it listens on.
-        allowed_hosts: Names (or name:port) beside localhost under which a browser may reach it.
+        allowed_hosts: Names (or name:port) next to localhost under which a browser may reach it.
     """
     monitor = Monitor(log_dir)
     app = FastAPI(title="Training monitor", docs_url=None, redoc_url=None, openapi_url=None)

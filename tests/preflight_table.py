@@ -157,7 +157,7 @@ BAD = {
     "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
     "an engine across the edge of a machine": bad(
         "grpo",
-        "TENSOR_PARALLEL_SIZE=6|across machines of 4|use one of 1, 2, 4",
+        "TENSOR_PARALLEL_SIZE=6|cross machines of 4|use one of 1, 2, 4",
         TENSOR_PARALLEL_SIZE="6",
         gpus="3x4x80GB",
     ),
@@ -204,7 +204,9 @@ BAD = {
     "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
     "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
     "keep no checkpoint": bad("grpo", "KEEP_CHECKPOINTS=0", KEEP_CHECKPOINTS="0"),
-    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=kto", LOSS_TYPE="kto"),
+    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=aot", LOSS_TYPE="aot"),
+    "EXO without smoothing": bad("dpo", "LABEL_SMOOTHING=0.0|exo_pair", LOSS_TYPE="exo_pair"),
+    "EXO in self-play": bad("gspo", "LOSS_TYPE=exo_pair|LABEL_SMOOTHING", LOSS_TYPE="exo_pair"),
     "adapter reference without LoRA": bad("dpo", "REFERENCE=adapter|LORA_RANK", REFERENCE="adapter"),
     # memory
     "32B in full on one small GPU": bad("grpo", "does not fit", MODEL_PATH="{tmp}/Qwen2.5-32B", gpus="1x24GB"),
@@ -231,7 +233,7 @@ BAD = {
     "tokenizer of another model": bad("sft", "tokenizer knows 512 tokens", MODEL_PATH="{tmp}/few-words"),
     "a reward model as policy": bad("grpo", "does not generate text", MODEL_PATH="{tmp}/reward-model"),
     "quantised weights": bad("sft", "quantised (gptq)", MODEL_PATH="{tmp}/quantised"),
-    "code of its own": bad("sft", "trust_remote_code=true", MODEL_PATH="{tmp}/own-code"),
+    "custom code": bad("sft", "trust_remote_code=true", MODEL_PATH="{tmp}/own-code"),
     # data
     "no such file": bad("grpo", "TRAIN_DATA=nope.parquet", TRAIN_DATA="nope.parquet"),
     "no such validation file": bad("sft", "VAL_DATA=nope.parquet", VAL_DATA="nope.parquet"),
@@ -254,7 +256,7 @@ BAD = {
     "reward with the key reward": bad("grpo", "named 'reward'", REWARD_FUNC_PATH="{tmp}/reward_key.py"),
     "reward of text": bad("grpo", "'good'", REWARD_FUNC_PATH="{tmp}/text.py"),
     "reward NaN": bad("grpo", "nan", REWARD_FUNC_PATH="{tmp}/nan.py"),
-    "reward that is no Python": bad("grpo", "SyntaxError", REWARD_FUNC_PATH="{tmp}/syntax.py"),
+    "reward that is not Python": bad("grpo", "SyntaxError", REWARD_FUNC_PATH="{tmp}/syntax.py"),
     # keys of older verl
     "custom_reward_function": bad("grpo", "REWARD_FUNC_PATH", "custom_reward_function.path=r.py"),
     "reward_model.reward_manager": bad("grpo", "reward.reward_manager.name", "reward_model.reward_manager=dapo"),

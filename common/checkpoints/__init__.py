@@ -8,18 +8,22 @@ For other parts of the kit there is one function::
 It returns a plain Hugging Face folder (``AutoModelForCausalLM.from_pretrained`` and vLLM load it) of whatever a person
 may name, and merges shards and LoRA first where that was not done yet.
 
-=============  ===================================================================
-module         what it holds
-=============  ===================================================================
-``layout``     which checkpoints a run has, and their files
-``integrity``  complete or not: the marker, torn and missing files, the newest whole one
-``shards``     shards of all ranks joined to whole tensors
-``lora``       an adapter folded into its base weights
-``merge``      a checkpoint as a Hugging Face folder
-``proof``      a folder loaded, a few tokens generated
-``average``    several models mixed
-``prune``      old checkpoints removed
-=============  ===================================================================
+================  ===================================================================
+module            what it holds
+================  ===================================================================
+``layout``        which checkpoints a run has, and their files
+``integrity``     complete or not: the marker, torn and missing files, the newest whole one
+``shards``        shards of all ranks joined to whole tensors
+``pickles``       what a foreign checkpoint would run when it is loaded
+``lora``          an adapter folded into its base weights
+``merge``         a checkpoint as a Hugging Face folder
+``model_class``   which class of transformers a folder is loaded with
+``proof``         a folder loaded, a few tokens generated
+``average``       several models mixed
+``mixing``        the arithmetic of a mix, on one weight
+``weight_files``  weights read one at a time, written shard by shard
+``prune``         old checkpoints removed
+================  ===================================================================
 """
 
 from common.checkpoints.merge import hugging_face_folder

@@ -13,7 +13,9 @@ from common import __version__
 from common.checkpoints import integrity, prune
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import DTYPES, is_current, merge
+from common.checkpoints.mixing import METHODS, WITH_BASE, Recipe
 from common.console import write_error
+from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import is_alive, read_run
 
 EXAMPLES = """examples:
@@ -22,6 +24,7 @@ EXAMPLES = """examples:
   merge outputs/RUN/checkpoints/global_step_100 --to my-model --dtype float32
   average outputs/RUN --last 3                    the mean of the newest three to outputs/RUN/model_average
   average outputs/A outputs/B --weights 0.7 0.3 --to soup
+  average outputs/A outputs/B --method ties --base Qwen3-4B --to both    what each has learned, added to the base
   prune outputs/RUN --keep 1 --keep-best val_score
   verify outputs/RUN                              reads every byte
 """
@@ -61,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, "average", "several models mixed into one", average_command, paths="+")
     one.add_argument("--last", type=int, metavar="K", help="of one run: its newest K checkpoints (default: all)")
     one.add_argument("--weights", type=float, nargs="+", help="one a model, in their order (default: uniform)")
+    one.add_argument("--method", default="mean", choices=METHODS, help="how (default: mean); docs/checkpoints.md")
+    one.add_argument("--base", type=Path, help="ties, dare: folder of the model that they all started from")
+    one.add_argument("--density", type=float, metavar="D", help="ties, dare: share of changes that is kept (0.5)")
+    one.add_argument("--scale", type=float, metavar="S", help="ties, dare: factor of the mixed change (1)")
+    one.add_argument("--seed", type=int, metavar="N", help="dare: which changes are dropped (0)")
     one.add_argument("--to", type=Path, help="where the model goes (default: RUN/model_average)")
     one.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="of the weights (default: bfloat16)")
 
@@ -199,11 +207,47 @@ def average_command(arguments: argparse.Namespace) -> int:
         target = target or (checkpoints[0].run_dir / "model_average" if alone and checkpoints else None)
     if target is None:
         raise ValueError("--to is missing: where shall the average of several runs go?")
-    facts = average(sources, target, arguments.weights, arguments.dtype)
+    recipe = _recipe(arguments)
+    base = base_of(arguments.base, arguments.paths[0]) if arguments.method in WITH_BASE else arguments.base
+    facts = average(sources, target, arguments.weights, arguments.dtype, recipe, base)
+    if "base" in facts:
+        print(f"{facts['method']} over {facts['base']}, density {facts['density']:g}, scale {facts['scale']:g}")
     for source, weight in zip(facts["averaged"], facts["weights"], strict=True):
         print(f"  {weight:.3f}  {source}")
     print(f"{target}: loaded again and generated: {facts['proof']!r}")
     return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The method with its values; one that the method does not read is refused."""
+    readers = {"density": WITH_BASE, "scale": WITH_BASE, "seed": ("dare", "dare_ties")}
+    values = {name: getattr(arguments, name) for name in readers if getattr(arguments, name) is not None}
+    for name in values:
+        if arguments.method not in readers[name]:
+            raise ValueError(f"--{name}: --method {arguments.method} has none; it is for {', '.join(readers[name])}")
+    return Recipe(arguments.method, **values)
+
+
+def base_of(given: Path | None, source: Path) -> Path:
+    """The model that runs started from: the one that is named, or what run.json of a run names.
+
+    Returns:
+        A Hugging Face folder or a ``global_step_N`` folder.
+
+    Raises:
+        ValueError: If neither names one, or it is no folder on this machine.
+    """
+    named = checkpoint_at(source)
+    path = given or Path(read_run(named.run_dir if named else source).get("model") or "")
+    if path == Path():
+        raise ValueError(
+            f"--base is missing: the model that they all started from; {source} has no run.json to name it"
+        )
+    if path == Path("demo"):
+        return DEMO_MODEL_DIR
+    if not path.is_dir():
+        raise ValueError(f"--base {path}: no such folder; download it first (hf download {path} --local-dir FOLDER)")
+    return path if (path / "config.json").is_file() else found(path)[-1].path
 
 
 def prune_command(arguments: argparse.Namespace) -> int:
@@ -232,6 +276,6 @@ def prune_command(arguments: argparse.Namespace) -> int:
 
 def _confirmed(count: int) -> bool:
     if not sys.stdin.isatty():
-        raise ValueError("nobody is there to be asked; add --yes to remove them")
+        raise ValueError("no terminal to ask for confirmation; add --yes to remove them")
     print(f"Remove {count}? [y/N] ", end="", flush=True)
     return input().strip().lower() in ("y", "yes")

@@ -39,7 +39,7 @@ class Checkpoint:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether the shards lie in the folder itself, as the SFT and DPO trainers write them."""
+        """Whether the shards are in the folder itself, as the SFT and DPO trainers write them."""
         return not (self.path / "actor").is_dir()
 
     @property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOURCE_FILE = "merged_from.json"
 DTYPES = ("bfloat16", "float16", "float32")
 
-COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files beside the weights
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files next to the weights
 
 
 def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) -> Path:
@@ -30,7 +30,7 @@ def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) ->
     Args:
         path: A run directory (its newest complete checkpoint is meant), a ``global_step_N`` folder or its ``actor``,
             or a folder that is a Hugging Face model already.
-        say: Is told when a merge begins, as it may take minutes.
+        say: Called with a message when a merge begins, as it may take minutes.
 
     Returns:
         ``RUN/model`` for a run, ``RUN/model_step_N`` for a checkpoint that is named, or ``path`` itself.
@@ -231,14 +231,15 @@ def save_model(state: dict[str, torch.Tensor], config_folder: Path, target: Path
     written = json.loads((target / "config.json").read_text(encoding="utf-8")) | {"dtype": dtype}
     write_atomically(target / "config.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     open_as_umask(target, "*.safetensors", like="config.json")
-    for file in _settings(config_folder):
-        shutil.copyfile(file, target / file.name)
+    copy_settings(config_folder, target)
 
 
-def _settings(folder: Path) -> list[Path]:
-    """Tokenizer, chat template and generation settings of a folder; no code, and no links to files of this user."""
-    found = [file for file in folder.iterdir() if file.suffix in COPIED and not file.name.startswith("model")]
-    return [file for file in found if file.name != "config.json" and file.is_file() and not file.is_symlink()]
+def copy_settings(folder: Path, target: Path) -> None:
+    """Copy tokenizer, chat template and generation settings; no code, and no links to files of this user."""
+    for file in folder.iterdir():
+        known = file.suffix in COPIED and not file.name.startswith("model")
+        if known and file.name not in ("config.json", SOURCE_FILE) and file.is_file() and not file.is_symlink():
+            shutil.copyfile(file, target / file.name)
 
 
 def replace_folder(source: Path, target: Path) -> None:

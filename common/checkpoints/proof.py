@@ -9,7 +9,7 @@ from common.checkpoints.model_class import auto_class
 
 PROMPT = "Hello"
 NEW_TOKENS = 8
-MARGIN = 1.3  # memory beside the weights while a few tokens are generated
+MARGIN = 1.3  # memory next to the weights while a few tokens are generated
 
 
 def _prompt(tokenizer: Any) -> Any:

@@ -68,7 +68,8 @@ def file_differences(machines: Sequence[dict[str, Any]], answers: Sequence[dict[
     if alone:
         found.append(
             f"OUTPUTS_DIR={outputs} is not the first machine's folder on {', '.join(map(name_of, alone))}, so each "
-            "would keep its own pieces of a checkpoint; set OUTPUTS_DIR to a folder that all machines share"
+            "would keep its own pieces of a checkpoint; set OUTPUTS_DIR on all machines to one folder that they share, "
+            "and start all as the same user"
         )
     for machine, answer in zip(machines, answers, strict=True):
         for other, problem in answer["shut"].items():

@@ -49,7 +49,7 @@ def read(run_dir: Path, launch: str, seconds: float = SHARE_SECONDS) -> dict[str
     """
     token = folder_of(run_dir, launch) / TOKEN
     until = time.monotonic() + seconds
-    while not token.is_file():
+    while not os.path.isfile(token):
         if time.monotonic() > until:
             raise ClusterError(
                 f"{token} is not seen here after {seconds:.0f} s; is OUTPUTS_DIR one folder for all machines?"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = """examples:
-  convert data.json train.parquet                          what the data can be used for is found out
+  convert data.json train.parquet                          what the data can be used for is detected
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
   convert a.xlsx b.csv train.parquet --input 问题 --output 答案
   convert pairs.csv train.parquet --algo dpo --map prompt=title+text --map chosen=better --map rejected=worse
@@ -108,7 +108,7 @@ def _add_convert(commands: Any) -> None:
         metavar="IN... OUT",
         help="json, jsonl, csv, tsv, parquet, xlsx, gz of these, or org/name; then the parquet file to write",
     )
-    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: found out from the first row)")
+    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: detected from the first row)")
     _file_options(one, several=True)
     one.add_argument(
         "--answer-pattern",

@@ -97,7 +97,7 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _with_underscores(argv: Sequence[str]) -> list[str]:
+def with_underscores(argv: Sequence[str]) -> list[str]:
     """Options as they are declared, however the user wrote them."""
     made = []
     for text in argv:
@@ -109,7 +109,7 @@ def _with_underscores(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 all went well, 2 something to put right, 130 stopped."""
     parser = build_parser()
-    arguments = parser.parse_args(_with_underscores(sys.argv[1:] if argv is None else argv))
+    arguments = parser.parse_args(with_underscores(sys.argv[1:] if argv is None else argv))
     try:
         return run(arguments)
     except EvaluationError as error:

@@ -25,9 +25,11 @@ class Request:
         params: How to sample.
         max_tokens: Tokens to generate at most, at least 1.
         stop_ids: Tokens that end the answer; the token itself is part of it.
-        aborted: Set from another thread to end the answer where it stands.
+        aborted: Set from another thread to end the answer where it is.
         token_ids: The answer so far.
         log_probs: Log-probability of each token of the answer.
+        top: Note this many most likely tokens of each place, with their log-probabilities under the raw logits.
+        tops: What was noted.
         finished: The answer ended by a stop token or its length.
     """
 
@@ -39,6 +41,8 @@ class Request:
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     finished: bool = False
+    top: int = 0
+    tops: list[list[tuple[int, float]]] = field(default_factory=list)
 
     def add(self, token_id: int, log_prob: float) -> None:
         """Append one sampled token and note whether it is the last."""
@@ -48,7 +52,7 @@ class Request:
 
     @property
     def running(self) -> bool:
-        """Whether another token is wanted."""
+        """Whether another token is to be generated."""
         return not self.finished and not self.aborted.is_set()
 
 
@@ -66,7 +70,7 @@ def generate(
         model: A causal language model of transformers in eval mode.
         requests: The batch, B >= 1; requests that are aborted on the way keep what they have.
         pad_token_id: Fills the left of shorter prompts; masked, so any valid id gives the same answers.
-        generator: Randomness for requests without a seed of their own.
+        generator: Randomness for requests without a seed.
         raw_logprobs: See ``BatchSampler``.
     """
     device = next(model.parameters()).device
@@ -87,7 +91,9 @@ def generate(
             logits_to_keep=1,
         )
         cache = output.past_key_values
-        tokens, log_probs = sampler(output.logits[:, -1].float(), generator)
+        logits = output.logits[:, -1].float()
+        tokens, log_probs = sampler(logits, generator)
+        note_most_likely(rows, logits)
         for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
             if row.running:
                 row.add(token, log_prob)
@@ -103,6 +109,22 @@ def generate(
             tokens, position_ids, attention_mask = tokens[kept], position_ids[kept], attention_mask[kept]
         input_ids = tokens[:, None]
         attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
+
+
+def note_most_likely(rows: Sequence[Request], logits: torch.Tensor) -> None:
+    """Note the most likely tokens of one place for the requests that want them.
+
+    Args:
+        rows: B requests.
+        logits: Shape (B, V), float32, before temperature and filters.
+    """
+    most = max(row.top for row in rows)
+    if not most:
+        return
+    found = torch.log_softmax(logits, dim=-1).topk(min(most, logits.shape[-1]))
+    for row, values, ids in zip(rows, found.values.tolist(), found.indices.tolist(), strict=True):
+        if row.top and row.running:
+            row.tops.append(list(zip(ids, values, strict=True))[: row.top])
 
 
 def pad_left(

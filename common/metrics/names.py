@@ -18,6 +18,7 @@ import fnmatch
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from numbers import Real
 
 PATIENCE = 3  # steps in a row that a limit must be broken before a warning
@@ -222,6 +223,9 @@ METRICS: tuple[Metric, ...] = (
            zh="被选回答的对数概率"),
     Metric("rejected_logp", ("logps/rejected", "train/logps/rejected"), "Log-prob of rejected", "4 preference",
            zh="被拒回答的对数概率"),
+    Metric("kto_distance", ("kto/distance",), "KTO: distance to the reference", "4 preference",
+           zh="KTO：与参考模型的距离",
+           number=".3f"),
     Metric("tool_calls", ("tools/calls/mean",), "Tool calls per answer", "3 policy",
            zh="每个回答的工具调用",
            zero_steps=20, number=".2f",
@@ -315,7 +319,7 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 # What a run is judged by, the most telling first: validation before training.
 HEADLINES = tuple(sorted((metric for metric in METRICS if metric.headline), key=lambda metric: metric.headline))
-BESIDE = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
+VALIDATION_OF = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
 
 # A warning on the left explains those on the right, which are then not shown.
 _EXPLAINS = {
@@ -339,14 +343,11 @@ def friendly(data: dict) -> dict[str, float]:
         The kit's names to values, in the table's order, only those that the trainer reported.
     """
     numbers = {key: value for key, raw in data.items() if (value := _number(raw)) is not None}
-    result: dict[str, float] = {}
-    for metric in METRICS:
-        value = _first(metric.sources, numbers)
-        if value is not None:
-            result[metric.name] = value
+    result = {name: sum(numbers[key] for key in keys) / len(keys) for name, keys in _meant(tuple(numbers))}
     spread = _reward_spread(result)
-    if "reward_std" not in result and spread is not None:
-        result["reward_std_bound"] = spread
+    if "reward_std" in result or spread is None:
+        return result
+    result["reward_std_bound"] = spread
     return {metric.name: result[metric.name] for metric in METRICS if metric.name in result}
 
 
@@ -354,7 +355,7 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
     """Says what is wrong now.
 
     A limit must be broken by the last values of a metric, three for most; NaN counts at once. Steps
-    that lack a metric are passed over. Call it after each step and show a warning once per name.
+    that lack a metric are skipped. Call it after each step and show a warning once per name.
 
     Args:
         history: Results of `friendly` for consecutive steps, oldest first. Twenty or more make it most exact.
@@ -380,17 +381,21 @@ def tells(name: str, values: Collection[float]) -> bool:
 
 
 def _number(raw: object) -> float | None:
+    if type(raw) is float:
+        return raw
     if raw is None:
         return math.nan
     return float(raw) if isinstance(raw, Real) and not isinstance(raw, bool) else None
 
 
-def _first(sources: tuple[str, ...], numbers: dict[str, float]) -> float | None:
-    for source in sources:
-        found = keys_of(source, numbers)
-        if found:
-            return sum(numbers[key] for key in found) / len(found)
-    return None
+@lru_cache(maxsize=64)  # the steps of a run have the same keys, and patterns take their time
+def _meant(keys: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each name of the table that these keys have, with the keys of its first source that is there."""
+    known = dict.fromkeys(keys)
+    found = (
+        (metric.name, next(filter(None, (keys_of(one, known) for one in metric.sources)), ())) for metric in METRICS
+    )
+    return tuple((name, used) for name, used in found if used)
 
 
 def keys_of(source: str, keys: Collection[str]) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def logits_per_token(model: Model, flash: bool) -> float:
 
 
 def logits_of(setup: Setup) -> float:
-    """Bytes for the head's output of a forward pass, and what its gradient takes beside the plain path's.
+    """Bytes for the head's output of a forward pass, and what its gradient takes on top of the plain path's.
 
     Fused: one chunk at its peak, and the head's gradient twice, its sum and a chunk's share of it.
     """
@@ -161,7 +161,7 @@ def logits_of(setup: Setup) -> float:
 
 
 def gathered(model: Model) -> float:
-    """Bytes of what FSDP2 puts together for a moment: two layers and what lies outside, and one layer's gradient."""
+    """Bytes of what FSDP2 puts together for a moment: two layers, what is outside of them, one layer's gradient."""
     return COMPUTE * (2 * model.layer + model.outside) + (COMPUTE + GRADIENT) * model.layer
 
 
@@ -171,7 +171,7 @@ def kv_per_token(model: Model, tensor_parallel: int) -> float:
 
 
 def reserve(gpus: Gpus) -> float:
-    """Bytes of a GPU that nobody can use."""
+    """Bytes of a GPU that cannot be used."""
     return CONTEXT + FRAGMENTATION * gpus.memory
 
 

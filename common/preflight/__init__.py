@@ -14,7 +14,7 @@ module             what it holds
 ``machines``       a run on several machines
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
-``fitness``        whether verl can train the model
+``model_checks``   whether verl can train the model
 ``attention``      whether the attention computes the model as it was trained
 ``chat_template``  the chat template and the tokenizer, without transformers
 ``data``           rows and columns of a data file
@@ -35,7 +35,9 @@ module             what it holds
 ``rates``          usual learning rates
 ``run_name``       the run directory: new, resumed or refused
 ``resume``         the checkpoint to resume from
+``trackers``       where the run's numbers go besides TensorBoard and the file
 ``environment``    GPU memory in use, disk, ports, Ray, variables that break a run
+``trackers``       the services that show a run's curves: logins, names, keys
 ``dead_keys``      keys of older verl, and what to write instead
 ``command``        the command of the train.sh, and the config composed from it
 ``compose``        Hydra's composition without starting verl

@@ -1,4 +1,4 @@
-"""Every variable that a launch sets besides the knobs: its name, the knobs it follows from, who reads it.
+"""Every variable that a launch sets in addition to the knobs: its name, the knobs it follows from, who reads it.
 
 ``resolved.py`` gives them their values. What is not in this table does not exist: a test compares it with each
 train.sh, with the YAML files and with what a launch exports.
@@ -43,7 +43,7 @@ DERIVED = (
     Derived("MACHINE_RANK", ("NNODES",), SCRIPT, "of this machine, 0 for the first; set on each by common/cluster"),
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
-    Derived("LOGGERS", ("USE_WANDB",), SCRIPT, "where metrics are written"),
+    Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
     Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),
     Derived("USE_KL_IN_REWARD", ("KL_IN", "KL_COEF"), SCRIPT, "whether the KL is taken off the reward"),
@@ -63,7 +63,7 @@ DERIVED = (
     Derived("AGENT_WORKERS", ("N_GPUS",), CONFIG, "processes that prepare prompts and store answers"),
     Derived("REWARD_WORKERS", ("N_GPUS", "REWARD"), CONFIG, "processes that call the reward function"),
     Derived("STORAGE_UNITS", ("N_GPUS",), CONFIG, "TransferQueue's processes that hold samples"),
-    Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray is told of"),
+    Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray may use"),
     Derived("ALGORITHM", (), PROCESS, "the folder of the train.sh"),
     Derived(
         "VERL_EXT", ("DEVICE", "ROLLOUT_ENGINE", "ATTENTION", "TOOLS_PATH"), PROCESS, "parts of common/verl_ext to load"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import ROOT
+from common.preference_losses import ANSWER_LOSSES, PAIR_LOSSES
 from common.preflight.findings import Finding, Problem
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _count(auto: bool = True, low: int = 1) -> Rule:
 
 
 SWITCH = ("true", "false")
+NOTIFY = ("NOTIFY_URLS", "NOTIFY_LEVEL")  # of the environment only: knobs are written down
 # verl/experimental/agent_loop/tool_parser.py
 TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
@@ -106,11 +108,13 @@ RULES: dict[str, Rule] = {
     "CRITIC_WARMUP": _count(auto=False, low=0),
     "VALUE_CLIP": Rule("float", low=0, above=True),
     "MAX_GRAD_NORM": Rule("float", low=0, above=True),
-    "LOSS_TYPE": Rule("choice", choices=("sigmoid", "hinge", "ipo", "robust", "sppo", "simpo", "orpo")),
+    "LOSS_TYPE": Rule("choice", choices=(*PAIR_LOSSES, *ANSWER_LOSSES)),
     "BETA": Rule("float", low=0, above=True),
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
     "SIMPO_GAMMA": Rule("float", low=0),
     "NLL_COEF": Rule("float", low=0),
+    "DESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
+    "UNDESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
     "LENGTH_NORMALIZE": Rule("choice", choices=SWITCH),
     "REFERENCE": Rule("choice", choices=("model", "adapter", "precompute", "none"), auto=True),
     "DEVICE": Rule("choice", choices=("cuda", "cpu"), auto=True),
@@ -138,7 +142,7 @@ RULES: dict[str, Rule] = {
 
 @dataclass
 class Knobs:
-    """Knobs of one algorithm, with what was found out about them.
+    """Knobs of one algorithm, with what was detected about them.
 
     Args:
         algorithm: Folder of the train.sh.
@@ -146,7 +150,7 @@ class Knobs:
         arguments: ``key=value`` arguments for verl.
         reasons: Knob -> why ``auto`` became this value.
         given: Knob -> value, of those that the environment sets to something else than the block does.
-        errors: What must be mended; all of them are shown at once.
+        errors: What must be fixed; all of them are shown at once.
         warnings: What to look at.
         reward_kwargs: Parameters of the reward function that follow from the knobs.
         facts: What was looked at and is in order: what, value, note.
@@ -154,7 +158,7 @@ class Knobs:
         plan: The memory plan, None where there is none.
         data: The files to train and validate on, None before they were looked for.
         cores: CPU cores of a node.
-        resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
+        resume_from: The ``global_step_N`` folder to resume from, None for a run from the start.
         registered: Key of verl -> names that the file of ``ALGORITHM_PATH`` adds to verl's own.
     """
 
@@ -180,14 +184,20 @@ class Knobs:
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
+    @property
+    def data_form(self) -> str:
+        """What the rows of the data are, one of ``common.data.rows.ALGORITHMS``: dpo/ has losses of single answers."""
+        single = self.algorithm == "dpo" and self.values.get("LOSS_TYPE") in ANSWER_LOSSES
+        return "kto" if single else self.algorithm
+
     def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
-        """Note what must be mended.
+        """Note what must be fixed.
 
         Args:
             knob: Knob, key or variable, "" for none.
             problem: What is wrong.
             fix: What to do.
-            value: Of something that is no knob, or as the user wrote it; by default the knob's.
+            value: Of something that is not a knob, or as the user wrote it; by default the knob's.
         """
         self.errors.append(self._finding(knob, problem, fix, value))
 
@@ -230,7 +240,7 @@ def read_block(script: Path) -> dict[str, str]:
 
 
 def knobs_of_keys(script: Path) -> dict[str, str]:
-    """Return which knob of a train.sh sets which key of verl; derived variables, which nobody can set, are left out."""
+    """Return which knob of a train.sh sets which key of verl; derived variables are left out."""
     block = read_block(script)
     found = COMMAND_LINE.findall(script.read_text(encoding="utf-8"))
     return {key: name for key, name in found if name in block} | {"trainer.total_epochs": "TOTAL_EPOCHS"}
@@ -311,7 +321,7 @@ def _number_words(rule: Rule) -> str:
 def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return each environment variable that looks like a knob with a slip in it, and that knob."""
     found = []
-    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR"}
+    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR", *NOTIFY}
     for name in environment:
         if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
             continue

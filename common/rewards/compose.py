@@ -105,7 +105,7 @@ def combine(
         `score`, the score of each part under its name, and `acc` of the first part that has one.
 
     Raises:
-        ValueError: If a reward is unknown, a weight is no number, or a part cannot use its parameters or the row.
+        ValueError: If a reward is unknown, a weight is not a number, or a part cannot use its parameters or the row.
     """
     refuse(kwargs, "combine", "it has weights and params; the parameters of a part go into params")
     parts, params = _weights(weights), _params(params, weights or {})
@@ -138,7 +138,7 @@ def by_data_source(
         solution_str: The model's answer.
         ground_truth: Column `reward_model.ground_truth` of the row.
         extra_info: Column `extra_info` of the row.
-        routes: Data source -> reward, before those of `ROUTES`; `*` stands for any text: `{"my/*": "math"}`.
+        routes: Data source -> reward, before those of `ROUTES`; `*` matches any text: `{"my/*": "math"}`.
         params: Reward -> its parameters, e.g. `{"math": {"boxed": True}}`.
         **kwargs: What verl adds; anything else is refused.
 
@@ -189,7 +189,7 @@ def route(data_source: str, extra: tuple[tuple[str, str], ...] = ()) -> str:
 def _reward(name: str) -> Callable[..., Any]:
     reward = by_data_source if name == "by_data_source" else REWARDS.get(name)
     if reward is None:
-        raise ValueError(f"{name!r} is no reward; there are {', '.join(REWARDS)}")
+        raise ValueError(f"{name!r} is not a reward; there are {', '.join(REWARDS)}")
     return reward
 
 

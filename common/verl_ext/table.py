@@ -103,6 +103,7 @@ REPLACEMENTS = (
         "log_probs",
         "all",
     ),
+    Replacement("verl.utils.tracking:Tracking.__init__", 'self.logger["file"] = FileLogger(', "trackers", "all"),
     Replacement(
         "verl.utils.seqlen_balancing:rearrange_micro_batches",
         "num_micro_batches = min(num_groups, ceildiv(total_seqlen, max_token_len))",
@@ -185,6 +186,14 @@ REPLACEMENTS = (
         "ray.util.get_node_ip_address()",
         "queue_address",
         "queue_on_one_machine",
+    ),
+    Replacement("verl.utils.tracking:Tracking.__init__", "self.logger = {}", "tracking", "report"),
+    Replacement(
+        "hydra:main",
+        "def main_decorator(task_function: TaskFunction) -> Callable[[], None]:",
+        "trainer_main",
+        "report",
+        read="hydra.main:main",
     ),
     Replacement(
         "vllm._custom_ops:_supports_onednn",

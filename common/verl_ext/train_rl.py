@@ -6,9 +6,11 @@ when a machine is gone.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,6 +19,7 @@ from omegaconf import open_dict
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.trainer import main_ppo
 
+from common.cluster import joined
 from common.verl_ext import private
 
 LOOK_SECONDS = 3.0
@@ -83,6 +86,13 @@ def watch_machines() -> None:
         ours.update(alive)
 
 
+def record_machines() -> None:
+    """Keep figures of all machines once verl has joined Ray."""
+    while not ray.is_initialized():
+        time.sleep(LOOK_SECONDS)
+    joined.record_machines(Path(os.environ["RUN_DIR"]), json.loads(os.environ["CLUSTER_MACHINES"]))
+
+
 def end(reason: str) -> None:
     """Say why and leave at once; Ray ends the run's other processes when its driver is gone."""
     print(f"RuntimeError: {reason}", flush=True)
@@ -101,6 +111,8 @@ def main(config: Any) -> None:
     )
     join_ray(config)
     threading.Thread(target=watch_machines, daemon=True).start()
+    if os.environ.get("WORKER_ENV"):  # a Ray that was there before the run has no launcher on each machine
+        threading.Thread(target=record_machines, daemon=True).start()
     main_ppo.run_ppo(config, task_runner_class=Here())
 
 

@@ -35,6 +35,8 @@ def run(folder: Path, name: str, overrides: list[str]) -> dict[str, list[float]]
     """Train once; returns the training and the validation losses."""
     from hydra import compose, initialize_config_dir
 
+    from common.preference_losses import ANSWER_LOSSES
+    from dpo.kto import KTOTrainer
     from dpo.trainer import DPOTrainer
 
     where = [text.split("=")[1] for text in overrides if text.startswith("folder=")]
@@ -43,9 +45,9 @@ def run(folder: Path, name: str, overrides: list[str]) -> dict[str, list[float]]
     given = [f"{key}={value}" for key, value in BASE.items()]
     with initialize_config_dir(config_dir=str(ROOT / "dpo"), version_base=None):
         config = compose("config", ["+hardware=cpu", *given, *(o for o in overrides if not o.startswith("folder="))])
-    found: dict[str, list[float]] = {"train/loss": [], "val/loss": [], "val/rewards/accuracies": []}
+    found: dict[str, list[float]] = {"train/loss": [], "val/loss": [], "val/rewards/accuracies": [], "kto/distance": []}
 
-    class Recording(DPOTrainer):
+    class Recording(KTOTrainer if config.algorithm.loss_type in ANSWER_LOSSES else DPOTrainer):
         def _tracking(self):
             return self
 

@@ -68,7 +68,7 @@ def test_a_launcher_that_is_killed_ends_all_and_is_named_with_the_checkpoint(sta
     assert time.monotonic() - killed < 90
     said = launchers.text(0)
     assert "machine 2 of 2, " in said and "is gone" in said, launchers.said()
-    assert "To go on from the checkpoint of step" in said
+    assert "To resume from the checkpoint of step" in said
     run = read_run(launchers.run_dir)
     assert run["state"] == "failed" and "machine 2 of 2" in run["reason"] and run["exit_status"] != 0
     until = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""verl's own vLLM rollout without a GPU: real runs in an environment of its own.
+"""verl's own vLLM rollout without a GPU: real runs in a separate environment.
 
     ./setup_env.sh --cpu --engine vllm
     .venv/bin/python -m pytest -m vllm
@@ -12,12 +12,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
+import httpx
 import pytest
 import yaml
 
 from common.run_dir import read_metrics, read_run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.e2e.test_training import curve, finish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
@@ -175,3 +177,35 @@ def test_test_sh_gives_the_answers_of_transformers(tmp_path, clean_environment):
         table = pandas.read_csv(out)
         answers[engine] = table.filter(regex="(?i)answer|response").astype(str).values.tolist()
     assert len(answers["vllm"]) == 64 and answers["vllm"] == answers["transformers"]
+
+
+def test_serve_sh_with_vllm_answers_as_the_kits_own_server(tmp_path, clean_environment):
+    """Greedy answers of both servers of serve.sh through the openai package, which ServerEngine uses."""
+    questions = tmp_path / "q.json"
+    questions.write_text(json.dumps([{"prompt": f"What is {a} + {a + 3}?"} for a in range(10, 42)]))
+    answers = {}
+    for engine in ("vllm", "transformers"):
+        port = free_port()
+        command = [ROOT / "serve.sh", "demo", "--engine", engine, "--port", str(port), "--dtype", "float32"]
+        server = subprocess.Popen([*command, "--gpu_memory_utilization", "0.3"], env=clean_environment)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            out = tmp_path / f"{engine}.jsonl"
+            ask = [ROOT / "test.sh", "--batch", "--greedy", "--server", f"http://127.0.0.1:{port}", "--reward", "none"]
+            subprocess.run([*ask, "--input_file", questions, "--output_file", out], check=True, env=clean_environment)
+            answers[engine] = [json.loads(line)["response"] for line in out.read_text().splitlines()]
+        finally:
+            server.terminate()
+            server.wait(60)
+    assert answers["vllm"] == answers["transformers"] and len(set(answers["vllm"])) > 20
+
+
+def wait_for(url: str, process: subprocess.Popen) -> None:
+    """Until a server answers."""
+    while True:
+        assert process.poll() is None, "the server ended"
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)

@@ -109,11 +109,14 @@ def test_what_it_has_produced(platform):
 
 
 def test_numbers_that_are_still_being_read_are_not_taken_for_all(platform, monkeypatch):
-    """A part of a long file would look like a whole run."""
+    """A part of a long file would look like a whole run; metrics files are answered from as they are."""
     uuid = platform.submit(name="run")
     platform.wait(uuid, "finished")
     monkeypatch.setattr("training_platform.api.runs.READ_SECONDS", 0.2)
     monkeypatch.setattr("monitor.metrics_collector.RunMetrics.poll", lambda *_: False)
+    assert len(platform.client.get(f"/api/jobs/{uuid}/metrics").json()) == 3
+    assert platform.client.get(f"/api/jobs/{uuid}/health").json()["error"]["code"] == "reading"
+    (platform.options["outputs"] / "run" / "metrics.jsonl").unlink()  # the console is all that is left
     answer = platform.client.get(f"/api/jobs/{uuid}/metrics")
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "reading"
     assert platform.job(uuid)["latest"] == {}

@@ -32,7 +32,7 @@ def test_dry_run_prints_the_command_and_writes_nothing(train, algorithm):
 def test_environment_wins_over_the_block_and_arguments_over_both(train, algorithm):
     command = dry_run(train, algorithm, "trainer.save_freq=9", SAVE_FREQ=7, TEST_FREQ=6)
     assert "trainer.test_freq=6" in command
-    # the argument counts as the knob it belongs to, and stands last so that Hydra takes it
+    # the argument counts as the knob it belongs to, and comes last so that Hydra takes it
     assert [part for part in command if part.startswith("trainer.save_freq")] == ["trainer.save_freq=9"] * 2
     assert command[-1] == "trainer.save_freq=9"
 
@@ -165,13 +165,14 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "REWARD_MODEL_PATH",
         "API_REWARD_CONFIG",
         "EXPERIMENT_NAME",
+        "TRACKERS",
         "WANDB_PROJECT",
         "WANDB_ENTITY",
         "WANDB_RUN_NAME",
     }
     assert names - free_text <= set(RULES)
     # used by the launcher, the preflight or wandb itself, not by verl
-    elsewhere = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"}
+    elsewhere = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"}
     elsewhere |= {"ALGORITHM_PATH", "TOOL_TIMEOUT", "MODEL_PARALLEL"}
     by_rounds = {"SELF_PLAY_ROUNDS", "HARVEST_PAIRS", "PAIR_MARGIN", "PREFERENCE_LEARNING_RATE", "LOSS_TYPE", "BETA"}
     elsewhere |= {"sft": {"SEED"}, "gspo": by_rounds}.get(script.parent.name, set())

@@ -18,7 +18,7 @@ from common.cluster import board as boards
 from common.cluster import ray_node, run_secrets, watch
 from common.cluster.names import Cluster, ClusterError, launchers_of
 from common.cluster.network import INTERFACE_VARIABLES
-from common.preflight import machines, resolved
+from common.preflight import machines, resolved, self_play
 from common.preflight.environment import check_ray
 from common.preflight.knobs import read_knobs
 from common.run_dir import RUN_FILE
@@ -297,18 +297,43 @@ def test_workers_of_a_ray_that_is_joined_get_what_a_run_sets_and_no_secret(tmp_p
     keys = ("WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "TRANSFER_QUEUE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
     environment = {"RUN_DIR": str(tmp_path), "ALGORITHM": "grpo", "NCCL_DEBUG": "INFO", "SEED": "1", "HOME": "/me"}
     environment |= {name: "secret" for name in keys} | {"RAY_ADDRESS": "auto", "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": "https://me:secret@host",
+        "SWANLAB_API_KEY": "secret",
+    }
     found = attempt.for_workers(tmp_path, environment)
     names = found["WORKER_ENV"].split(",")
+    assert "WANDB_MODE" in names and not {"MLFLOW_TRACKING_URI", "SWANLAB_API_KEY"} & set(names)
     assert {"RUN_DIR", "ALGORITHM", "NCCL_DEBUG", "SEED", queue_guard.KEYS_FILE, "CLUSTER_LAUNCH"} <= set(names)
     assert not {*keys, "RAY_ADDRESS", "HOME", "OMP_NUM_THREADS"} & set(names)
     assert found[queue_guard.KEYS_FILE].startswith(f"{tmp_path}/.cluster-{found['CLUSTER_LAUNCH']}/")
 
 
-def test_a_ray_that_is_joined_is_checked_and_rounds_want_launchers(monkeypatch):
+@pytest.mark.parametrize(
+    ("knobs", "pairs", "refused"),
+    [
+        ({"SELF_PLAY_ROUNDS": "1"}, 4, True),  # one round has a preference stage too where there are pairs
+        ({"SELF_PLAY_ROUNDS": "1"}, 0, False),
+        ({"SELF_PLAY_ROUNDS": "2"}, 4, True),
+        ({"SELF_PLAY_ROUNDS": "1", "HARVEST_PAIRS": "true"}, 0, True),
+    ],
+)
+def test_preference_stages_want_a_launcher_on_each_machine(monkeypatch, knobs, pairs, refused):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    found = read_knobs("gspo", {"NNODES": "2", "HARVEST_PAIRS": "false", **knobs})
+    found.values |= {"TOTAL_STEPS": "4"}
+    self_play.check_self_play(found, 10, pairs, 1)
+    assert any("RAY_ADDRESS=auto: a Ray trains no preferences" in str(error) for error in found.errors) == refused
+    monkeypatch.delenv("RAY_ADDRESS")
+    alone = read_knobs("gspo", {"NNODES": "2", "HARVEST_PAIRS": "false", **knobs})
+    alone.values |= {"TOTAL_STEPS": "4"}
+    self_play.check_self_play(alone, 10, pairs, 1)
+    assert alone.errors == []
+
+
+def test_a_ray_that_is_joined_is_checked(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
-    knobs = read_knobs("gspo", {"NNODES": "2", "SELF_PLAY_ROUNDS": "2"})
-    machines.check(knobs)
-    assert "preference stages need a launcher on each machine" in str(knobs.errors[0])
     knobs = read_knobs("grpo", {"NNODES": "2"})
     machines.check(knobs)
     assert knobs.errors == [] and "RAY_ADDRESS" not in resolved.process_environment(settled(knobs))

@@ -18,7 +18,7 @@ from common.verl_ext.table import REPLACEMENTS, Replacement
 from common.verl_ext.version import installed, pinned
 from tests.conftest import ROOT
 
-CODE = ("common", "monitor", "sft", "dpo", "grpo", "gspo", "ppo", "benchmarks", "requirements")
+CODE = ("common", "monitor", "sft", "dpo", "grpo", "gspo", "ppo", "benchmarks", "requirements", "training_platform")
 LIBRARIES = {"verl", "torch", "ray", "transfer_queue", "transformers", "peft", "vllm", "sglang", "torchdata", "hydra"}
 REFERENCE = re.compile(r"[\w/]+\.py:\d+")
 ids = [f"{row.module}-{row.part}" for row in REPLACEMENTS]
@@ -63,7 +63,17 @@ def test_a_file_per_row_and_a_row_per_file():
     offering = {file.stem for file in table.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
     assert sorted(offering) == sorted(row.module for row in REPLACEMENTS)
     known = {part for parts in PARTS_OF.values() for part in parts} | set(PLUGINS)
-    known |= {"all", "hf_reward", "padded", "separate", "vllm_cpu", "trainer", "queue", "queue_on_one_machine"}
+    known |= {
+        "all",
+        "hf_reward",
+        "padded",
+        "separate",
+        "vllm_cpu",
+        "trainer",
+        "queue",
+        "queue_on_one_machine",
+        "report",
+    }
     assert {row.part for row in REPLACEMENTS} <= known
 
 

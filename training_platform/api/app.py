@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from training_platform.queue.store import Store
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
 ASSETS = tuple(sorted(path.name for path in PAGE.iterdir()))  # names of requests are looked up, never joined
+MAX_QUEUED = 1_000  # that /api/queue lists
 HIDDEN = ".platform"  # folder of the outputs that the monitor passes over
 
 
@@ -188,7 +190,9 @@ def _queue(scheduler: Scheduler, handlers: jobs.Jobs) -> QueueView:
     for name in (*slots.gpus, *slots.names("cpu")):
         state = "job" if name in owner else "held" if name in held else "free"
         shown.append(SlotView(slot=name, state=state, job=owner.get(name), holder=held.get(name)))
-    queued = [handlers.views.job(job, full=False) for job in store.in_order()[:1000]]
+    with store.lock:
+        waiting = list(islice(store.in_order(), MAX_QUEUED))
+    queued = [handlers.views.job(job, full=False) for job in waiting]
     return QueueView(slots=shown, queued=queued, counts=store.counts())
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from common.files import open_regular, read_regular
-from common.metrics.names import BY_NAME
 from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
-from monitor.columns import Columns
-from monitor.exports import csv_lines
 from monitor.health import Finding
 from monitor.health import find as find_health
 from monitor.i18n import Words
@@ -28,14 +23,13 @@ from monitor.samples import choose, read_step, steps_of
 from training_platform.api.errors import ApiError
 from training_platform.api.find import Found
 from training_platform.api.jobs import Jobs
+from training_platform.api.rows import AllRows, ReadRows, RunRows, Source, Wanted, as_csv, as_json
 from training_platform.api.views import View, eval_results
 from training_platform.queue import local
 
-ROWS = 1_000  # of a streamed answer at a time
 READ_SECONDS = 60.0
 MAX_LOG = 1 << 20  # bytes of one answer
 MAX_CHECKPOINTS = 4 << 20  # bytes of checkpoints.jsonl
-Source = Literal["train", "validation", "all"]
 
 
 class CheckpointView(View):
@@ -90,7 +84,7 @@ class Runs:
 
     def __init__(self, jobs: Jobs):
         self.jobs, self.monitor = jobs, jobs.views.monitor
-        self.outputs = jobs.scheduler.outputs
+        self._rows = AllRows()
 
     def metrics(self, uuid: str) -> RunMetrics | None:
         """All numbers of a run, None before it has any.
@@ -107,9 +101,18 @@ class Runs:
             time.sleep(0.02)  # another thread is at it
         return read
 
+    def rows(self, uuid: str) -> RunRows | ReadRows:
+        """All numbers of a run as rows; nothing is read yet where they are in metrics files.
+
+        Raises:
+            ApiError: 404; 503 as of `metrics`, where they are not.
+        """
+        folder = self.folder(self.jobs.found(uuid))
+        return (folder and self._rows.of(folder)) or ReadRows(self.metrics(uuid))
+
     def folder(self, found: Found) -> Path | None:
         """The run directory, None before there is one."""
-        return found.row.path if found.row and found.row.kind == "run" else None
+        return self.monitor.file(found.run, "") if found.row else None
 
     def checkpoints(self, uuid: str) -> list[CheckpointView]:
         """Checkpoints by step; of a run that reports from outside those that it told of."""
@@ -118,8 +121,9 @@ class Runs:
         if folder is None:
             return []
         told = _told(folder / "checkpoints.jsonl")
-        metrics = self.metrics(uuid)
-        scores = _scores(metrics) if metrics else {}
+        there = [one for one in saved_in(folder) if one.step is not None]
+        numbers = self.rows(uuid).of({one.step for one in there}) if there else {}
+        scores = {step: eval_results(data) for step, data in numbers.items()}
         saved = [
             CheckpointView(
                 step=one.step,
@@ -130,8 +134,7 @@ class Runs:
                 problems=[plain(text) for text in one.problems],
                 created_at=datetime.fromtimestamp(one.written, timezone.utc).isoformat(timespec="seconds"),
             )
-            for one in saved_in(folder)
-            if one.step is not None
+            for one in there
         ]
         ordered = sorted([*saved, *told], key=lambda one: one.step)
         means = {id(one): np.mean(list(one.eval_results.values())) for one in ordered if one.eval_results}
@@ -178,78 +181,6 @@ def read_log(path: Path, offset: int, limit: int) -> LogView:
     return LogView(text=text, next_offset=min(start, size) + cut, size=size)
 
 
-def metric_rows(
-    metrics: RunMetrics, source: Source, names: list[str], raw: bool, after: int | None, last: int | None
-) -> Iterator[list[dict]]:
-    """The numbers of a run as rows ``{"step": n, name: value}``, oldest first, some at a time.
-
-    Args:
-        metrics: The run.
-        source: Steps that trained (with the validations of those steps), that were validated, or all.
-        names: Only these; empty: the kit's names, and others without a slash.
-        raw: The trainer's own names instead.
-        after: Only later steps.
-        last: Only so many at the end.
-    """
-    with metrics.lock:
-        columns = metrics.columns
-        chosen = names or (columns.names() if raw else _friendly_names(columns))
-        series = {name: columns.series(name) for name in chosen}
-        steps = _steps(columns, series, source)
-    if after is not None:
-        steps = steps[steps > after]
-    if last is not None:
-        steps = steps[-last:]
-    for start in range(0, len(steps), ROWS):
-        part = steps[start : start + ROWS]
-        rows: list[dict] = [{"step": step} for step in part.tolist()]
-        for name, (own, values) in series.items():
-            first, end = np.searchsorted(own, [part[0], part[-1] + 1])
-            places = np.searchsorted(part, own[first:end])
-            for step, place, value in zip(
-                own[first:end].tolist(), places.tolist(), values[first:end].tolist(), strict=True
-            ):
-                if rows[place]["step"] == step:
-                    rows[place][name] = value
-        yield rows
-
-
-def _friendly_names(columns: Columns) -> list[str]:
-    known = columns.table_names()
-    return known + [name for name in columns.names() if "/" not in name and name not in BY_NAME]
-
-
-def _steps(columns: Columns, series: dict, source: Source) -> np.ndarray:
-    """The steps that a source has, ascending."""
-
-    def validates(name: str) -> bool:
-        return bool(BY_NAME[name].validates) if name in BY_NAME else name.startswith(("val-", "val/"))
-
-    known = {name: columns.series(name) for name in _friendly_names(columns)} or series
-    kinds = {"train": (False,), "validation": (True,), "all": (True, False)}[source]
-    found = [steps for name, (steps, _) in known.items() if validates(name) in kinds]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
-
-
-def _as_json(parts: Iterator[list[dict]]) -> Iterator[bytes]:
-    before = b"["
-    for rows in parts:
-        yield before + orjson.dumps(rows)[1:-1]
-        before = b","
-    yield b"]" if before == b"," else b"[]"
-
-
-def _scores(metrics: RunMetrics) -> dict[int, dict[str, float]]:
-    """Step -> data source -> score."""
-    found: dict[int, dict[str, float]] = {}
-    with metrics.lock:
-        names = [name for name in metrics.columns.names() if name.startswith(("val-", "val/", "val_"))]
-        for name in names:
-            for step, value in zip(*(part.tolist() for part in metrics.columns.series(name)), strict=True):
-                found.setdefault(step, {})[name] = value
-    return {step: eval_results(data) for step, data in found.items()}
-
-
 def _told(path: Path) -> list[CheckpointView]:
     """Checkpoints that a run outside has told of; the last word on a step counts."""
     try:
@@ -280,15 +211,12 @@ def routes(runs: Runs) -> APIRouter:
         source: Source = "train",
         raw: bool = False,
     ) -> StreamingResponse:
-        found = runs.metrics(uuid)
-        rows = metric_rows(found, source, names, raw, after_step, last) if found else iter(())
-        return StreamingResponse(_as_json(rows), media_type="application/json")
+        rows = runs.rows(uuid).rows(Wanted(source, names, raw), after_step, last)
+        return StreamingResponse(as_json(rows), media_type="application/json")
 
     @router.get("/metrics.csv", summary="The numbers as CSV, verl's names", response_class=StreamingResponse)
     def csv(uuid: str, names: Annotated[list[str], Query(max_length=200)] = []) -> StreamingResponse:  # noqa: B006
-        found = runs.metrics(uuid)
-        lines = csv_lines(found, names) if found else iter(["step\n"])
-        return StreamingResponse(lines, media_type="text/csv")
+        return StreamingResponse(as_csv(runs.rows(uuid).records, names), media_type="text/csv")
 
     @router.get("/checkpoints", summary="Checkpoints, oldest first")
     def checkpoints(uuid: str) -> list[CheckpointView]:

@@ -270,6 +270,18 @@ def leftover_spools(folder: Path, job: str) -> Iterator[_Spool]:
             yield spool
 
 
+def wait_for_others(folder: Path, job: str, seconds: float) -> None:
+    """Waits until no other process sends records of a job."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        free = list(leftover_spools(folder, job))
+        for spool in free:
+            spool.close()
+        if len(free) == len(list(folder.glob(f"{_slug(job)}-*.jsonl"))):
+            return
+        time.sleep(0.1)
+
+
 def _slug(job: str) -> str:
     """A job's id as a file may have it; another id never gives the same."""
     name = re.sub(r"[^\w.-]", "_", job)[:80]

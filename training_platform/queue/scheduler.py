@@ -206,19 +206,22 @@ class Scheduler:
     def _start_next(self) -> None:
         if any(self._is_slow_to_start(job) for job in self.store.in_states(("starting",))):
             return
-        full: set[str] = set()
-        for job in self.store.in_order():
-            (kind, count), *_ = job.slots.items()
-            if kind in full or self._waits.get(job.uuid, 0.0) > self._clock():
+        found = [one for kind in ("gpu", "cpu") if (one := self._next(kind))]
+        if found:
+            self._launch(*min(found, key=lambda one: (-one[0].priority, one[0].place, one[0].number)))
+
+    def _next(self, kind: str) -> tuple[Job, list[str]] | None:
+        """The job that may start next of those that need slots of a kind, and its slots."""
+        free: list[str] | None = None
+        for job in self.store.in_order(kind):
+            if self._waits.get(job.uuid, 0.0) > self._clock():
                 continue
-            free = self.free(kind)
-            if len(free) >= count:
-                self._launch(job, free[:count])
-                return
+            free = self.free(kind) if free is None else free
+            if len(free) >= job.slots[kind]:
+                return job, free[: job.slots[kind]]
             if not self.backfill or not free:
-                full.add(kind)
-            if full == {"gpu", "cpu"}:
-                return
+                return None
+        return None
 
     def _is_slow_to_start(self, job: Job) -> bool:
         since = self._since.setdefault((job.uuid, "starting"), self._clock())
@@ -257,9 +260,8 @@ class Scheduler:
 
 def free_name(store: Store, outputs: Path, wanted: str) -> str:
     """A name that no run directory and no job has: the wanted one, or with ``-2``, ``-3``, ... behind."""
-    taken = store.runs()
     name, number = wanted, 1
-    while name in taken or (outputs / name).exists():
+    while store.has_run(name) or (outputs / name).exists():
         number += 1
         name = f"{wanted[:90]}-{number}"
     return name

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   stop_asked TEXT NOT NULL DEFAULT '', parent TEXT, key TEXT UNIQUE, created_at TEXT NOT NULL, queued_at TEXT,
   started_at TEXT, ended_at TEXT);
 CREATE INDEX IF NOT EXISTS jobs_of_a_state ON jobs (state);
+CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, place, number);
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, time TEXT NOT NULL, type TEXT NOT NULL, data TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS events_of_a_job ON events (job, id);
@@ -193,9 +194,24 @@ class Store:
         """The jobs in some states, oldest first."""
         return self._jobs(f"state IN ({', '.join('?' * len(states))}) ORDER BY number", *states)
 
-    def in_order(self) -> list[Job]:
-        """The queue: higher priority first, among equals the one that was queued first."""
-        return self._jobs("state = 'queued' ORDER BY priority DESC, place, number")
+    def in_order(self, kind: str = "") -> Iterator[Job]:
+        """The queue: higher priority first, among equals the one that was queued first.
+
+        It is read as far as it is asked for, as thousands may wait; the caller holds the lock meanwhile.
+
+        Args:
+            kind: Only those that need slots of it.
+        """
+        where = "state = 'queued' AND slots LIKE ? ORDER BY priority DESC, place, number"
+        return map(_job, self._db.execute(f"SELECT * FROM jobs WHERE {where}", (_needs(kind),)))
+
+    def position(self, job: Job) -> int:
+        """Of a queued job among those that need slots of the same kind, from 1."""
+        (kind, _), *_ = job.slots.items()
+        ahead = "priority > ? OR priority = ? AND (place < ? OR place = ? AND number < ?)"
+        query = f"SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND slots LIKE ? AND ({ahead})"
+        values = (job.priority, job.priority, job.place, job.place, job.number)
+        return self._rows(query, _needs(kind), *values)[0][0] + 1
 
     def listed(self, limit: int, before: int | None, state: str | None) -> list[Job]:
         """Jobs, newest first.
@@ -211,6 +227,10 @@ class Store:
         if state is not None:
             where, values = [*where, "state = ?"], [*values, state]
         return self._jobs(f"{' AND '.join(where)} ORDER BY number DESC LIMIT ?", *values, limit)
+
+    def has_run(self, run: str) -> bool:
+        """Whether a run directory belongs to a job."""
+        return bool(self._rows("SELECT 1 FROM jobs WHERE run = ?", run))
 
     def runs(self) -> set[str]:
         """Names of the run directories that belong to jobs."""
@@ -295,6 +315,11 @@ class Store:
 
     def _jobs(self, where: str, *values: Any) -> list[Job]:
         return [_job(row) for row in self._rows(f"SELECT * FROM jobs WHERE {where}", *values)]
+
+
+def _needs(kind: str) -> str:
+    """What the slots of a job that needs a kind look like."""
+    return f'{{"{kind}"%' if kind else "%"
 
 
 def _job(row: sqlite3.Row) -> Job:

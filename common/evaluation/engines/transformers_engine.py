@@ -137,18 +137,8 @@ class TransformersEngine:
 
     def _batch_size(self, waiting: Sequence[Answering]) -> int:
         """How many of the waiting requests fit into one batch."""
-        budget = self.batch_tokens or self._budget()
-        longest = total = size = 0
         least = ROWS_BEFORE_SHARE.get(self.model.device.type, MAX_ROWS)
-        for request in waiting[:MAX_ROWS]:
-            longest = max(longest, len(request.prompt_ids))
-            if size >= least and len(request.prompt_ids) < LENGTH_SHARE * longest:
-                break
-            total = max(total, len(request.prompt_ids) + request.max_tokens)
-            if size and ((size + 1) * longest > PREFILL_TOKENS or (size + 1) * total > budget):
-                break
-            size += 1
-        return size
+        return rows_that_fit(waiting, self.batch_tokens or self._budget(), least)
 
     def _budget(self) -> int:
         """Tokens for which free memory has room: keys and values, and the logits of a row spread over its tokens."""
@@ -186,6 +176,26 @@ class TransformersEngine:
         """Free the model."""
         self.model = None
         release_memory()
+
+
+def rows_that_fit(waiting: Sequence[Request], budget: int, least: int) -> int:
+    """How many of the first requests make a batch, at least 1 of those that are there.
+
+    Args:
+        waiting: Requests, those of like length beside each other.
+        budget: Tokens of a batch, padding and room for the answers included.
+        least: Rows from which on a prompt much shorter than the longest starts a batch of its own.
+    """
+    longest = total = size = 0
+    for request in waiting[:MAX_ROWS]:
+        longest = max(longest, len(request.prompt_ids))
+        if size >= least and len(request.prompt_ids) < LENGTH_SHARE * longest:
+            break
+        total = max(total, len(request.prompt_ids) + request.max_tokens)
+        if size and ((size + 1) * longest > PREFILL_TOKENS or (size + 1) * total > budget):
+            break
+        size += 1
+    return size
 
 
 def load(source: ModelSource, device: str, dtype: str, trust_remote_code: bool) -> torch.nn.Module:

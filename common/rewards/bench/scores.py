@@ -60,7 +60,7 @@ def best_by_row(outcomes: list[Outcome], kind: str) -> dict[int, float]:
 
 def _no_answer(trial: Trial) -> str:
     if not _truths_are_answers(trial):
-        return "the ground truth (tests?) is no answer by itself: give --responses with real answers"
+        return "the ground truth (tests?) is not an answer by itself: give --responses with real answers"
     return r"the truth was tried as `#### N`, `\boxed{N}` and N; if answers look different, give --responses"
 
 

@@ -57,7 +57,7 @@ def _code(knobs: Knobs, config: dict[str, Any], folder: Path) -> Problem | None:
     brings = "auto_map" in config or "auto_map" in _read_json(folder / "tokenizer_config.json")
     if trusted or not brings:
         return None
-    return Problem("it brings Python code of its own", f"read it, then add {key}.trust_remote_code=true")
+    return Problem("it brings custom Python code", f"read it, then add {key}.trust_remote_code=true")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
