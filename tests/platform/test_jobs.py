@@ -199,6 +199,13 @@ def pages(platform, **query):
     return [[one["name"] for one in page.json()] for page in found]
 
 
+def test_an_empty_key_is_none(platform):
+    answers = [
+        platform.client.post("/api/jobs", json={"algorithm": "sft"}, headers={"Idempotency-Key": ""}) for _ in range(2)
+    ]
+    assert [one.status_code for one in answers] == [201, 201]
+
+
 def test_the_list_is_whole_over_its_pages(platform):
     """What is looked for is found behind the first page, and runs that were started by hand come behind the jobs."""
     for n in range(7):

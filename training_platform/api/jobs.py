@@ -356,7 +356,7 @@ def _changes(router: APIRouter, jobs: Jobs) -> None:
         response: Response,
         key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)] = None,
     ) -> JobView:
-        job, new = jobs.create(request, key)
+        job, new = jobs.create(request, key or None)  # an empty header is none
         response.status_code = 201 if new else 200
         response.headers["Location"] = f"/api/jobs/{job.uuid}"
         return view(job)
