@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from common.data.inputs import columns_of, sources_of
 from common.data.names import PARTS
 from common.data.readers.files import DataError
 from common.data.rows import ALGORITHMS
+from common.data.tasks import PREFIX, prepare_task
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +37,7 @@ EXAMPLES = """examples:
   preview data.jsonl --algo sft --model demo -n 2
   stats data.jsonl
   prepare gsm8k --to data/gsm8k                            known: {known}
+  prepare reasoning-gym:countdown --to data/countdown --size 5000 --seed 1
   harvest outputs/RUN best.parquet --min-score 1           an RL run's right answers for sft
   download Qwen/Qwen3-0.6B --to models/Qwen3-0.6B
 """
@@ -316,17 +319,27 @@ def _stats(arguments: argparse.Namespace, console: Console) -> int:
 
 def _add_prepare(commands: Any) -> None:
     one = commands.add_parser("prepare", help="a well-known data set -> train.parquet and val.parquet")
-    one.add_argument("name", choices=KNOWN, metavar="NAME", help=", ".join(KNOWN))
+    one.add_argument("name", metavar="NAME", help=f"{', '.join(KNOWN)}, or {PREFIX}TASK for a generated task")
     one.add_argument("--to", type=Path, required=True, metavar="DIR")
     one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: what it is usually used for)")
     one.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="a local copy instead of a download")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0])
     one.add_argument("--max-rows", type=int, metavar="N", help="rows of each file at most")
     one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to another file")
+    one.add_argument("--size", type=int, default=5000, metavar="N", help="rows of a generated task (default: 5000)")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="of a generated task")
+    one.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="settings of a generated task")
     one.set_defaults(run=_prepare)
 
 
 def _prepare(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.name.startswith(PREFIX):
+        made = arguments.name, arguments.to, arguments.size, arguments.seed, arguments.config, arguments.algo
+        for report in prepare_task(*made):
+            report.show(console)
+        reward = "REWARD_FUNC_PATH=common/reward_functions.py REWARD_FUNC_NAME=reasoning_gym"
+        console.print(f"train with: TRAIN_DATA={arguments.to}/train.parquet {reward} ./grpo/train.sh", markup=False)
+        return 0
     reports = prepare(
         arguments.name,
         arguments.to,
