@@ -1,4 +1,4 @@
-"""Checkpoints of verl: ``python -m common.checkpoints list|merge|average|publish|prune|verify RUN``.
+"""Checkpoints of verl: ``python -m common.checkpoints list|merge|average|export|publish|prune|verify RUN``.
 
 For other parts of the kit there is one function::
 
@@ -18,6 +18,7 @@ module         what it holds
 ``merge``      a checkpoint as a Hugging Face folder
 ``proof``      a folder loaded, a few tokens generated
 ``average``    several models mixed, ``mixing`` how, ``weight_files`` a weight at a time
+``export``     for other programs; ``ollama`` its Modelfile
 ``publish``    a model on a hub: ``card`` what is said of it, ``hub_upload`` file by file
 ``prune``      old checkpoints removed
 =============  ===================================================================
