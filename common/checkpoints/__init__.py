@@ -1,4 +1,4 @@
-"""Checkpoints of verl: ``python -m common.checkpoints list|merge|publish|prune|average|select|verify RUN``.
+"""Checkpoints of verl: ``python -m common.checkpoints list|merge|export|publish|prune|average|select|verify RUN``.
 
 For other parts of the kit there is one function::
 
@@ -22,6 +22,8 @@ module            what it holds
 ``average``       several models mixed
 ``mixing``        the arithmetic of a mix, on one weight
 ``weight_files``  weights read one at a time, written shard by shard
+``export``        for other programs
+``ollama``        Ollama's Modelfile
 ``publish``       a model on a hub
 ``card``          what the model card says of it
 ``hub_upload``    the folder sent file by file

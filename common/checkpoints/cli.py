@@ -11,6 +11,7 @@ from typing import Any
 
 from common import __version__
 from common.checkpoints import integrity, prune
+from common.checkpoints.export import FORMATS, OUT_TYPES
 from common.checkpoints.hub_upload import HUBS
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import DTYPES, is_current, merge
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   average outputs/A outputs/B --method ties --base Qwen3-4B --to both    what each has learned, added to the base
   prune outputs/RUN --keep 1 --keep-best val_score
   select outputs/RUN --step 40                    test.sh takes it from now on; --best val_score, --none
+  export outputs/RUN --format ollama --outtype q8_0
   publish outputs/RUN user/name                   with a model card, for you alone until you say --public
   verify outputs/RUN                              reads every byte
 """
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     made = argparse.ArgumentParser(
         prog="python -m common.checkpoints",
-        description="Checkpoints of a run: list, merge, average, publish, prune, select, verify.",
+        description="Checkpoints of a run: list, merge, average, export, publish, prune, select, verify.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--step", type=int, metavar="N", help="its step")
     which.add_argument("--best", metavar="METRIC", help="the best one by a metric, e.g. val_score")
     which.add_argument("--none", action="store_true", help="the newest again")
+
+    one = _command(commands, "export", "a model for other programs", export_command)
+    one.add_argument("--format", required=True, choices=FORMATS, help="gguf, ollama: by llama.cpp's converter")
+    one.add_argument("--to", type=Path, help="folder to write (default: RUN/FORMAT)")
+    one.add_argument("--outtype", choices=OUT_TYPES, help="gguf, ollama: of the weights (default: f16)")
 
     one = _command(commands, "publish", "the model and its card to Hugging Face or ModelScope", publish_command)
     one.add_argument("repo", metavar="USER/NAME", help="repository; made where it is not there, for you alone")
@@ -269,6 +276,28 @@ def base_of(given: Path | None, source: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"--base {path}: no such folder; download it first (hf download {path} --local-dir FOLDER)")
     return path if (path / "config.json").is_file() else found(path)[-1].path
+
+
+def export_command(arguments: argparse.Namespace) -> int:
+    """Write a model for another program."""
+    from common.checkpoints.export import export
+
+    converted = arguments.format in ("gguf", "ollama")
+    if arguments.outtype and not converted:
+        raise ValueError(f"--outtype is for gguf and ollama; {arguments.format} is bfloat16")
+    path = arguments.path.expanduser()
+    named = checkpoint_at(path) if path.is_dir() else None
+    target = arguments.to or (named.run_dir if named else path) / arguments.format
+    facts = export(path, arguments.format, target, arguments.outtype or "f16")
+    size = f", {gibibytes(facts['bytes'])} of {facts['out_type']}" if converted else ""
+    print(f"{target}: {arguments.format}{size}")
+    if "template" in facts:
+        print(facts["template"])
+        print(f"ollama create NAME -f {target / 'Modelfile'}")
+    if arguments.format == "mlx-ready":
+        print(f"on a Mac: mlx_lm.generate --model {target}; smaller: mlx_lm.convert --hf-path {target} -q")
+    print(f"loaded again: {facts['proof']!r}")
+    return 0
 
 
 def publish_command(arguments: argparse.Namespace) -> int:

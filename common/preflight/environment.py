@@ -232,7 +232,7 @@ def check_ray(knobs: Knobs) -> None:
     ray = str(Path(sys.executable).parent / "ray")  # the environment need not be active
     command = [ray, "status"] + ([] if address == "auto" else ["--address", address])
     gpus = knobs.number("N_GPUS") * knobs.number("NNODES")
-    found = _ray_gpus(command, gpus)
+    found = _ray_gpus(command, gpus) if _answers(address) else None
     if found is None:
         knobs.error(
             key, "no Ray cluster answers there", "start one with ray start --head, or leave it out", value=address
@@ -243,6 +243,18 @@ def check_ray(knobs: Knobs) -> None:
         knobs.error(
             "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=gpus
         )
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT, which ``ray status`` would find out in 40 s; True for other forms."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 def _ray_gpus(command: list[str], wanted: int) -> tuple[float, float] | None:

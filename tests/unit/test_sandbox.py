@@ -300,7 +300,7 @@ def python_for_all():
     return None
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache  # one for each of WAYS
 def attack(who, without, bwrap):
     """Runs all attacks as `who`; gives their results and what the machine looks like afterwards."""
     python, user = sys.executable, {}
