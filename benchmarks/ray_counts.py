@@ -54,8 +54,10 @@ def start(config: Any, sender: Any) -> None:
     """Start what the config asks for and send what was seen: the CPUs in use and the seconds it took."""
     import ray
     import transfer_queue
+    from omegaconf import OmegaConf
     from verl.single_controller.ray.base import ResourcePoolManager
 
+    OmegaConf.resolve(config)  # as verl does before it hands a part on
     begun, gpus = time.monotonic(), config.trainer.n_gpus_per_node
     told = config.ray_kwargs.ray_init.num_cpus
     ray.init(address="local", num_cpus=told, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
@@ -85,7 +87,11 @@ class Worker:
 
 
 def seen(config: Any) -> tuple[float, float, float] | None:
-    """CPUs in use, GPUs in use and seconds, once all of a launch is there; None: it waits for ever."""
+    """CPUs in use, GPUs in use and seconds, once all of a launch is there; None: it waits for ever.
+
+    Raises:
+        EOFError: If the launch fails; its own error is on stderr.
+    """
     context = multiprocessing.get_context("fork")  # with verl imported once for all
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=start, args=(config, sender))
