@@ -87,8 +87,8 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER TRAINER AGENT_LOOP USE_KL_LOSS CHECKPOINT_BACKEND DISABLE_LOG_STATS
-#   VERL_TRAINER_MODE PARAMETER_SYNC_STEP
+#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER TRAINER AGENT_LOOP USE_KL_LOSS CHECKPOINT_BACKEND VERL_TRAINER_MODE
+#   PARAMETER_SYNC_STEP
 prepare_run grpo "$@"
 
 run_training "${PYTHON}" -m "${TRAINER}" \
@@ -135,8 +135,6 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
   actor_rollout_ref.rollout.prometheus.enable="${PROMETHEUS}" \
-  actor_rollout_ref.rollout.disable_log_stats="${DISABLE_LOG_STATS}" \
-  transfer_queue.metrics.enabled="${PROMETHEUS}" \
   actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
   trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
   trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \

@@ -92,7 +92,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
 #   RESUME_PATH LOGGERS VERL_LR_SCHEDULER TRAINER AGENT_LOOP USE_KL_LOSS SELF_PLAY CHECKPOINT_BACKEND
-#   DISABLE_LOG_STATS VERL_TRAINER_MODE PARAMETER_SYNC_STEP
+#   VERL_TRAINER_MODE PARAMETER_SYNC_STEP
 prepare_run gspo "$@"
 
 # With rounds, this script and dpo/train.sh are run stage by stage; the RL stage is the command below.
@@ -142,8 +142,6 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
   actor_rollout_ref.rollout.prometheus.enable="${PROMETHEUS}" \
-  actor_rollout_ref.rollout.disable_log_stats="${DISABLE_LOG_STATS}" \
-  transfer_queue.metrics.enabled="${PROMETHEUS}" \
   actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
   trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
   trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \

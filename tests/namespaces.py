@@ -84,6 +84,7 @@ class Machines:
         if self.holders[name].poll() is None:
             os.kill(self.pid(name), signal.SIGKILL)
             self.holders[name].wait()
+        run("ip", "-n", self.switch, "link", "del", f"{self.switch}{name}", check=False)  # the kernel takes its time
 
     def cable(self, name: str, state: str) -> None:
         """Pull it (``down``) or put it back (``up``)."""

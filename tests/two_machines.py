@@ -355,7 +355,7 @@ def main() -> int:
             try:
                 CHECKS[name](machines)
                 print(f"passed  {name} ({time.monotonic() - started:.0f} s)", flush=True)
-            except (AssertionError, subprocess.TimeoutExpired) as error:
+            except (AssertionError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:
                 failed.append(name)
                 print(f"FAILED  {name}: {str(error)[-3000:]}", flush=True)
     print(f"{len(names) - len(failed)} passed, {len(failed)} failed")

@@ -44,7 +44,6 @@ DERIVED = (
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
-    Derived("DISABLE_LOG_STATS", ("PROMETHEUS",), SCRIPT, "whether the rollout engine counts nothing"),
     Derived("VERL_LR_SCHEDULER", ("LR_SCHEDULER",), SCRIPT, "constant where the kit makes the schedule, else the same"),
     Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),
@@ -62,6 +61,7 @@ DERIVED = (
     Derived("RUN_DIR", ("EXPERIMENT_NAME",), CONFIG, "the folder of the run"),
     Derived("MAX_NUM_SEQS", ("GPU_MEMORY_UTILIZATION",), CONFIG, "answers that the engine decodes at once"),
     Derived("ENFORCE_EAGER", ("MODEL_PATH",), CONFIG, "true for small models: no CUDA graphs"),
+    Derived("DISABLE_LOG_STATS", ("PROMETHEUS",), CONFIG, "whether the rollout engine counts nothing"),
     Derived("AGENT_WORKERS", ("N_GPUS",), CONFIG, "processes that prepare prompts and store answers"),
     Derived("REWARD_WORKERS", ("N_GPUS", "REWARD"), CONFIG, "processes that call the reward function"),
     Derived("STORAGE_UNITS", ("N_GPUS",), CONFIG, "TransferQueue's processes that hold samples"),
@@ -89,7 +89,7 @@ DERIVED = (
 # names that another program might read as its own.
 PROCESS_KNOBS = (
     *("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT"),
-    *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS"),
+    *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS", "PROMETHEUS"),
 )
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from common.preflight.model import ModelInfo
 
 SHARED_MEMORY = Path("/dev/shm")
 BFLOAT16_FROM = 8.0  # compute capability
+RAY_SECONDS = 20.0  # until a machine that has joined Ray is in its status
 SOCKET_PATH_LIMIT = 60  # characters of Ray's folder: a socket's whole path may have 107
 
 
@@ -229,22 +231,39 @@ def check_ray(knobs: Knobs) -> None:
         return
     ray = str(Path(sys.executable).parent / "ray")  # the environment need not be active
     command = [ray, "status"] + ([] if address == "auto" else ["--address", address])
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    if done is None or done.returncode:
+    gpus = knobs.number("N_GPUS") * knobs.number("NNODES")
+    found = _ray_gpus(command, gpus)
+    if found is None:
         knobs.error(
             key, "no Ray cluster answers there", "start one with ray start --head, or leave it out", value=address
         )
         return
-    match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
-    there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
-    gpus = knobs.number("N_GPUS") * knobs.number("NNODES")
+    there, used = found
     if there - used < gpus:
         knobs.error(
             "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=gpus
         )
+
+
+def _ray_gpus(command: list[str], wanted: int) -> tuple[float, float] | None:
+    """GPUs of a Ray and those in use, None where it does not answer.
+
+    What ``ray status`` says is some seconds old, and a machine that has just joined is missing in it: it is asked again
+    for `RAY_SECONDS` where there are fewer than wanted.
+    """
+    until = time.monotonic() + RAY_SECONDS
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode:
+            return None
+        match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
+        there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
+        if there - used >= wanted or time.monotonic() > until:
+            return there, used
+        time.sleep(1)
 
 
 def gpu_use() -> list[GpuUse]:

@@ -68,6 +68,7 @@ def watch_machines() -> None:
     its replay buffer (trainer/ppo/v1/replay_buffer.py) counts the lost answers as running.
     """
     ours: dict[str, str] = {}
+    silent = False
     while True:
         time.sleep(LOOK_SECONDS)
         if not ray.is_initialized():
@@ -75,7 +76,11 @@ def watch_machines() -> None:
         try:
             nodes, used = ray.nodes(), joined.nodes_of_run() if os.environ.get("WORKER_ENV") else None
         except Exception as error:
-            end(f"Ray does not answer any more: {error}")
+            if silent:
+                end(f"Ray does not answer any more: {error}")
+            silent = True  # once: the run may have ended well just now, and shut Ray down
+            continue
+        silent = False
         alive = {
             node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             for node in nodes

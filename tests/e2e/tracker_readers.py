@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import struct
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -16,24 +17,37 @@ Steps = dict[int, dict[str, float]]
 
 
 def read_wandb(run_dir: Path) -> Steps:
-    """By W&B's own reader of its offline files."""
+    """The records of W&B's offline files, by its own protocol buffers."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     steps: Steps = defaultdict(dict)
     for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
+        for data in log_records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.WhichOneof("record_type") == "history":
-                row = {
-                    item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
-                }
+                items = record.history.item
+                row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
                 if "train/step" in row:
                     steps[row["train/step"]].update(row)
     return steps
+
+
+def log_records(content: bytes) -> list[bytes]:
+    """Records of a file in LevelDB's log format: blocks of 32 KiB, each part with checksum, length and kind."""
+    records, part, place = [], b"", 7  # behind the file's own header
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack_from("<HB", content, place + 4)
+        data = content[place + 7 : place + 7 + length]
+        place += 7 + length
+        part = part + data if kind in (3, 4) else data  # 1 whole, 2 first, 3 middle, 4 last
+        if kind in (1, 4):
+            records.append(part)
+    return records
 
 
 def read_tensorboard(run_dir: Path) -> Steps:
@@ -44,7 +58,8 @@ def read_tensorboard(run_dir: Path) -> Steps:
     read = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     for name in read.Tags()["scalars"]:
         for event in read.Scalars(name):
-            assert name not in steps[event.step], f"{name} is there twice for step {event.step}"
+            # a resumed run validates at its checkpoint's step again
+            assert name not in steps[event.step] or name.startswith("val-"), f"{name} is there twice for {event.step}"
             steps[event.step][name] = event.value
     return steps
 

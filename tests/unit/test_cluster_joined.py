@@ -121,6 +121,30 @@ def test_verl_joins_it_with_the_variables_that_its_workers_need(monkeypatch):
     assert json.dumps(environment)
 
 
+def test_ray_that_is_shut_down_at_the_end_is_no_failure_one_that_stays_silent_is(monkeypatch):
+    from common.verl_ext import train_rl
+
+    up, said = iter([True, False, True, True, True]), []
+    answers = iter([RuntimeError("shut down"), [], RuntimeError("first"), RuntimeError("second")])
+
+    def nodes():
+        if isinstance(answer := next(answers), RuntimeError):
+            raise answer
+        return answer
+
+    def end(reason):
+        said.append(reason)
+        raise SystemExit
+
+    monkeypatch.setenv("WORKER_ENV", "")
+    monkeypatch.setattr(train_rl, "ray", types.SimpleNamespace(is_initialized=lambda: next(up), nodes=nodes))
+    monkeypatch.setattr(train_rl.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(train_rl, "end", end)
+    with pytest.raises(SystemExit):
+        train_rl.watch_machines()
+    assert said == ["Ray does not answer any more: second"]
+
+
 @pytest.mark.parametrize(("joined_ray", "ends"), [("RUN_DIR", False), ("", True)])
 def test_a_machine_of_others_may_leave_a_ray_that_was_there(monkeypatch, joined_ray, ends):
     """Its autoscaler takes idle machines away; of a Ray of the run's own every machine counts."""

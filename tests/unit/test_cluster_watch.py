@@ -343,16 +343,21 @@ def test_a_ray_that_is_joined_is_checked(monkeypatch):
 
 def test_ray_of_the_kits_environment_is_asked_though_it_is_not_active(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    asked = []
+    asked, there = [], iter(["", " 0.0/64.0 CPU\n 0.0/1.0 GPU\n", " 0.0/64.0 CPU\n 0.0/2.0 GPU\n"])
 
     def run(command, **_):
         asked.append(command)
-        return subprocess.CompletedProcess(command, 0, stdout=" 0.0/64.0 CPU\n 0.0/2.0 GPU\n")
+        return subprocess.CompletedProcess(command, 0, stdout=next(there))
 
+    monkeypatch.setattr(environment.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(environment.subprocess, "run", run)
     knobs = settled(read_knobs("grpo", {"NNODES": "2"}))
     check_ray(knobs)
-    assert asked == [[str(Path(sys.executable).parent / "ray"), "status"]] and knobs.errors == []
+    assert asked == 3 * [[str(Path(sys.executable).parent / "ray"), "status"]] and knobs.errors == []
+    monkeypatch.setattr(environment, "RAY_SECONDS", -1)
+    monkeypatch.setattr(environment.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, ""))
+    check_ray(knobs)
+    assert "N_GPUS=2: the Ray cluster at auto has 0 GPUs, 0 in use" in str(knobs.errors[0])
 
 
 def settled(knobs):
