@@ -128,11 +128,12 @@ def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
         Path(job["folder"]).mkdir(parents=True)
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
         if side == "kit":
+            algorithm = "reward_model" if LOSSES[job["loss"]][1] == "reward" else "dpo"
             from common.preflight.knobs import read_knobs
             from common.preflight.resolved import process_environment
 
-            environment |= process_environment(read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"}))
-            environment |= {"PYTHONPATH": str(ROOT), "SEED": "1"}
+            environment |= process_environment(read_knobs(algorithm, {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"}))
+            environment |= {"PYTHONPATH": str(ROOT), "SEED": "1", "ALGORITHM": algorithm}
         command = [python, str(SIDES), side, json.dumps(job)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:

@@ -100,7 +100,7 @@ def margin_of(index: int) -> float:
 def kit_side(job: dict[str, Any]) -> dict[str, Any]:
     """Runs the kit's trainer in this process."""
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
-    os.environ.update(RUN_DIR=job["folder"], ALGORITHM="dpo")
+    os.environ.update(RUN_DIR=job["folder"])
     sys.path.insert(0, str(ROOT))
     import torch
     from verl.utils import tensordict_utils as tu

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/log_probs.py [--tokens 16384] [--vocabulary 4096] [--pairs 3]
 
-Errors are to float64, of values and of gradients, over all tokens; seconds are those of one call, and of one with its
-backward pass.
+Errors are to float64, of values and of gradients, over all tokens; seconds are CPU seconds of the process, which other
+work on the machine does not change much, of one call and of one with its backward pass.
 """
 
 import argparse
@@ -53,10 +53,10 @@ def errors(way: Way, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, fl
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Of one call."""
-    start = time.perf_counter()
+    """CPU seconds of one call."""
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
         for name, way in ways.items():
             took.setdefault((name, False), []).append(seconds(lambda way=way: way(logits, labels)))
             took.setdefault((name, True), []).append(seconds(lambda way=way: with_gradient(way, logits, labels)))
-    print("| way | error | mean | gradient's | mean | seconds | with gradient |\n| --- |" + " ---: |" * 6)
+    print("| way | error | mean | gradient's | mean | CPU seconds | with gradient |\n| --- |" + " ---: |" * 6)
     for name, way in ways.items():
         off = errors(way, logits, labels)
         cells = [f"{off[key]:.1e}" for key in ("value", "mean value", "gradient", "mean gradient")]

@@ -66,7 +66,7 @@ class RunCallback(CheckpointCallback):
         if self.started:
             return
         self.started, self.saved_step = True, resumed
-        if trainer.config.actor_rollout_ref.rollout.prometheus.enable:
+        if os.environ.get("PROMETHEUS") == "true":
             self._write_targets()
         earlier = ((record["step"], friendly(record["data"])) for record in read_metrics(self.run_dir))
         for step, values in earlier:

@@ -69,7 +69,8 @@ def spread_figures(keys: Sequence[str], scores: Sequence[float]) -> dict[str, fl
 
     Returns:
         ``critic/score/std``, the standard deviation of all scores, and ``critic/score/group_std``, its mean over the
-        groups of at least two answers; both divide by n - 1, as GRPO does. Empty where there is too little.
+        groups of at least two answers; both divide by n - 1, as GRPO does. ``critic/score/dead_groups``, the share of
+        those groups whose answers all score the same. Empty where there is too little.
     """
     sessions: dict[str, float] = {}
     for key, score in zip(keys, scores, strict=True):
@@ -81,4 +82,7 @@ def spread_figures(keys: Sequence[str], scores: Sequence[float]) -> dict[str, fl
         return {}
     figures = {"critic/score/std": statistics.stdev(sessions.values())}
     within = [statistics.stdev(group) for group in groups.values() if len(group) > 1]
-    return figures | ({"critic/score/group_std": sum(within) / len(within)} if within else {})
+    if within:
+        figures["critic/score/group_std"] = sum(within) / len(within)
+        figures["critic/score/dead_groups"] = sum(spread == 0 for spread in within) / len(within)
+    return figures

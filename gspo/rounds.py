@@ -25,6 +25,7 @@ from common.cluster.board import leave
 from common.cluster.names import launchers_of, machines_wanted
 from common.cluster.watch import Watch, open_watch
 from common.console import QuietConsole
+from common.data.rollouts import dumped_texts
 from common.files import write_atomically
 from common.metrics.progress_line import format_duration
 from common.notify.notifier import Notifier
@@ -217,7 +218,7 @@ class Rounds:
         prompts = [row["prompt"] for row in split.rows_of([self.run_dir / "data" / "prompts.train.parquet"])]
         return harvest.harvest(
             self.run_dir / f"round-{stage.round}" / RL / "rollouts",
-            harvest.dumped_texts(prompts, tokenizer),
+            dumped_texts(prompts, tokenizer),
             float(self.knobs["PAIR_MARGIN"]),
             tokenizer,
             int(self.knobs["MAX_RESPONSE_LENGTH"]),

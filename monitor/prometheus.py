@@ -19,6 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from common import __version__
+from common.machine_use import Gpu
 from common.metrics.names import METRICS
 from common.metrics.names import Metric as TableRow
 from common.verl_ext.version import installed
@@ -26,7 +27,7 @@ from monitor.checkpoints import saved_in
 from monitor.health import find
 from monitor.runs import Row
 from monitor.store import Monitor
-from monitor.system import Gpu, Sampler
+from monitor.system import Sampler
 
 PREFIX = "verlkit_"
 ACTIVE_SECONDS = 3600.0  # a run that has ended is shown so long

@@ -1,4 +1,4 @@
-"""Checkpoints of verl: ``python -m common.checkpoints list|merge|prune|average|select|verify RUN``.
+"""Checkpoints of verl: ``python -m common.checkpoints list|merge|publish|prune|average|select|verify RUN``.
 
 For other parts of the kit there is one function::
 
@@ -8,19 +8,6 @@ For other parts of the kit there is one function::
 It returns a plain Hugging Face folder (``AutoModelForCausalLM.from_pretrained`` and vLLM load it) of whatever a person
 may name, and merges shards and LoRA first where that was not done yet.
 
-module         what it holds
-=============  ===================================================================
-``layout``     which checkpoints a run has, and their files
-``integrity``  complete or not: the marker, torn and missing files, the newest whole one
-``shards``     shards of all ranks joined to whole tensors
-``lora``       an adapter folded into its base weights
-``merge``      a checkpoint as a Hugging Face folder
-``proof``      a folder loaded, a few tokens generated
-``average``    several models mixed
-``prune``      old checkpoints removed
-``selected``   the one that a person has chosen
-=============  ===================================================================
-=======
 ================  ===================================================================
 module            what it holds
 ================  ===================================================================
@@ -35,6 +22,9 @@ module            what it holds
 ``average``       several models mixed
 ``mixing``        the arithmetic of a mix, on one weight
 ``weight_files``  weights read one at a time, written shard by shard
+``publish``       a model on a hub
+``card``          what the model card says of it
+``hub_upload``    the folder sent file by file
 ``prune``         old checkpoints removed
 ``selected``      the one that a person has chosen
 ================  ===================================================================

@@ -11,6 +11,7 @@ from typing import Any
 
 from common import __version__
 from common.checkpoints import integrity, prune
+from common.checkpoints.hub_upload import HUBS
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import DTYPES, is_current, merge
 from common.checkpoints.mixing import METHODS, WITH_BASE, Recipe
@@ -28,6 +29,7 @@ EXAMPLES = """examples:
   average outputs/A outputs/B --method ties --base Qwen3-4B --to both    what each has learned, added to the base
   prune outputs/RUN --keep 1 --keep-best val_score
   select outputs/RUN --step 40                    test.sh takes it from now on; --best val_score, --none
+  publish outputs/RUN user/name                   with a model card, for you alone until you say --public
   verify outputs/RUN                              reads every byte
 """
 
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     made = argparse.ArgumentParser(
         prog="python -m common.checkpoints",
-        description="Checkpoints of a run: list, merge, average, prune, select, verify.",
+        description="Checkpoints of a run: list, merge, average, publish, prune, select, verify.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -86,6 +88,17 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--step", type=int, metavar="N", help="its step")
     which.add_argument("--best", metavar="METRIC", help="the best one by a metric, e.g. val_score")
     which.add_argument("--none", action="store_true", help="the newest again")
+
+    one = _command(commands, "publish", "the model and its card to Hugging Face or ModelScope", publish_command)
+    one.add_argument("repo", metavar="USER/NAME", help="repository; made where it is not there, for you alone")
+    one.add_argument("--hub", default="huggingface", choices=HUBS, help="default: huggingface")
+    one.add_argument("--lora", action="store_true", help="the adapter alone (default: the whole model)")
+    one.add_argument("--public", action="store_true", help="everybody can read it")
+    one.add_argument(
+        "--base", default="", metavar="ID", help="base model on the hub, where the run has it from a folder"
+    )
+    one.add_argument("--licence", default="", help="of the base model, where its README.md does not say it")
+    one.add_argument("--dry-run", action="store_true", help="make the folder with the card and upload nothing")
 
     _command(commands, "verify", "read every byte and say what is torn or missing", verify_command, "--json")
     return made
@@ -256,6 +269,23 @@ def base_of(given: Path | None, source: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"--base {path}: no such folder; download it first (hf download {path} --local-dir FOLDER)")
     return path if (path / "config.json").is_file() else found(path)[-1].path
+
+
+def publish_command(arguments: argparse.Namespace) -> int:
+    """Publish a run's model."""
+    from common.checkpoints.publish import publish
+
+    publish(
+        arguments.path.expanduser(),
+        arguments.repo,
+        arguments.hub,
+        arguments.lora,
+        not arguments.public,
+        arguments.base,
+        arguments.licence,
+        arguments.dry_run,
+    )
+    return 0
 
 
 def prune_command(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from common.data.inputs import columns_of, sources_of
 from common.data.names import PARTS
 from common.data.readers.files import DataError
 from common.data.rows import ALGORITHMS
+from common.data.tasks import PREFIX, prepare_task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 # Names with commas, and a folder with local copies or None -> questions of each set.
 BenchmarkTexts = Callable[[str, Path | None], dict[str, list[str]]]
+HARVESTED = ("sft", "dpo", "kto")
 EXAMPLES = """examples:
   convert data.json train.parquet                          what the data can be used for is detected
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
@@ -34,6 +37,8 @@ EXAMPLES = """examples:
   preview data.jsonl --algo sft --model demo -n 2
   stats data.jsonl
   prepare gsm8k --to data/gsm8k                            known: {known}
+  prepare reasoning-gym:countdown --to data/countdown --size 5000 --seed 1
+  harvest outputs/RUN best.parquet --min-score 1           an RL run's right answers for sft
   download Qwen/Qwen3-0.6B --to models/Qwen3-0.6B
 """
 
@@ -80,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     _add_preview(commands)
     _add_stats(commands)
     _add_prepare(commands)
+    _add_harvest(commands)
     _add_download(commands)
     return made
 
@@ -313,17 +319,27 @@ def _stats(arguments: argparse.Namespace, console: Console) -> int:
 
 def _add_prepare(commands: Any) -> None:
     one = commands.add_parser("prepare", help="a well-known data set -> train.parquet and val.parquet")
-    one.add_argument("name", choices=KNOWN, metavar="NAME", help=", ".join(KNOWN))
+    one.add_argument("name", metavar="NAME", help=f"{', '.join(KNOWN)}, or {PREFIX}TASK for a generated task")
     one.add_argument("--to", type=Path, required=True, metavar="DIR")
     one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: what it is usually used for)")
     one.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="a local copy instead of a download")
     one.add_argument("--hub", choices=HUBS, default=HUBS[0])
     one.add_argument("--max-rows", type=int, metavar="N", help="rows of each file at most")
     one.add_argument("--skip-bad", action="store_true", help="write the good rows, and the bad ones to another file")
+    one.add_argument("--size", type=int, default=5000, metavar="N", help="rows of a generated task (default: 5000)")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="of a generated task")
+    one.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="settings of a generated task")
     one.set_defaults(run=_prepare)
 
 
 def _prepare(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.name.startswith(PREFIX):
+        made = arguments.name, arguments.to, arguments.size, arguments.seed, arguments.config, arguments.algo
+        for report in prepare_task(*made):
+            report.show(console)
+        reward = "REWARD_FUNC_PATH=common/reward_functions.py REWARD_FUNC_NAME=reasoning_gym"
+        console.print(f"train with: TRAIN_DATA={arguments.to}/train.parquet {reward} ./grpo/train.sh", markup=False)
+        return 0
     reports = prepare(
         arguments.name,
         arguments.to,
@@ -335,6 +351,35 @@ def _prepare(arguments: argparse.Namespace, console: Console) -> int:
     )
     for report in reports:
         report.show(console)
+    return 0
+
+
+def _add_harvest(commands: Any) -> None:
+    one = commands.add_parser("harvest", help="good answers of an RL run -> rows for sft, dpo or kto")
+    one.add_argument("run_dir", type=Path, metavar="RUN", help="outputs/NAME of grpo, ppo or gspo")
+    one.add_argument("target", type=Path, metavar="OUT.parquet")
+    one.add_argument(
+        "--min-score", type=float, required=True, metavar="S", help="an answer of this score is a good one"
+    )
+    one.add_argument("--algo", choices=HARVESTED, default="sft", help="sft: good answers; dpo: pairs; kto: labels")
+    one.add_argument("--margin", type=float, default=0.5, metavar="M", help="dpo: least difference of the scores")
+    one.add_argument("--best", type=int, default=1, metavar="N", help="sft: answers of a prompt at most (default: 1)")
+    one.add_argument("--from-step", type=int, default=0, metavar="K", help="leave out the steps before")
+    one.add_argument("--val-ratio", type=float, default=0.0, metavar="R", help="share of the prompts for validation")
+    one.set_defaults(run=_harvest)
+
+
+def _harvest(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.harvest import Wanted, harvest
+
+    if arguments.margin <= 0 or arguments.best < 1:
+        raise DataError(f"--margin {arguments.margin:g} --best {arguments.best}: must be above 0")
+    steps = range(arguments.from_step, sys.maxsize)
+    wanted = Wanted(arguments.algo, arguments.min_score, arguments.margin, arguments.best, steps)
+    report, lost = harvest(arguments.run_dir, arguments.target, wanted, arguments.val_ratio)
+    report.show(console)
+    for why, count in lost.most_common():
+        console.print(f"{count:,} {why}", markup=False)
     return 0
 
 

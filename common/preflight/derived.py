@@ -89,7 +89,7 @@ DERIVED = (
 # names that another program might read as its own.
 PROCESS_KNOBS = (
     *("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT"),
-    *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS"),
+    *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS", "PROMETHEUS"),
 )
 
 

@@ -80,6 +80,8 @@ def choose_split(knobs: Knobs, setup: Setup, plan: Callable[[Setup], Fit]) -> Fi
         fits.append(plan(replace(setup, split=split, keeps_away=False, fusable=False, sequence_sizes=(1,))))
         if fits[-1].fits == "yes":
             break
-    chosen = fits[-1].setup.split
+    best = next((fit for word in ("yes", "tight") for fit in fits if fit.fits == word), None)
+    best = best or min(fits, key=lambda fit: fit.memory.peak)
+    chosen = best.setup.split
     knobs.resolve("MODEL_PARALLEL", chosen, f"{chosen.gpus} of {setup.gpus.count} GPUs hold a copy")
-    return fits[-1]
+    return best

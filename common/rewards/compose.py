@@ -16,6 +16,7 @@ from typing import Any
 from common.rewards.choice import multiple_choice
 from common.rewards.citations import citations
 from common.rewards.constraints import constraints
+from common.rewards.generated import reasoning_gym
 from common.rewards.gsm8k import gsm8k
 from common.rewards.json_schema import json_schema
 from common.rewards.match import exact_match, format_match, normalized_match
@@ -46,6 +47,7 @@ _TABLE: tuple[tuple[Callable[..., Any], bool], ...] = (
     (json_schema, True),
     (sql, True),
     (citations, True),
+    (reasoning_gym, True),
     (format_match, False),
     (soft_overlong, False),
     (linear_length, False),
@@ -88,6 +90,7 @@ ROUTES = {
     "spider": "sql",
     "bird": "sql",
     "citations": "citations",
+    "reasoning_gym/*": "reasoning_gym",
     "searchR1_*": "normalized_match",
     "rajpurkar/squad": "normalized_match",
 }

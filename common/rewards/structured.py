@@ -48,6 +48,8 @@ def kind_of(truth: Any) -> str | None:
         return "constraints"
     if isinstance(truth, list):
         return None
+    if {"task", "seed", "size", "index"} <= keys:
+        return "reasoning_gym"
     if "query" in keys and keys & {"schema", "database"}:
         return "sql"
     if {"sources", "documents"} <= keys:

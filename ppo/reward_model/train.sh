@@ -26,7 +26,7 @@ BATCH_SIZE="${BATCH_SIZE:-auto}"                     # pairs per step, over all 
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
 # ---- Optimisation ----
 LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-5 for full fine-tuning, 1e-4 for LoRA
-LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | cosine
+LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | linear | cosine | wsd | plateau
 WARMUP_RATIO="${WARMUP_RATIO:-0.1}"                  # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
@@ -49,15 +49,16 @@ EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; th
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
-RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to resume from
+TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
-WANDB_PROJECT="${WANDB_PROJECT:-verl_reward_model}"           # Weights & Biases project
+WANDB_PROJECT="${WANDB_PROJECT:-verl_reward_model}"  # Weights & Biases project
 WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
 WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; empty: EXPERIMENT_NAME
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
+#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run reward_model "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
@@ -81,7 +82,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   algorithm.center_coef="${CENTER_COEF}" \
   algorithm.margin="${MARGIN}" \
   optim.lr="${LEARNING_RATE}" \
-  optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   engine.strategy="${TRAIN_ENGINE}" \
   engine.param_offload="${OFFLOAD}" \

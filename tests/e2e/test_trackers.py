@@ -14,7 +14,7 @@ import pytest
 
 from common.run_dir import read_metrics
 from common.trackers.rows import row_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment_without_knobs
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e]
 SETTINGS = {
@@ -54,10 +54,10 @@ def python(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_dir(python, clean_environment, tmp_path_factory) -> Path:
+def run_dir(python, tmp_path_factory) -> Path:
     outputs = tmp_path_factory.mktemp("watched")
     settings = {**SETTINGS, "OUTPUTS_DIR": str(outputs), "TRACKIO_DIR": str(outputs / "trackio")}
-    environment = {**clean_environment, **settings, "VENV_DIR": str(python.parent.parent)}
+    environment = {**environment_without_knobs(), **settings, "VENV_DIR": str(python.parent.parent)}
     run = outputs / "watched"
     for resume in ("auto", str(run / "checkpoints" / "global_step_2")):
         done = subprocess.run(

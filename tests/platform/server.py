@@ -1,6 +1,5 @@
 """A server in a process of its own, which can be killed with -9 and begun again."""
 
-import os
 import subprocess
 import sys
 
@@ -13,23 +12,24 @@ from tests.platform.conftest import wait_for
 SERVE = """
 import sys
 from pathlib import Path
-from training_platform.api import app, serve
+from training_platform.api import app, processes, serve
 from training_platform.queue import scheduler
 outputs, kit, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 scheduler.TICK = float(sys.argv[4])
+processes.PYTHON = sys.argv[5]
 built = app.build_app(app.Options(outputs=outputs, kit=kit, gpus=(), cpu_jobs=2, port=port))
 serve._run(built, [serve._bound("127.0.0.1", port)])
 """
 
 
 class Server:
-    """Two places for jobs on the CPU."""
+    """Two places for jobs on the CPU; `python`: what operations on checkpoints are run with."""
 
-    def __init__(self, outputs, kit, tick=0.02, stderr=None):
+    def __init__(self, outputs, kit, tick=0.02, stderr=None, python=sys.executable):
         port = free_port()
         self.stderr = stderr
         self.url = f"http://127.0.0.1:{port}"
-        self.command = [sys.executable, "-c", SERVE, str(outputs), str(kit), str(port), str(tick)]
+        self.command = [sys.executable, "-c", SERVE, str(outputs), str(kit), str(port), str(tick), python]
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 
     def __enter__(self):
@@ -40,8 +40,7 @@ class Server:
         self.kill()
 
     def start(self):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for the preflight, which the kit of stand-ins lacks
-        self.process = subprocess.Popen(self.command, cwd=ROOT, env=environment, stderr=self.stderr)
+        self.process = subprocess.Popen(self.command, cwd=ROOT, stderr=self.stderr)
         self.about = psutil.Process(self.process.pid)
         wait_for(self.answers, 60)
 

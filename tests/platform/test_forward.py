@@ -12,6 +12,7 @@ import pytest
 from common.verl_ext import table, tracking, trainer_main
 from tests.conftest import ROOT
 from tests.platform.conftest import wait_for
+from training_platform.core import sender
 
 pytestmark = [pytest.mark.usefixtures("spool"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -102,6 +103,20 @@ def test_how_it_ends(platform, forward, error, state, reason):
         train(task)
     wait_for(lambda: platform.job("job-1764000000")["state"] == state)
     assert platform.job("job-1764000000")["reason"] == reason
+
+
+def test_a_fault_of_the_report_is_none_of_the_training(platform, forward, monkeypatch):
+    monkeypatch.setattr(forward, "wait_for_others", lambda *_: 1 / 0)
+    with pytest.warns(RuntimeWarning, match="the end is not reported: ZeroDivisionError"):
+        train(lambda config: None)
+
+
+def test_a_spool_file_that_vanishes_while_it_is_looked_for(spool, monkeypatch):
+    spool.mkdir()
+    (spool / "job-1.jsonl").write_text("{}\n")
+    monkeypatch.setattr(sender._Spool, "take", lambda self: self.path.unlink() or self.path.open("rb"))
+    assert list(sender.leftover_spools(spool, "job")) == []
+    sender.wait_for_others(spool, "job", 0.5)
 
 
 def test_without_both_variables_nothing_is_touched(forward, monkeypatch):

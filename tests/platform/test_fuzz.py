@@ -37,12 +37,13 @@ def test_nothing_that_is_sent_breaks_it(schemathesis, tmp_path, kit):
     (beside / "metrics.jsonl").write_text('{"step": 1, "data": {"secret": 1}}\n')
     before = tree(tmp_path / "place", outputs) | tree(kit, tmp_path)
     log = (tmp_path / "server.log").open("wb")
-    with Server(outputs, kit, tick=0.25, stderr=log) as server:
+    with Server(outputs, kit, tick=0.25, stderr=log, python="/bin/true") as server:
+        assert server.client.post("/api/jobs/check", json={"algorithm": "grpo"}).json()["ok"]
         for name, told in (("run", "steps=4"), ("bad", "end=fail"), ("long", "seconds=2000")):
             body = {"algorithm": "grpo", "name": name, "start": True, "knobs": {"WANDB_PROJECT": told}}
             assert server.client.post("/api/jobs", json=body).status_code == 201
         command = [schemathesis, "run", f"{server.url}/openapi.json", "--checks", "not_a_server_error"]
-        command += ["--max-time", str(SECONDS), "--continue-on-failure", "--request-timeout", "60", "--workers", "2"]
+        command += ["--max-time", str(SECONDS), "--continue-on-failure", "--request-timeout", "120", "--workers", "2"]
         command += ["--exclude-path-regex", "events$"]  # streams do not end
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1200)
         print(done.stdout[-6000:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import httpx
 import pytest
@@ -174,7 +175,7 @@ def test_the_preflight_can_be_asked_before(platform):
     """The real one, of the real kit."""
     platform.scheduler.kit = ROOT
     found = platform.client.post(
-        "/api/jobs/check", json={"algorithm": "sft", "knobs": {"TRAIN_DATA": "/no/such.jsonl"}}
+        "/api/jobs/check", json={"algorithm": "sft", "knobs": {"TRAIN_DATA": "/no/such.jsonl"}}, timeout=300
     )
     assert found.status_code == 200, found.text
     assert not found.json()["ok"] and any("/no/such.jsonl" in text for text in found.json()["errors"])
@@ -196,6 +197,13 @@ def pages(platform, **query):
         assert len(found) < 50
         found.append(platform.client.get("/api/jobs", params={**query, "after": rest}))
     return [[one["name"] for one in page.json()] for page in found]
+
+
+def test_an_empty_key_is_none(platform):
+    answers = [
+        platform.client.post("/api/jobs", json={"algorithm": "sft"}, headers={"Idempotency-Key": ""}) for _ in range(2)
+    ]
+    assert [one.status_code for one in answers] == [201, 201]
 
 
 def test_the_list_is_whole_over_its_pages(platform):
@@ -277,8 +285,9 @@ def test_a_thousand_jobs_at_once(platform):
     with platform.store.transaction():
         for n in range(1000):
             platform.store.add(str(n), run=f"r{n}", slots={"gpu": 1}, priority=0, request=request_of())
+    began = time.process_time()  # others use this machine too
     listed = platform.client.get("/api/jobs?limit=1000")
-    assert len(listed.json()) == 1000 and listed.elapsed.total_seconds() < 3
+    assert len(listed.json()) == 1000 and time.process_time() - began < 2
 
 
 def request_of():
@@ -323,3 +332,30 @@ def test_knobs_in_the_servers_environment_reach_no_job(platform, monkeypatch):
     platform.wait(uuid, "finished")
     run = json.loads((platform.options["outputs"] / "run" / "run.json").read_text())
     assert run["model"] == "demo"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "says"),
+    [
+        ("GET", "/api/jobs/run/metrics?lst=1", None, 422, "lst: there is no such parameter; did you mean last?"),
+        ("DELETE", "/api/jobs/run?file=true", None, 422, "did you mean files?"),
+        ("GET", "/api/jobs/run/events?type=log", None, 422, "did you mean types?"),
+        ("GET", "/api/jobs/run/start", None, 405, "GET /api/jobs/run/start: this address takes POST"),
+        ("POST", "/api/jobs", {"algorithm": "GRPO"}, 422, "did you mean grpo?"),
+        ("POST", "/api/jobs", {"algorithm": "grpo", "knobs": {"rollout_n": 4}}, 422, "did you mean ROLLOUT_N?"),
+        ("POST", "/api/jobs/", {"algorithm": "grpo"}, 201, "uuid"),
+    ],
+)
+def test_in_a_hurry(platform, method, path, body, status, says):
+    platform.wait(platform.submit(name="run"), "finished")
+    answer = platform.client.request(method, path, json=body)
+    assert answer.status_code == status and says in answer.text, answer.text
+    assert (platform.options["outputs"] / "run" / "run.json").exists() and platform.job("run")["state"] == "finished"
+
+
+def test_names_with_commas_are_several(platform):
+    platform.wait(platform.submit(name="run"), "finished")
+    (row,) = platform.client.get("/api/jobs/run/metrics?names=reward_mean,policy_loss&last=1").json()
+    assert row.keys() == {"step", "reward_mean", "policy_loss"}
+    text = platform.client.get("/api/jobs/run/metrics.csv?names=reward_mean,policy_loss").text
+    assert text.startswith("step,reward_mean,policy_loss\n1,0.1,0.4\n")

@@ -12,6 +12,7 @@ from common.checkpoints.selected import selected_step
 from common.evaluation.model_path import find_model
 from common.evaluation.settings import EvaluationError
 from tests.platform.conftest import wait_for
+from training_platform.client import PlatformClient, PlatformError
 
 
 @pytest.fixture
@@ -160,3 +161,16 @@ def test_select_by_command(platform, run, capsys):
     assert checkpoints(["select", str(folder), "--none"]) == 0 and selected_step(folder) is None
     assert checkpoints(["select", str(folder), "--step", "7"]) == 2
     assert "there are those of steps 1, 2, 3" in capsys.readouterr().err
+
+
+def test_from_python(platform, run, stub, tmp_path, monkeypatch):
+    with PlatformClient(platform.url, token="") as client:
+        job = client.job(run)
+        job.select(2)
+        assert job.evaluate(tmp_path / "answers.xlsx", greedy=True).read_bytes() == b"PK"
+        assert "--greedy" in job.operation("evaluate", greedy=True)["text"]
+        with pytest.raises(PlatformError, match="begins with a dash"):
+            job.operation("evaluate", input="-x")
+        monkeypatch.setattr("training_platform.api.processes.PYTHON", "/bin/false")
+        with pytest.raises(PlatformError, match="verify of run"):
+            job.operation("verify")

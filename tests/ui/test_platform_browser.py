@@ -81,6 +81,20 @@ def test_stop_resume_and_delete(make_platform, page):
     expect(row.locator("[data-act]")).to_have_count(0, timeout=10_000)  # the run stays, without a job
 
 
+def test_more_jobs_than_are_shown(make_platform, page):
+    platform = make_platform()
+    request = platform.store.get(platform.submit(start=False, name="first")).request
+    with platform.store.transaction():
+        for n in range(250):
+            platform.store.add(str(n), run=f"r{n}", slots={"cpu": 1}, priority=0, request=request)
+    page.goto(platform.url)
+    expect(page.locator("#jobs tbody tr")).to_have_count(201, timeout=20_000)
+    picture(page, "many")
+    page.locator("[data-act=more]").click()
+    expect(page.locator("#jobs tbody tr")).to_have_count(251, timeout=20_000)
+    expect(page.locator("#jobs tbody tr").last).to_contain_text("first")
+
+
 def test_what_went_wrong_is_said(make_platform, page):
     platform = make_platform()
     uuid = platform.submit(name="<img src=x onerror=alert(1)>", does="end=preflight")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from common.checkpoints.layout import checkpoint_at
 from common.checkpoints.merge import is_current, merge
 from common.demo_model import DEMO_MODEL_DIR
 from common.plan import megatron
+from common.plan.fit import choose
 from common.plan.machine import GIB, Gpus, parse_gpus
 from common.plan.megatron import Split
 from common.plan.memory import Setup, memory_of
@@ -19,6 +22,7 @@ from common.preflight import command, run_name
 from common.preflight.checks import check
 from common.preflight.knobs import read_knobs
 from common.preflight.machine import planned_machine
+from common.preflight.megatron import choose_split
 from tests.published_models import MODELS
 
 EIGHT = Gpus(8, 1, 80 * GIB)
@@ -76,6 +80,23 @@ def test_auto_takes_the_fewest_gpus_for_a_copy():
     first = [str(next(megatron.splits(model, EIGHT))) for model in (DENSE, SPARSE)]
     assert first == ["1x1x1x1", "1x1x1x8"]
     assert all(megatron.problem_of(split, SPARSE, EIGHT) is None for split in megatron.splits(SPARSE, EIGHT))
+
+
+def test_auto_takes_what_fits_and_else_what_comes_nearest():
+    chosen = {}
+    for name, gpus in (("Qwen2.5-7B", "8x80GB"), ("Qwen2.5-72B", "4x8x80GB"), ("Qwen2.5-72B", "8x80GB")):
+        knobs = read_knobs("grpo", {"TRAIN_ENGINE": "megatron"})
+        setup = Setup(read_weights(MODELS[name][0]), parse_gpus(gpus), 0, 4096)
+        fit = choose_split(knobs, setup, partial(choose, fixed=frozenset()))
+        assert knobs["MODEL_PARALLEL"] == str(fit.setup.split)
+        chosen[name, gpus] = (fit.fits, fit.setup.split.gpus > 1, fit)
+    assert chosen["Qwen2.5-7B", "8x80GB"][:2] == ("yes", False)
+    assert chosen["Qwen2.5-72B", "4x8x80GB"][:2] == ("yes", True)
+    fits, _, nearest = chosen["Qwen2.5-72B", "8x80GB"]
+    assert fits == "no"
+    for split in megatron.splits(nearest.setup.model, EIGHT):
+        other = choose(replace(nearest.setup, split=split, offload="false"))
+        assert nearest.memory.peak <= other.memory.peak
 
 
 @pytest.fixture

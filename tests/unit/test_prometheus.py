@@ -10,12 +10,12 @@ import time
 import pytest
 import yaml
 
+from common.machine_use import Gpu, Moment
 from common.metrics.names import METRICS
 from common.run_dir import TARGETS_FILE, metrics_path, update_run
 from monitor.prometheus import ALL, FIXED, MAX_RUNS, PREFIX, TABLE, RunsCollector, active, exposition, scores
 from monitor.runs import Row
 from monitor.store import Monitor
-from monitor.system import Gpu, Moment
 from monitor.targets import targets
 from tests.conftest import ROOT
 from training_platform.observe import make

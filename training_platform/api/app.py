@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
 from common import __version__
@@ -128,12 +128,15 @@ def build_app(options: Options) -> FastAPI:
     views = Views(scheduler, monitor)
     handlers = jobs.Jobs(scheduler, views)
     _routes(app, scheduler, handlers, sampler, options.kit)
-    app.include_router(jobs.routes(handlers))
-    app.include_router(runs.routes(runs.Runs(handlers)))
-    app.include_router(operations.routes(operations.Operations(handlers)))
-    app.include_router(streams.routes(views, sampler))
+    strict = [Depends(errors.known_query)]
+    app.include_router(jobs.routes(handlers), dependencies=strict)
+    app.include_router(runs.routes(runs.Runs(handlers)), dependencies=strict)
+    app.include_router(operations.routes(operations.Operations(handlers)), dependencies=strict)
+    clients = streams.Clients()
+    app.include_router(streams.http_routes(views, sampler, clients), dependencies=strict)
+    app.include_router(streams.socket_routes(views, sampler, clients))
+    app.include_router(ingest.routes(ingest.Ingest(scheduler)), dependencies=strict)
     app.include_router(prometheus.routes(scheduler, monitor, sampler, lambda: _gpu_states(scheduler)))
-    app.include_router(ingest.routes(ingest.Ingest(scheduler)))
     tokens = Tokens(options.folder, options.token)
     app.add_middleware(Guard, tokens=tokens, needed=options.needs_token, port=options.port, hosts=options.hosts)
     return app

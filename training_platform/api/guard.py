@@ -49,6 +49,8 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        if scope["path"].startswith("/api/"):
+            scope = {**scope, "path": scope["path"].rstrip("/")}  # a redirect would lose a POST of curl's
         headers = Headers(scope=scope)
         refused = self._refusal(scope, headers)
         if refused is None and scope["type"] == "http":

@@ -319,23 +319,13 @@ def _remove(outputs: Path, run: str) -> None:
 def routes(jobs: Jobs) -> APIRouter:
     """The addresses under /api/jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
-    view = jobs.views.job
+    _looks(router, jobs)
+    _changes(router, jobs)
+    _actions(router, jobs)
+    return router
 
-    @router.post("", status_code=201, summary="Create a job")
-    def create(
-        request: JobRequest,
-        response: Response,
-        key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)] = None,
-    ) -> JobView:
-        job, new = jobs.create(request, key)
-        response.status_code = 201 if new else 200
-        response.headers["Location"] = f"/api/jobs/{job.uuid}"
-        return view(job)
 
-    @router.post("/check", summary="The preflight's findings and the memory plan; nothing is stored")
-    def check(request: JobRequest) -> Check:
-        return jobs.check(request)
-
+def _looks(router: APIRouter, jobs: Jobs) -> None:
     @router.get("", summary="Jobs, then runs that were started by hand, each the newest first")
     def listed(
         response: Response,
@@ -354,7 +344,26 @@ def routes(jobs: Jobs) -> APIRouter:
     @router.get("/{uuid}", summary="A job, or a run by its name")
     def one(uuid: str) -> JobView:
         found = jobs.found(uuid)
-        return view(found.job) if found.job else jobs.views.run(found.row)
+        return jobs.views.job(found.job) if found.job else jobs.views.run(found.row)
+
+
+def _changes(router: APIRouter, jobs: Jobs) -> None:
+    view = jobs.views.job
+
+    @router.post("", status_code=201, summary="Create a job")
+    def create(
+        request: JobRequest,
+        response: Response,
+        key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)] = None,
+    ) -> JobView:
+        job, new = jobs.create(request, key or None)  # an empty header is none
+        response.status_code = 201 if new else 200
+        response.headers["Location"] = f"/api/jobs/{job.uuid}"
+        return view(job)
+
+    @router.post("/check", summary="The preflight's findings and the memory plan; nothing is stored")
+    def check(request: JobRequest) -> Check:
+        return jobs.check(request)
 
     @router.patch("/{uuid}", summary="Change description, tags, priority or name")
     def patch(uuid: str, changes: Patch) -> JobView:
@@ -364,6 +373,10 @@ def routes(jobs: Jobs) -> APIRouter:
     def delete(uuid: str, files: bool = False) -> Response:
         jobs.delete(uuid, files)
         return Response(status_code=204)
+
+
+def _actions(router: APIRouter, jobs: Jobs) -> None:
+    view = jobs.views.job
 
     @router.post("/{uuid}/start", status_code=202, summary="Queue a job")
     def start(uuid: str) -> JobView:
@@ -380,5 +393,3 @@ def routes(jobs: Jobs) -> APIRouter:
     @router.post("/{uuid}/restart", status_code=202, summary="Resume from the newest checkpoint, a step or the start")
     def restart(uuid: str, asked: RestartRequest | None = None) -> JobView:
         return view(jobs.restart(uuid, asked or RestartRequest()))
-
-    return router

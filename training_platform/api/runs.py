@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +21,7 @@ from monitor.health import find as find_health
 from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain
-from monitor.samples import choose, read_step, steps_of
+from monitor.samples import Sample, choose, read_step, steps_of
 from training_platform.api.errors import ApiError
 from training_platform.api.find import Found
 from training_platform.api.jobs import Jobs
@@ -31,6 +32,9 @@ from training_platform.queue import local
 READ_SECONDS = 60.0
 MAX_LOG = 1 << 20  # bytes of one answer
 MAX_CHECKPOINTS = 4 << 20  # bytes of checkpoints.jsonl
+
+
+Choice = Callable[[list[Sample]], list[Sample]]
 
 
 class CheckpointView(View):
@@ -156,6 +160,29 @@ class Runs:
             return LogView(text="", next_offset=max(0, offset), size=0)
         return read_log(path, offset, limit)
 
+    def samples(self, uuid: str, source: str, step: int | None, choice: Choice) -> list[SampleView]:
+        """Answers of a step, the newest one's without a step, as chosen."""
+        folder = self.monitor.file(self.jobs.found(uuid).run, source)
+        there = steps_of(folder) if folder else []
+        if not there:
+            return []
+        if step is not None and step not in there:
+            raise ApiError(404, "no_samples", f"step={step}: there are samples of steps {there[0]} to {there[-1]}")
+        found, _ = read_step(folder, there[-1] if step is None else step)
+        return [SampleView(**{name: getattr(one, name) for name in SampleView.model_fields}) for one in choice(found)]
+
+    def health(self, uuid: str) -> list[HealthView]:
+        """What is wrong, or was."""
+        found = self.jobs.found(uuid)
+        read = self.metrics(uuid)
+        if read is None:
+            return []
+        limit = str((found.row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
+        with read.lock:
+            longest = float(limit) if limit.isdecimal() else None
+            wrong = find_health(read.columns, longest, self.monitor.file(found.run, "rollouts"))
+        return [_health(one) for one in wrong]
+
 
 def read_log(path: Path, offset: int, limit: int) -> LogView:
     """A part of a file.
@@ -183,6 +210,11 @@ def read_log(path: Path, offset: int, limit: int) -> LogView:
             break
     text = data[:cut].decode("utf-8", "replace")
     return LogView(text=text, next_offset=min(start, size) + cut, size=size)
+
+
+def _each(names: list[str]) -> list[str]:
+    """``names=a&names=b`` and ``names=a,b`` are the same."""
+    return [name for text in names for name in text.split(",") if name]
 
 
 def _selected(folder: Path) -> int | None:
@@ -222,12 +254,12 @@ def routes(runs: Runs) -> APIRouter:
         source: Source = "train",
         raw: bool = False,
     ) -> StreamingResponse:
-        rows = runs.rows(uuid).rows(Wanted(source, names, raw), after_step, last)
+        rows = runs.rows(uuid).rows(Wanted(source, _each(names), raw), after_step, last)
         return StreamingResponse(as_json(rows), media_type="application/json")
 
     @router.get("/metrics.csv", summary="The numbers as CSV, verl's names", response_class=StreamingResponse)
     def csv(uuid: str, names: Annotated[list[str], Query(max_length=200)] = []) -> StreamingResponse:  # noqa: B006
-        return StreamingResponse(as_csv(runs.rows(uuid).records, names), media_type="text/csv")
+        return StreamingResponse(as_csv(runs.rows(uuid).records, _each(names)), media_type="text/csv")
 
     @router.get("/checkpoints", summary="Checkpoints, oldest first")
     def checkpoints(uuid: str) -> list[CheckpointView]:
@@ -251,27 +283,10 @@ def routes(runs: Runs) -> APIRouter:
         q: Annotated[str, Query(max_length=400)] = "",
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> list[SampleView]:
-        folder = runs.monitor.file(runs.jobs.found(uuid).run, source)
-        there = steps_of(folder) if folder else []
-        if not there:
-            return []
-        if step is not None and step not in there:
-            raise ApiError(404, "no_samples", f"step={step}: there are samples of steps {there[0]} to {there[-1]}")
-        found, _ = read_step(folder, there[-1] if step is None else step)
-        chosen = choose(found, q, sort)[:limit]
-        return [SampleView(**{name: getattr(one, name) for name in SampleView.model_fields}) for one in chosen]
+        return runs.samples(uuid, source, step, lambda found: choose(found, q, sort)[:limit])
 
     @router.get("/health", summary="What is going wrong, since when, and which knob to turn")
     def health(uuid: str) -> list[HealthView]:
-        found = runs.jobs.found(uuid)
-        read = runs.metrics(uuid)
-        if read is None:
-            return []
-        limit = str((found.row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
-        with read.lock:
-            wrong = find_health(
-                read.columns, float(limit) if limit.isdecimal() else None, runs.monitor.file(found.run, "rollouts")
-            )
-        return [_health(one) for one in wrong]
+        return runs.health(uuid)
 
     return router

@@ -97,10 +97,9 @@ def wanted(text: str | None) -> list[str]:
     return names
 
 
-def routes(views: Views, sampler: Sampler) -> APIRouter:
-    """The addresses of the streams."""
+def http_routes(views: Views, sampler: Sampler, clients: Clients) -> APIRouter:
+    """The streams of Server-Sent Events."""
     router = APIRouter(tags=["push"])
-    clients = Clients()
 
     def feed_of(
         uuid: str,
@@ -132,6 +131,13 @@ def routes(views: Views, sampler: Sampler) -> APIRouter:
         with clients:
             async for message in all_events(views, place.event):
                 yield ServerSentEvent(raw_data=as_text(message), id=message.id, retry=RETRY)
+
+    return router
+
+
+def socket_routes(views: Views, sampler: Sampler, clients: Clients) -> APIRouter:
+    """The streams over WebSockets."""
+    router = APIRouter(tags=["push"])
 
     @router.websocket("/api/jobs/{uuid}/ws")
     async def socket(websocket: WebSocket, uuid: str, after: str | None = None, types: str | None = None) -> None:

@@ -264,10 +264,21 @@ class _Spool:
 
 def leftover_spools(folder: Path, job: str) -> Iterator[_Spool]:
     """The spool files of a job whose processes are gone."""
-    for path in sorted(folder.glob(f"{_slug(job)}-*.jsonl"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(folder.glob(f"{_slug(job)}-*.jsonl"), key=_written):
         spool = _Spool(folder, job, path)
-        if spool.take():
+        try:
+            taken = spool.take()
+        except FileNotFoundError:  # its process has sent all of it just now
+            continue
+        if taken:
             yield spool
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def wait_for_others(folder: Path, job: str, seconds: float) -> None:

@@ -69,7 +69,13 @@ class Training:
             self._begun.log_status("running")
 
     def end(self, error: BaseException | None) -> None:
-        """Tells how it ended, behind everything else that was reported."""
+        """Tells how it ended, behind everything else that was reported; never raises."""
+        try:
+            self._end(error)
+        except Exception as fault:
+            warnings.warn(f"the end is not reported: {type(fault).__name__}: {fault}", RuntimeWarning, stacklevel=2)
+
+    def _end(self, error: BaseException | None) -> None:
         for metrics in Metrics.made:
             metrics.logger.flush()
         if self._begun is None:

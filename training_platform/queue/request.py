@@ -38,7 +38,9 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    algorithm: Word = Field(description="sft, dpo, ppo, grpo, gspo, or a method of grpo/variants (dapo, rloo, ...)")
+    algorithm: Word = Field(
+        description="sft, dpo, ppo, grpo, gspo, or a method of grpo/variants (dapo, rloo, ...)", examples=["grpo"]
+    )
     name: Word = Field("", description="of the run's folder; a number is added to one that is taken")
     description: Prose = ""
     owner: Word = ""
