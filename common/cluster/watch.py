@@ -161,7 +161,7 @@ class Watch:
     def close(self) -> None:
         """Beat no more; on others than the first: the end has been read."""
         self._closed.set()
-        if self.cluster.rank and not self._lost:
+        if self.cluster.rank and self._end and not self._lost:
             with suppress(ClusterError):
                 self._post(f"left/{self.cluster.rank}", True)
 

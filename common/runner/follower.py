@@ -101,7 +101,9 @@ class Follower:
     def _end(self, status: int, watch: Watch) -> End:
         """Wait for the first machine's word; one that is not all right tells it so first."""
         limit = time.monotonic() + END_SECONDS if self.stop_signal is not None else None
-        if status and limit is None and not watch.is_over():
+        if (
+            status and limit is None and not watch.is_over() and not watch.problem()
+        ):  # a report to nobody takes a minute
             watch.report(f"{diagnose(self.log).cause} (log: {self.log.name})")
             limit = time.monotonic() + 3 * END_SECONDS
         while not (end := watch.end()):  # without a limit where all is well here: the first machine exports the model

@@ -377,3 +377,21 @@ def test_the_interface_and_the_keys_of_such_a_worker(tmp_path, monkeypatch):
     monkeypatch.setattr(queue_guard, "guard", lambda: None)
     joined_worker.set_up()
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo" and len(os.environ[queue_guard.SECRET]) == 40
+
+
+def test_a_machine_whose_cable_is_pulled_calls_nobody_and_ends_at_once(two, tmp_path):
+    """A call over the cable would take a minute: to say that its part has ended, and to take its leave."""
+    from common.runner.follower import Follower
+
+    _, second = two
+    gone = watch.Problem("machine 1 of 2 is gone", gone=True)
+
+    def called(*_):
+        raise AssertionError("a call to nobody")
+
+    second.problem, second.report, second._post = (lambda: gone), called, called
+    environment = {"RUN_DIR": str(tmp_path), "ALGORITHM": "sft", "TMPDIR": str(tmp_path)}
+    follower_here = Follower(["true"], Cluster(2, 1, LOOP), environment)
+    end = follower_here._end(137, second)
+    assert end.status == 1 and end.reason.startswith("machine 1 of 2 is gone\nto resume from the start")
+    second.close()
