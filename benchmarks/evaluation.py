@@ -180,7 +180,7 @@ def many_rows(count: int) -> None:
 
 
 def kills(count: int) -> None:
-    """Kill -9 at five moments, go on each time, and compare with a run that was left alone."""
+    """Kill -9 at five moments, resume each time, and compare with a run that was left alone."""
     import openpyxl
 
     def cells(path: Path) -> list[tuple]:

@@ -82,19 +82,19 @@ def wait(condition, what: str) -> None:
 
 
 def resumed_at() -> int:
-    """The step that the last attempt went on from, as the launcher has said it."""
+    """The step that the last attempt resumed from, as the launcher has said it."""
     said = (ROOT / "outputs" / f"{RUN.name}.out").read_text()
     found = re.findall(r"resuming \S+ \(\w+\) from (?:the checkpoint of step (\d+)|the start)", said)
     return int(found[-1] or 0) if found else 0
 
 
 def trial(number: int, dice: random.Random) -> tuple[str, bool]:
-    """Train, kill, and see that the next attempt goes on from what was saved; returns a line and whether it held."""
+    """Train, kill, and see that the next attempt resumes from what was saved; returns a line and whether it held."""
     before = newest()
     launcher = start()
     wait(lambda: newest() > before or launcher.poll() is not None, f"a step beyond {before}")
     time.sleep(dice.uniform(0, 2))
-    saved = newest()  # the least that must not be lost: the run goes on while this is read
+    saved = newest()  # the least that must not be lost: the run continues while this is read
     whom = "launcher" if number % 2 else "training process"
     workers = [process for process in processes() if "sft_trainer" in " ".join(process.cmdline())]
     target = launcher.pid if number % 2 or not workers else workers[-1].pid
@@ -108,7 +108,7 @@ def trial(number: int, dice: random.Random) -> tuple[str, bool]:
 
 
 def damaged(what: str) -> tuple[str, bool]:
-    """Cut a shard of the newest checkpoint, or remove its marker; the run goes on from the newest that is whole."""
+    """Cut a shard of the newest checkpoint, or remove its marker; the run resumes from the newest that is whole."""
     from common.checkpoints.integrity import newest_complete
 
     checkpoint = newest_complete(RUN).checkpoint
@@ -118,14 +118,14 @@ def damaged(what: str) -> tuple[str, bool]:
     else:
         (checkpoint.path / "complete.json").unlink()
         (checkpoint.path.parent / "latest_checkpointed_iteration.txt").write_text("")
-    wanted = newest()
+    expected = newest()
     launcher = start()
     wait(lambda: newest() > checkpoint.step or launcher.poll() is not None, "a newer checkpoint")
     launcher.send_signal(signal.SIGTERM)
     launcher.wait(60)
     wait(lambda: not processes(), "the run's processes to end")
-    held = resumed_at() == wanted < checkpoint.step
-    return f"{what} in step {checkpoint.step}: went on from step {resumed_at()}, newest whole {wanted}", held
+    held = resumed_at() == expected < checkpoint.step
+    return f"{what} in step {checkpoint.step}: resumed from step {resumed_at()}, newest whole {expected}", held
 
 
 def main() -> int:

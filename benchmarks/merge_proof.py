@@ -83,10 +83,10 @@ def prove(case: str, folder: Path) -> dict[str, float]:
     checkpoint = checkpoints_of(run_dir)[-1]
     assert newest_complete(run_dir).checkpoint == checkpoint
     merge(checkpoint, run_dir / "merged", dtype="float32")
-    wanted, counted = probe(checkpoint.path, ranks, lora, folder)
+    expected, counted = probe(checkpoint.path, ranks, lora, folder)
     model = AutoModelForCausalLM.from_pretrained(run_dir / "merged", dtype=torch.float32).eval()
     with torch.no_grad():
-        difference = (model(TOKENS).logits - wanted).abs().max().item()
+        difference = (model(TOKENS).logits - expected).abs().max().item()
     planned = states(read_weights(model.config.to_dict()), 8 if lora else 0, ranks)
     return {"difference": difference, **{name: counted[name] / planned[name] for name in planned}}
 

@@ -6,7 +6,7 @@
     python benchmarks/ppo_rewards.py kl --figure kl.png   # KL_TARGET, well below where the demo goes without
 
 Three to five minutes each on 2 cores. The judge of `api` is the demo model after 120 steps of sft/train.sh: it says
-"Score: 10" to an answer in the wanted form and "Score: 0" to any other.
+"Score: 10" to an answer in the expected form and "Score: 0" to any other.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def write_config(folder: Path, port: int, model: Path | str, **more: float | int
 
 
 def report(run_dir: Path, *names: str) -> None:
-    """Print the reward at both ends, the share of answers in the wanted form, and sums of some metrics."""
+    """Print the reward at both ends, the share of answers in the expected form, and sums of some metrics."""
     from common.metrics.names import friendly
     from common.run_dir import read_metrics
 
@@ -125,7 +125,7 @@ def report(run_dir: Path, *names: str) -> None:
     forms = [statistics.mean("####" in sample["output"] for sample in step) for step in samples]
     agree = statistics.mean((s["score"] > 0.5) == ("####" in s["output"]) for step in samples for s in step)
     print(f"reward {ends[0]:.3f} -> {ends[1]:.3f} (first and last {SMOOTH} of {len(records)} steps)")
-    print(f"answers in the wanted form {forms[0]:.3f} -> {forms[1]:.3f}; the score says so in {agree:.3f} of them")
+    print(f"answers in the expected form {forms[0]:.3f} -> {forms[1]:.3f}; the score says so in {agree:.3f} of them")
     for name in names:
         values = [record[name] for record in records if name in record]
         print(f"{name}: sum {sum(values):.4g}, mean {statistics.mean(values):.4g}")

@@ -38,7 +38,7 @@ stop() {
 }
 trap stop INT TERM
 
-set -m  # each in a process group of its own: Ctrl-C is for `stop`
+set -m  # each in a separate process group: Ctrl-C is for `stop`
 jobs=()
 for rank in "${!hosts[@]}"; do
   command="echo \$\$ >$(pid_file "${rank}") && cd $(printf '%q' "${kit}") && exec env"

@@ -21,10 +21,11 @@ from common.checkpoints.integrity import mark_complete
 from common.checkpoints.layout import checkpoint_at, checkpoints_of
 from common.checkpoints.prune import remove, to_remove
 from common.files import write_atomically
+from common.metrics.named_validation import compute, parse
 from common.metrics.names import BY_NAME, friendly
 from common.metrics.validations import Validations
 from common.rewards import errors
-from common.run_dir import STOP_FILE, read_metrics
+from common.run_dir import STOP_FILE, TARGETS_FILE, read_metrics
 from common.step_figures import answers_of, reward_figures, spread_figures
 from common.verl_ext import private, table
 
@@ -46,6 +47,7 @@ class RunCallback(CheckpointCallback):
         self.run_dir = self.checkpoints.parent
         self.keep = int(config.trainer.keep_checkpoints)
         self.validations = Validations(int(config.trainer.early_stop_patience))
+        self.named = parse(os.environ.get("VAL_METRICS", ""))
         self.started = False
         self.saved_step = 0
         self.known_errors = errors.size(self.run_dir)  # those of earlier attempts count no more
@@ -64,6 +66,8 @@ class RunCallback(CheckpointCallback):
         if self.started:
             return
         self.started, self.saved_step = True, resumed
+        if os.environ.get("PROMETHEUS") == "true":
+            self._write_targets()
         earlier = ((record["step"], friendly(record["data"])) for record in read_metrics(self.run_dir))
         for step, values in earlier:
             if step <= resumed and "val_score" in values:
@@ -97,7 +101,9 @@ class RunCallback(CheckpointCallback):
 
         Raises:
             RewardError: If the reward raised on too many of the ``answers``.
+            ValueError: If ``VAL_METRICS`` asks for what the reward does not return.
         """
+        metrics.update(compute(self.named, metrics))
         step, values = trainer.global_steps, friendly(metrics)
         try:
             self._check_rewards(step, values.get("val_reward_errors", 0.0), answers)
@@ -130,6 +136,22 @@ class RunCallback(CheckpointCallback):
         self._prune()
         if global_step >= trainer.total_training_steps:
             self._export(Path(checkpoint_dir))
+
+    def _write_targets(self) -> None:
+        """Tell where Ray and TransferQueue have their metrics; a run is not lost because they do not say."""
+        try:
+            import ray
+            import transfer_queue
+
+            nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
+            endpoint = transfer_queue.get_metrics_endpoint()
+            found = {
+                "ray": [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes],
+                "transfer_queue": [endpoint] if endpoint else [],
+            }
+            write_atomically(self.run_dir / TARGETS_FILE, json.dumps(found) + "\n")
+        except Exception:
+            logger.exception("PROMETHEUS: the addresses of Ray's metrics are not known")
 
     # ---- what it does --------------------------------------------------------------------------------------
 

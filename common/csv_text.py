@@ -34,7 +34,7 @@ def from_csv_text(text: str) -> str:
 
 
 def csv_cell(value: object) -> str:
-    """A value as it stands in a line of a CSV file: None is empty, numbers are bare, texts quoted where they need it.
+    """A value as a line of a CSV file has it: None is empty, numbers are bare, texts quoted where they need it.
 
     Semicolons and tabs are quoted too, which other programs may take for the end of a cell.
     """

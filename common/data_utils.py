@@ -52,8 +52,8 @@ def json_to_parquet(
         source: The file.
         target: Parquet file to write; it appears when it is complete.
         algorithm: ``sft``, ``grpo``, ``ppo``, ``gspo`` or ``dpo``; by default what the first row can be used for.
-        input: Column with the user's text; found out by default.
-        output: Column with the assistant's text; found out by default.
+        input: Column with the user's text; detected by default.
+        output: Column with the assistant's text; detected by default.
         **options: Fields of ``Source`` (``data_source``, ``system``, ...) and of ``Options`` (``val_ratio``, ...).
 
     Returns:

@@ -21,7 +21,7 @@ def outputs_folder(environment: Mapping[str, str]) -> Path:
 
 
 def write_atomically(path: Path, text: str, executable: bool = False) -> None:
-    """Write a text file beside and rename it, so that a reader sees the old or the new one, never half.
+    """Write a text file under a temporary name and rename it, so that a reader sees the old or the new one, never half.
 
     Who may read it is what the umask says, as for any file of the user.
     """

@@ -66,6 +66,11 @@ prepare_run() {
 # Run the training command in its run directory and show it; with DRY_RUN=1 only print it.
 # The shell becomes the runner, so a signal to this script reaches it.
 run_training() {
+  local -a command=("$@")
+  if [[ "${TRAIN_ENGINE:-}" == megatron && -n "${MODEL_PARALLEL:-}" ]]; then  # other keys than those of FSDP
+    mapfile -d '' -t command < <("${PYTHON}" -m common.preflight.engine_keys "$@")
+    set -- "${command[@]}"
+  fi
   if [[ -n "${RESOLVED_KNOBS:-}" ]]; then
     printf '%s\0' "$@"
     exit

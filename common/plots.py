@@ -120,7 +120,7 @@ def collect(records: list[dict]) -> dict[str, Series]:
 def smooth(values: list[float]) -> list[float]:
     """Centred moving average over about 1/20 of the run, so that it does not lag; narrower towards both ends.
 
-    NaN stays NaN in its place and is passed over by the average.
+    NaN stays NaN in its place and is skipped by the average.
     """
     count, reach = len(values), max(1, len(values) // 40)
     sums, sizes = [0.0], [0]
@@ -208,14 +208,14 @@ def _style() -> dict:
 
 
 def _save(figure, path: Path) -> Path:
-    """Writes the picture beside and renames it, so that a reader never sees half a file."""
+    """Writes the picture under a temporary name and renames it, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(beside, format="png")
-        os.replace(beside, path)
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -52,9 +52,9 @@ def place(run_dir: Path, environment: Mapping[str, str]) -> None:
     target = run_dir / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(Path(ready).iterdir(), key=lambda file: file.name == SOURCES_FILE):
-        beside = target / f".{file.name}.partial"
-        shutil.move(file, beside)  # it may come from another disk
-        os.replace(beside, target / file.name)
+        temporary = target / f".{file.name}.partial"
+        shutil.move(file, temporary)  # it may come from another disk
+        os.replace(temporary, target / file.name)
     Path(ready).rmdir()
 
 

@@ -16,12 +16,16 @@ from typing import Any
 
 import psutil
 
+from common.algorithms import folder_of
 from common.demo_model import DEMO_MODEL_DIR
 from common.files import ROOT, write_atomically
 
 RUN_FILE = "run.json"
 LOG_FILE = "train.log"
 STOP_FILE = "stopped_early.json"  # written by the trainer: {"step": n, "reason": "..."}
+TARGETS_FILE = (
+    "targets.json"  # written by the trainer with PROMETHEUS=true: {"ray": ["host:port"], "transfer_queue": []}
+)
 BEAT_FILE = ".heartbeat"  # touched while the launcher lives
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 90.0  # without a touch; clocks of two hosts may differ a little
@@ -52,9 +56,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is no JSON ({error}); {_RESTORE}") from error
+        raise ValueError(f"{path}: is not JSON ({error}); {_RESTORE}") from error
     if not isinstance(run, dict) or not all(isinstance(run.get(part, {}), dict) for part in _BLOCKS):
-        raise ValueError(f"{path}: is no {{...}} with {' and '.join(_BLOCKS)} as {{...}} in it; {_RESTORE}")
+        raise ValueError(f"{path}: is not {{...}} with {' and '.join(_BLOCKS)} as {{...}} in it; {_RESTORE}")
     return run
 
 
@@ -93,7 +97,7 @@ def _beats(run_dir: Path) -> bool:
 def resume_command(run_dir: Path, algorithm: str) -> str:
     """What a person types to start a run again; several machines are started as they were the first time."""
     outputs = "" if run_dir.parent == ROOT / "outputs" else f"OUTPUTS_DIR={shlex.quote(str(run_dir.parent))} "
-    return f"{outputs}EXPERIMENT_NAME={run_dir.name} ./{algorithm}/train.sh"
+    return f"{outputs}EXPERIMENT_NAME={run_dir.name} ./{folder_of(algorithm)}/train.sh"
 
 
 def metrics_path(run_dir: Path, attempt: int) -> Path:
@@ -125,7 +129,7 @@ def read_record(line: str | bytes) -> dict[str, Any] | None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read one metrics file; lines that are no records are left out, as is a torn last one, still being written."""
+    """Read one metrics file; lines that are not records are left out, as is a torn last one, still being written."""
     lines = path.read_bytes().split(b"\n")[:-1]
     return [record for line in lines if line.strip() and (record := read_record(line)) is not None]
 

@@ -45,7 +45,7 @@ def extra_fields_of(batch: Any) -> list[dict[str, Any]]:
 
 
 def reward_figures(extra_fields: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Means of what the reward function returned beside the score, which verl logs in validation only.
+    """Means of what the reward function returned next to the score, which verl logs in validation only.
 
     Returns:
         ``reward/<key>/mean`` of each key whose values are numbers, and ``reward/reward_error/count``, the answers whose
@@ -61,7 +61,7 @@ def reward_figures(extra_fields: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def spread_figures(keys: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    """How far the scores lie apart: over all answers, and over the answers to one question.
+    """How far the scores are apart: over all answers, and over the answers to one question.
 
     Args:
         keys: ``{uid}_{session}_{index}`` of each answer; of several outputs of one session the last counts.
@@ -69,7 +69,8 @@ def spread_figures(keys: Sequence[str], scores: Sequence[float]) -> dict[str, fl
 
     Returns:
         ``critic/score/std``, the standard deviation of all scores, and ``critic/score/group_std``, its mean over the
-        groups of at least two answers; both divide by n - 1, as GRPO does. Empty where there is too little.
+        groups of at least two answers; both divide by n - 1, as GRPO does. ``critic/score/dead_groups``, the share of
+        those groups whose answers all score the same. Empty where there is too little.
     """
     sessions: dict[str, float] = {}
     for key, score in zip(keys, scores, strict=True):
@@ -81,4 +82,7 @@ def spread_figures(keys: Sequence[str], scores: Sequence[float]) -> dict[str, fl
         return {}
     figures = {"critic/score/std": statistics.stdev(sessions.values())}
     within = [statistics.stdev(group) for group in groups.values() if len(group) > 1]
-    return figures | ({"critic/score/group_std": sum(within) / len(within)} if within else {})
+    if within:
+        figures["critic/score/group_std"] = sum(within) / len(within)
+        figures["critic/score/dead_groups"] = sum(spread == 0 for spread in within) / len(within)
+    return figures

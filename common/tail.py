@@ -12,7 +12,7 @@ from common.files import open_regular
 from common.run_dir import read_record
 
 CHUNK = 4 << 20  # bytes read at a time
-MAX_LINE = 32 << 20  # bytes; a longer line is no log line and is passed over
+MAX_LINE = 32 << 20  # bytes; a longer line is not a log line and is skipped
 GUARD = 64  # bytes before the offset that are compared when a file has changed, to notice that it was rewritten
 
 
@@ -81,7 +81,7 @@ class Tail:
         return text.decode("utf-8", errors="replace").split("\n")[:-1] if text else []
 
     def _check(self, descriptor: int, found: os.stat_result) -> None:
-        """Starts again when the file is another one, is shorter than what was read, or was written anew."""
+        """Starts again when the file is another one, is shorter than what was read, or was rewritten."""
         same = self._file in (None, (found.st_dev, found.st_ino)) and found.st_size >= self.offset
         if same and self._guard:
             same = os.pread(descriptor, len(self._guard), self.offset - len(self._guard)) == self._guard

@@ -37,7 +37,7 @@ class HostNames:
 
     Args:
         port: The server's port, which a name without one must come with.
-        hosts: Names beside localhost: ``name`` (with the server's port) or ``name:port`` (of a proxy or a forwarded
+        hosts: Names next to localhost: ``name`` (with the server's port) or ``name:port`` (of a proxy or a forwarded
             port, with that port).
     """
 

@@ -73,7 +73,7 @@ class Worker:
                 return self._pipe.recv()
             except TimeoutError:
                 self._end()
-                self._start()  # it imports while the caller goes on
+                self._start()  # it imports while the caller continues
                 raise
             except (EOFError, ConnectionError) as error:
                 raise WorkerDied(self._end()) from error

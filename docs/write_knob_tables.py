@@ -19,11 +19,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.preflight.knobs import read_block  # noqa: E402
+from common.preflight.knobs import read_block, script_of  # noqa: E402
 
-ALGORITHMS = ("sft", "dpo", "grpo", "gspo", "ppo")
+ALGORITHMS = ("sft", "dpo", "grpo", "gspo", "ppo", "reward_model")
+LIKE = {"reward_model": "dpo"}  # has the other's texts where it has none of its own
 # What all algorithms have alike, said in words under the tables.
-ELSEWHERE = {"EXPERIMENT_NAME", "RESUME", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
+ELSEWHERE = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_NAME"}
 READMES = {"README.md": "en", "README_zh.md": "zh"}
 _TABLE = re.compile(r"(?<=\n\| --- \| --- \| --- \| --- \|\n)\| `[A-Z].*?(?=\n\n)", re.DOTALL)
 
@@ -34,7 +35,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], algorithm: str, language: str) 
     Raises:
         ValueError: If a knob of the algorithm's train.sh has no row, or a row says nothing for this algorithm.
     """
-    block = [knob for knob in read_block(ROOT / algorithm / "train.sh") if knob not in ELSEWHERE]
+    block = [knob for knob in read_block(script_of(algorithm)) if knob not in ELSEWHERE]
     row_of = {knob: names for names in rows for knob in names.split(", ")}
     if missing := [knob for knob in block if knob not in row_of]:
         raise ValueError(f"docs/knobs.yaml: has no row for {', '.join(missing)} of {algorithm}/train.sh")
@@ -50,7 +51,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], algorithm: str, language: str) 
 def _cell(row: Mapping[str, Any], part: str, algorithm: str, names: str, language: str) -> str:
     value = row.get(f"{part}_zh", row.get(part)) if language == "zh" else row.get(part)
     if isinstance(value, Mapping):
-        value = value.get(algorithm, value.get("others"))
+        value = value.get(algorithm, value.get(LIKE.get(algorithm), value.get("others")))
     if value is None:
         raise ValueError(f"docs/knobs.yaml: {names}: {part} says nothing for {algorithm}")
     return str(value)
@@ -74,7 +75,7 @@ def main() -> None:
     rows = read_rows()
     for algorithm in ALGORITHMS:
         for name, language in READMES.items():
-            path = ROOT / algorithm / name
+            path = script_of(algorithm).with_name(name)
             path.write_text(written(path.read_text(encoding="utf-8"), rows, algorithm, language), encoding="utf-8")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from verl.utils.dataset.dataset_utils import SFTTensorCollator
 
-from common.data.conversation import Renderer, RenderError, Side, pair_tokens, thinking_of
+from common.data.conversation import SIDES, Renderer, RenderError, Side, answer_tokens, thinking_of
 
 BATCH = 512  # rows that are read at once
 
@@ -36,42 +37,43 @@ class PreferenceDataset(Dataset):
     def __init__(
         self, parquet_files: Sequence[str], tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1
     ):
-        import pyarrow.parquet as pq
-
         files = [parquet_files] if isinstance(parquet_files, str) else parquet_files
         self.tokenizer, self.prompt_limit = tokenizer, config.max_prompt_length
         self.renderer = Renderer.of(tokenizer, thinking_of(config.get("enable_thinking_default")))
         self.response_limit = config.max_response_length
         self.pairs: list[tuple[Side, Side]] = []  # chosen, rejected
         self.rows: list[dict[str, Any]] = []
-        cut = equal = seen = 0
-        for file in files:
-            with pq.ParquetFile(file) as source:
-                for batch in source.iter_batches(batch_size=BATCH):
-                    rows = batch.to_pylist()
-                    if max_samples > 0:
-                        rows = rows[: max_samples - len(self.pairs)]
-                    for row in rows:
-                        seen += 1
-                        pair, was_cut = self._tokenised(row, seen)
-                        if pair[0] == pair[1]:
-                            equal += 1
-                            continue
-                        cut += was_cut
-                        self.pairs.append(pair)
-                        self.rows.append(row)
+        self.cut = 0  # sequences so far that were cut
+        self._read(rows_in(files, max_samples), ", ".join(files))
+
+    def _read(self, rows: Iterator[dict[str, Any]], where: str) -> None:
+        equal = cut = 0
+        for number, row in enumerate(rows, 1):
+            before = self.cut
+            pair = tuple(self.side(row, name, number) for name in SIDES)
+            if pair[0] == pair[1]:
+                equal += 1
+                continue
+            cut += self.cut > before
+            self.pairs.append(pair)
+            self.rows.append(row)
         if not self.pairs:
-            raise ValueError(f"{', '.join(files)}: no pair to learn from ({equal} with equal answers)")
+            raise ValueError(f"{where}: no pair to learn from ({equal} with equal answers)")
         print(f"preference pairs: {len(self.pairs)}, cut to the length limits: {cut}, equal answers left out: {equal}")
 
-    def _tokenised(self, row: dict[str, Any], number: int) -> tuple[tuple[Side, Side], bool]:
-        """Chosen and rejected within the limits, and whether something was cut."""
+    def side(self, row: dict[str, Any], name: str, number: int) -> Side:
+        """The prompt and one answer of a row, within the limits.
+
+        Raises:
+            ValueError: If the chat template cannot show it.
+        """
         try:
-            whole = pair_tokens(self.renderer, self.tokenizer, row)
+            whole = answer_tokens(self.renderer, self.tokenizer, row, name)
         except RenderError as error:
             raise ValueError(f"row {number}: {error}") from error
-        cut = tuple(self._cut(side) for side in whole)
-        return cut, cut != whole
+        cut = self._cut(whole)
+        self.cut += cut != whole
+        return cut
 
     def _cut(self, side: Side) -> Side:
         answer = side.mask.index(1)
@@ -84,6 +86,19 @@ class PreferenceDataset(Dataset):
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         """The chosen and the rejected sequence of a pair, in this order."""
         return [_sequence(side, index) for side in self.pairs[index]]
+
+
+def rows_in(files: Sequence[str], most: int = -1) -> Iterator[dict[str, Any]]:
+    """The rows of some parquet files one after the other, at most so many; -1 for all."""
+    import pyarrow.parquet as pq
+
+    rows = (
+        row
+        for file in files
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=BATCH)
+        for row in batch.to_pylist()
+    )
+    return islice(rows, most) if most > 0 else rows
 
 
 def _sequence(side: Side, index: int) -> dict[str, Any]:

@@ -14,11 +14,14 @@ def main(config) -> None:
     from verl.utils.device import auto_set_device
     from verl.utils.distributed import initialize_global_process_group
 
+    from common.preference_losses import ANSWER_LOSSES
+    from dpo.kto import KTOTrainer
     from dpo.trainer import DPOTrainer
 
     auto_set_device(config)
     initialize_global_process_group()
-    DPOTrainer(config).fit()
+    trainer = KTOTrainer if config.algorithm.loss_type in ANSWER_LOSSES else DPOTrainer
+    trainer(config).fit()
     destroy_process_group()
 
 

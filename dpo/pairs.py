@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tensordict import TensorDict
 
 from dpo.losses import LossOptions, PairLogps, preference_loss
 
+Records = TypeVar("Records")
 SEQUENCES = 2  # a pair is two sequences, chosen and rejected, next to each other
 
 
@@ -91,13 +92,25 @@ def pair_loss(
     return result.loss.sum() / data["global_batch_size"] * data["dp_size"], asdict(records)
 
 
-def gather_records(metrics: dict[str, Any]) -> PairRecords:
+def gather_records(metrics: dict[str, Any], kind: type[Records] = PairRecords) -> Records:
     """Take the pairs' numbers out of the metrics of all ranks and micro-batches.
 
     Args:
         metrics: Of ``TrainingWorker``; lists of lists, however deep, one level for each rank and micro-batch.
+        kind: Dataclass of the numbers, all of them lists.
     """
-    return PairRecords(**{name: list(_flat(metrics.pop(name))) for name in PairRecords.__dataclass_fields__})
+    return kind(**{name: list(_flat(metrics.pop(name))) for name in kind.__dataclass_fields__})
+
+
+def distinct(outputs: list[Records]) -> Records:
+    """All pairs of some batches, each once in the order of their numbers (ranks are filled up with others' pairs)."""
+    kind = type(outputs[0])
+    merged = {
+        name: [value for output in outputs for value in getattr(output, name)] for name in kind.__dataclass_fields__
+    }
+    first = {pair: index for index, pair in reversed(list(enumerate(merged["pair"])))}
+    chosen = [first[pair] for pair in sorted(first)]
+    return kind(**{name: [values[index] for index in chosen] for name, values in merged.items()})
 
 
 def _flat(value: Any) -> Any:

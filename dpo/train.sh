@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# DPO: show the model a better and a worse answer to each prompt, and raise the odds of the better one.
+# DPO: show the model a better and a worse answer to each prompt, and raise the odds of the better one; KTO: show it
+# answers that are each marked as good or bad.
 #
 #   ./dpo/train.sh                                         # the built-in demo, on any machine, in minutes
 #   MODEL_PATH=/models/my-sft TRAIN_DATA=pairs.parquet ./dpo/train.sh
+#   LOSS_TYPE=kto TRAIN_DATA=thumbs.jsonl ./dpo/train.sh   # rows of prompt, completion, label (true or false)
 #   ./dpo/train.sh optim.clip_grad=0.5                     # any key of dpo_trainer.yaml; wins over all else
 #   DRY_RUN=1 ./dpo/train.sh                               # check everything, print the command, start nothing
 #
@@ -26,7 +28,7 @@ BATCH_SIZE="${BATCH_SIZE:-auto}"                     # pairs per step, over all 
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
 # ---- Optimisation ----
 LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 5e-7 for full fine-tuning, 5e-6 for LoRA
-LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | cosine
+LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | linear | cosine | wsd | plateau
 WARMUP_RATIO="${WARMUP_RATIO:-0.1}"                  # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
@@ -35,12 +37,14 @@ LORA_ALPHA="${LORA_ALPHA:-auto}"                     # scale of the adapter; usu
 LORA_TARGETS="${LORA_TARGETS:-all-linear}"           # layers with an adapter, e.g. q_proj,v_proj
 SEED="${SEED:-1}"                                    # order of the data
 # ---- Algorithm ----
-LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | hinge | ipo | robust | sppo | simpo | orpo
+LOSS_TYPE="${LOSS_TYPE:-sigmoid}"                    # sigmoid (DPO) | kto | ipo | simpo | ...; all: dpo/README.md
 BETA="${BETA:-0.1}"                                  # pull towards the reference; simpo wants about 2
 LABEL_SMOOTHING="${LABEL_SMOOTHING:-0.0}"            # probability that a label is wrong, below 0.5
-SIMPO_GAMMA="${SIMPO_GAMMA:-0.5}"                    # target margin of simpo
+SIMPO_GAMMA="${SIMPO_GAMMA:-0.5}"                    # target margin of simpo and alphapo
 NLL_COEF="${NLL_COEF:-0.0}"                          # above 0 keeps the chosen answer likely (RPO: 1)
 LENGTH_NORMALIZE="${LENGTH_NORMALIZE:-false}"        # true: log-probabilities per token
+DESIRABLE_WEIGHT="${DESIRABLE_WEIGHT:-auto}"         # kto: weight of good answers; auto: the rarer kind counts more
+UNDESIRABLE_WEIGHT="${UNDESIRABLE_WEIGHT:-auto}"     # kto: weight of bad answers
 REFERENCE="${REFERENCE:-auto}"                       # model | adapter (LoRA) | precompute | none
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
@@ -55,7 +59,8 @@ EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; th
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
-RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to resume from
+TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
 WANDB_PROJECT="${WANDB_PROJECT:-verl_dpo}"           # Weights & Biases project
 WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
@@ -63,7 +68,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
+#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run dpo "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
@@ -91,10 +96,12 @@ run_training "${PYTHON}" -m torch.distributed.run \
   algorithm.simpo_gamma="${SIMPO_GAMMA}" \
   algorithm.nll_coef="${NLL_COEF}" \
   algorithm.length_normalize="${LENGTH_NORMALIZE}" \
+  algorithm.desirable_weight="${DESIRABLE_WEIGHT}" \
+  algorithm.undesirable_weight="${UNDESIRABLE_WEIGHT}" \
   algorithm.reference="${REFERENCE}" \
   algorithm.reference_path="${REFERENCE_MODEL_PATH}" \
   optim.lr="${LEARNING_RATE}" \
-  optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   engine.strategy="${TRAIN_ENGINE}" \
   engine.param_offload="${OFFLOAD}" \

@@ -7,6 +7,7 @@ schedule, checkpoints and resume, loggers, the launch under torchrun.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,11 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.tracking import Tracking
 from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
 
+from common.preference_losses import WITHOUT_REFERENCE
 from common.verl_ext import private
 from dpo.dataset import PairCollator, PreferenceDataset
-from dpo.losses import WITHOUT_REFERENCE, LossOptions
-from dpo.pairs import SEQUENCES, PairRecords, gather_records, means, pair_loss
+from dpo.losses import LossOptions
+from dpo.pairs import SEQUENCES, distinct, gather_records, means, pair_loss
 from dpo.reference import MODES, ReferenceTable, infer_logps
 from dpo.table import write_margins
 
@@ -38,6 +40,9 @@ class DPOTrainer(SFTTrainer):
         config: The composed ``dpo/config.yaml``.
     """
 
+    model_type = "language_model"
+    group = SEQUENCES  # sequences that must be in one micro-batch
+
     def __init__(self, config: Any):
         private.check("dpo/trainer.py")
         super().__init__(config)
@@ -45,33 +50,48 @@ class DPOTrainer(SFTTrainer):
     def _build_config(self) -> None:
         super()._build_config()
         algorithm = OmegaConf.to_container(self.config.algorithm, resolve=True)
-        self.reference_mode = algorithm.pop("reference")
-        self.reference_path = algorithm.pop("reference_path") or self.config.model.path
-        self.options = LossOptions(**algorithm)
-        if self.reference_mode not in MODES:
-            raise ValueError(f"algorithm.reference={self.reference_mode}: must be one of {', '.join(MODES)}")
+        self._read_algorithm(algorithm)
         if self.engine_config.ulysses_sequence_parallel_size > 1:
             raise ValueError("engine.ulysses_sequence_parallel_size: must be 1, a pair is not split over ranks")
+        self.run_dir = Path(self.config.trainer.default_local_dir).parent
+
+    def _read_algorithm(self, algorithm: dict[str, Any]) -> None:
+        """The loss and its reference."""
+        self.reference_mode = algorithm["reference"]
+        self.reference_path = algorithm["reference_path"] or self.config.model.path
+        self.options = self._loss_options(algorithm)
+        if self.reference_mode not in MODES:
+            raise ValueError(f"algorithm.reference={self.reference_mode}: must be one of {', '.join(MODES)}")
         if self.options.loss_type in WITHOUT_REFERENCE:
             self.reference_mode = "none"
-        self.run_dir = Path(self.config.trainer.default_local_dir).parent
+
+    def _loss_options(self, algorithm: dict[str, Any]) -> Any:
+        """What the loss needs, from the config's ``algorithm``."""
+        return LossOptions(**{name: algorithm[name] for name in LossOptions.__dataclass_fields__})
 
     # ---- parts that verl's trainer builds ----------------------------------------------------------------------
 
     def _build_dataset(self) -> None:
-        data, tokenizer = self.config.data, self.model_config.tokenizer
-        self.train_dataset = PreferenceDataset(data.train_files, tokenizer, data)
-        self.val_dataset = PreferenceDataset(data.val_files, tokenizer, data) if data.val_files else None
+        data = self.config.data
+        self.train_dataset = self._dataset(data.train_files)
+        self.val_dataset = self._dataset(data.val_files) if data.val_files else None
+
+    def _dataset(self, files: Any) -> PreferenceDataset:
+        return PreferenceDataset(files, self.model_config.tokenizer, self.config.data)
 
     def _build_engine(self) -> None:
         self.training_client = self._worker(self.model_config, self.engine_config, self.optimizer_config)
-        self.training_client.set_loss_fn(partial(pair_loss, self.options))
+        self.training_client.set_loss_fn(self._loss())
         self.engine = self.training_client.engine
+
+    def _loss(self) -> Callable[..., Any]:
+        """The loss function of the engine."""
+        return partial(pair_loss, self.options)
 
     def _worker(self, model_config: Any, engine_config: Any, optimizer_config: Any) -> TrainingWorker:
         return TrainingWorker(
             TrainingWorkerConfig(
-                model_type="language_model",
+                model_type=self.model_type,
                 model_config=model_config,
                 engine_config=engine_config,
                 optimizer_config=optimizer_config,
@@ -172,7 +192,7 @@ class DPOTrainer(SFTTrainer):
             "use_dynamic_bsz": settings.use_dynamic_bsz,
             "max_token_len_per_gpu": settings.max_token_len_per_gpu,
             "micro_batch_size_per_gpu": settings.micro_batch_size_per_gpu,
-            "force_group_size": SEQUENCES,
+            "force_group_size": self.group,
             "temperature": 1.0,
             "global_batch_size": self.global_batch_size,
             "pad_mode": settings.pad_mode,
@@ -222,11 +242,11 @@ class DPOTrainer(SFTTrainer):
 
     def _train_step(self, data: dict[str, Any]) -> dict[str, float]:
         started = time.perf_counter()
-        batch = self._with_reference(self._batch(data), "train")
+        batch, more = self._prepared(data)
         lengths = self._get_batch_seqlens(batch)
         tu.assign_non_tensor(batch, update_lr_scheduler=True, global_token_num=NonTensorData(lengths))
         metrics = tu.get(self.training_client.train_batch(data=batch), "metrics")
-        named = means(gather_records(metrics))
+        named = self._means(metrics) | more
         metrics |= {f"train/{name}": metrics.pop(name) for name in ("grad_norm", "lr", "mfu") if name in metrics}
         metrics["train/loss"] = named.pop("loss")
         metrics.pop("loss", None)
@@ -240,24 +260,21 @@ class DPOTrainer(SFTTrainer):
         }
         return {**metrics, **named, **speed}
 
+    def _prepared(self, data: dict[str, Any]) -> tuple[Any, dict[str, float]]:
+        """A batch to train on, and metrics that are known before it is."""
+        return self._with_reference(self._batch(data), "train"), {}
+
+    def _means(self, metrics: dict[str, Any]) -> dict[str, float]:
+        """Metrics of a batch, from what the loss function gave for each pair."""
+        return means(gather_records(metrics))
+
     def _validate(self, step: int) -> dict[str, float]:
         """Metrics over all validation pairs; also writes the table of the clearest and the worst ones."""
         outputs = []
         for data in self.val_dataloader:
             batch = self._with_reference(self._batch(data), "val")
             outputs.append(gather_records(tu.get(self.training_client.infer_batch(batch), "metrics")))
-        records = _distinct(outputs)
+        records = distinct(outputs)
         if torch.distributed.get_rank() == 0:
             write_margins(self.run_dir / "validation", step, records, self.val_dataset)
         return {f"val/{name}": value for name, value in means(records).items()}
-
-
-def _distinct(outputs: list[PairRecords]) -> PairRecords:
-    """All pairs of some batches, each once (ranks are filled up with pairs that others have)."""
-    merged = {
-        name: [value for output in outputs for value in getattr(output, name)]
-        for name in PairRecords.__dataclass_fields__
-    }
-    first = {pair: index for index, pair in reversed(list(enumerate(merged["pair"])))}
-    chosen = [first[pair] for pair in sorted(first)]
-    return PairRecords(**{name: [values[index] for index in chosen] for name, values in merged.items()})

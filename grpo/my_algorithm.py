@@ -1,4 +1,4 @@
-"""An advantage estimator and a policy loss of one's own: copy this file, change it, set ALGORITHM_PATH.
+"""A custom advantage estimator and policy loss: copy this file, change it, set ALGORITHM_PATH.
 
     ALGORITHM_PATH=grpo/my_algorithm.py ./grpo/train.sh
 
@@ -23,7 +23,7 @@ def best_of_group(
     """Reward above the median of the group: a few lucky answers do not move the baseline as they move a mean.
 
     Args:
-        token_level_rewards: Shape (answers, tokens); an answer's reward stands at its last token.
+        token_level_rewards: Shape (answers, tokens); an answer's reward is at its last token.
         response_mask: Shape (answers, tokens); 1 where the model wrote the token.
         index: Group (prompt) of each answer.
         **kwargs: ``config`` (verl's ``algorithm``) and whatever later versions add.

@@ -28,11 +28,11 @@ def compute_score(
         **kwargs: `reward_kwargs` of the run, and whatever later versions of verl add.
 
     Returns:
-        `score` is trained on. What stands beside it becomes a curve of its own: `acc`, the number is right, and
+        `score` is trained on. What is next to it becomes a separate curve: `acc`, the number is right, and
         `format`, there is a number behind `####`. Always the same keys, as verl requires.
 
     Raises:
-        ValueError: If the ground truth is no number.
+        ValueError: If the ground truth is not a number.
     """
     judged = gsm8k(data_source, solution_str, ground_truth, extra_info)
     return {"score": judged["acc"], "acc": judged["acc"], "format": judged["format"]}

@@ -28,7 +28,7 @@ MINI_BATCH_SIZE="${MINI_BATCH_SIZE:-auto}"           # prompts per optimiser upd
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
 # ---- Optimisation ----
 LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-6 for full fine-tuning, 1e-5 for LoRA
-LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | cosine
+LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | linear | cosine | wsd | plateau
 WARMUP_RATIO="${WARMUP_RATIO:-0.0}"                  # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
@@ -40,7 +40,7 @@ LORA_ADAPTER_PATH="${LORA_ADAPTER_PATH:-}"           # folder of an adapter to s
 SEED="${SEED:-1}"                                    # order of the data and sampling of the answers
 # ---- Algorithm ----
 VARIANT="${VARIANT:-grpo}"                           # grpo | dapo | dr_grpo | rloo | ...: a file in grpo/variants
-ALGORITHM_PATH="${ALGORITHM_PATH:-}"                 # Python file with an advantage estimator or policy loss of your own
+ALGORITHM_PATH="${ALGORITHM_PATH:-}"                 # Python file with an advantage estimator or policy loss
 ADV_ESTIMATOR="${ADV_ESTIMATOR:-auto}"               # how rewards become advantages; auto: as the method has it
 POLICY_LOSS="${POLICY_LOSS:-auto}"                   # how advantages become a loss; auto: as the method has it
 ROLLOUT_N="${ROLLOUT_N:-8}"                          # answers per prompt (the group), at least 2
@@ -59,6 +59,7 @@ DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda wh
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
+MODEL_PARALLEL="${MODEL_PARALLEL:-auto}"             # TRAIN_ENGINE=megatron: GPUs that share a model, tensor x pipeline x context x expert: 4x2x1x1
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
@@ -66,7 +67,7 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
-TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers go on after the update) | separate (ROLLOUT_GPUS only answer)
+TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers continue after the update) | separate (ROLLOUT_GPUS only answer)
 ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate
 MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from a prompt to its update, in colocate and separate
 MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
@@ -75,7 +76,10 @@ EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; th
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
-RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+VAL_METRICS="${VAL_METRICS:-}"                       # more curves of validation, e.g. format:mean,pass4=acc:best@4
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to resume from
+PROMETHEUS="${PROMETHEUS:-false}"                    # true: the rollout engine, Ray and TransferQueue are measured too, docs/observability.md
+TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
 WANDB_PROJECT="${WANDB_PROJECT:-verl_grpo}"          # Weights & Biases project
 WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
@@ -83,7 +87,8 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
+#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER TRAINER AGENT_LOOP USE_KL_LOSS CHECKPOINT_BACKEND VERL_TRAINER_MODE
+#   PARAMETER_SYNC_STEP
 prepare_run grpo "$@"
 
 run_training "${PYTHON}" -m "${TRAINER}" \
@@ -105,7 +110,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.actor.ppo_mini_batch_size="${MINI_BATCH_SIZE}" \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   actor_rollout_ref.actor.optim.lr="${LEARNING_RATE}" \
-  actor_rollout_ref.actor.optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  actor_rollout_ref.actor.optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   actor_rollout_ref.actor.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   algorithm.adv_estimator="${ADV_ESTIMATOR}" \
   actor_rollout_ref.actor.policy_loss.loss_mode="${POLICY_LOSS}" \
@@ -129,6 +134,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
+  actor_rollout_ref.rollout.prometheus.enable="${PROMETHEUS}" \
   actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
   trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
   trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \

@@ -30,10 +30,10 @@ class JoinedCurve:
         self.offset = 0
 
     def rebuild(self, folders: list[Path]) -> None:
-        """Write the metrics of all stages anew, attempts of each joined.
+        """Write the metrics of all stages again, attempts of each joined.
 
         Args:
-            folders: Of the stages in their order; those that do not exist yet are passed over.
+            folders: Of the stages in their order; those that do not exist yet are skipped.
         """
         lines, self.offset = [], 0
         for folder in folders:

@@ -1,6 +1,6 @@
 """Rounds of self-play on a machine that is not the first of several: it starts the stages that the first announces.
 
-Each stage is a run of its own on all machines, whose launchers meet anew, `STAGE_PORT` ports further.
+Each stage is a separate run on all machines, whose launchers meet again, `STAGE_PORT` ports further.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from common import machine_use
 from common.cluster.names import Cluster, ClusterError
 from common.cluster.watch import Watch, open_watch
 from common.preflight.derived import OF_ONE_LAUNCH
@@ -29,7 +31,7 @@ def stage_key(number: int) -> str:
 
 
 def stage_port(cluster: Cluster) -> dict[str, str]:
-    """What a stage's launchers are told: other ports than those of the rounds."""
+    """What a stage's launchers get: other ports than those of the rounds."""
     return {"MASTER_PORT": str(cluster.port + STAGE_PORT)}
 
 
@@ -54,6 +56,7 @@ class Follower:
         except ClusterError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        machine_use.record(Path(self.environment["RUN_DIR"]), self.cluster.rank)
         number, limit = 0, None
         while not (end := watch.end()):
             if problem := watch.problem():
@@ -78,7 +81,12 @@ class Follower:
         kept = {name: value for name, value in self.environment.items() if name not in ours}
         stage = subprocess.Popen(
             [str(ROOT / script / "train.sh"), *(self.arguments if script == "gspo" else [])],
-            env={**kept, "NNODES": str(self.cluster.nnodes), **stage_port(self.cluster)},
+            env={
+                **kept,
+                "NNODES": str(self.cluster.nnodes),
+                **stage_port(self.cluster),
+                "OUTPUTS_DIR": self.environment["RUN_DIR"],
+            },
             stdin=subprocess.DEVNULL,
             preexec_fn=processes.die_with_parent,
         )

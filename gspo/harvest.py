@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.data.conversation import Renderer
-
-Messages = list[dict[str, Any]]
+from common.data.rollouts import Messages, groups
 
 
 @dataclass
@@ -50,7 +46,7 @@ def harvest(rollouts: Path, prompts: dict[str, Messages], margin: float, tokeniz
 
     Args:
         rollouts: Folder with verl's dumps, ``<step>.jsonl``.
-        prompts: Messages of each prompt by the text that verl dumps, see ``dumped_texts``.
+        prompts: Messages of each prompt by the text that verl dumps, see ``common.data.rollouts``.
         margin: Least difference of the scores, above 0 or equal to it.
         tokenizer: Of the model, to measure answers.
         max_tokens: ``MAX_RESPONSE_LENGTH``; a best answer as long as this has lost its end.
@@ -75,30 +71,3 @@ def harvest(rollouts: Path, prompts: dict[str, Messages], margin: float, tokeniz
             answers = {side: [{"role": "assistant", "content": text}] for side, text in sides.items()}
             found.pairs.append({"prompt": prompts[best["input"]], **answers})
     return found
-
-
-def groups(rollouts: Path) -> Iterator[list[dict[str, Any]]]:
-    """Yields the answers to each prompt of each step, in the order of the steps."""
-    for file in sorted(rollouts.glob("*.jsonl"), key=lambda path: int(path.stem)):
-        of_prompt: dict[str, list[dict[str, Any]]] = {}
-        for text in file.read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            uid = line["uid"].rsplit("_", 2)[0]  # uid_session_index
-            if not uid.startswith("pad"):  # verl's filling of a batch
-                of_prompt.setdefault(uid, []).append(line)
-        yield from of_prompt.values()
-
-
-def dumped_texts(prompts: list[Messages], tokenizer: Any) -> dict[str, Messages]:
-    """The text that verl's dump shows for each prompt: the chat template's, without special tokens.
-
-    Args:
-        prompts: Messages of each prompt.
-        tokenizer: Of the model.
-    """
-    texts = {}
-    renderer = Renderer.of(tokenizer)
-    for messages in prompts:
-        ids = tokenizer(renderer.text(messages, answer_next=True), add_special_tokens=False)["input_ids"]
-        texts[tokenizer.decode(ids, skip_special_tokens=True)] = messages
-    return texts

@@ -1,4 +1,4 @@
-r"""Reward of the GSPO example: one score made of three named parts, each a curve of its own.
+r"""Reward of the GSPO example: one score made of three named parts, each a separate curve.
 
     score = 1.0 x correct + 0.1 x format + 0.1 x length
 
@@ -41,7 +41,7 @@ def compute_score(
         `score` (what is trained on), `acc`, `format` and `length`. Always these keys, as verl requires.
 
     Raises:
-        ValueError: If the ground truth is no number.
+        ValueError: If the ground truth is not a number.
     """
     judged = gsm8k(data_source, solution_str, ground_truth)
     length = soft_overlong(data_source, solution_str, ground_truth, max_length=MAX_LENGTH, buffer=BUFFER)

@@ -1,7 +1,7 @@
 """Rounds of self-play, started by gspo/train.sh once its knobs are resolved: ``python -m gspo.rounds [key=value ...]``.
 
 A round is an RL stage (gspo/train.sh with one round) and a preference stage (dpo/train.sh on the pairs of the data and
-those of the round's answers). Each stage is a run of its own in ``<run>/round-<k>/<stage>``, so checks, checkpoints and
+those of the round's answers). Each stage is a separate run in ``<run>/round-<k>/<stage>``, so checks, checkpoints and
 resuming are those of every run. The run itself holds the joined curve and the last model.
 """
 
@@ -20,12 +20,15 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from common import run_data
-from common.cluster.names import launchers_of
+from common import machine_use, run_data
+from common.cluster.board import leave
+from common.cluster.names import launchers_of, machines_wanted
 from common.cluster.watch import Watch, open_watch
 from common.console import QuietConsole
+from common.data.rollouts import dumped_texts
 from common.files import write_atomically
 from common.metrics.progress_line import format_duration
+from common.notify.notifier import Notifier
 from common.preflight.knobs import read_block
 from common.run_dir import read_run, resume_command, update_run
 from common.runner import processes
@@ -66,6 +69,8 @@ class Rounds:
         done = self._open()
         listen(self._on_signal)
         heartbeat = Heartbeat(self.run_dir)
+        if self.watch:
+            machine_use.record(self.run_dir, self.watch.cluster.rank)
         try:
             status = self._run_stages(done)
         except Exception as error:  # the last state is always written
@@ -99,7 +104,7 @@ class Rounds:
     # ---- the run's files ---------------------------------------------------------------------------------
 
     def _open(self) -> dict[str, dict]:
-        """Make the run directory, or go on in it; returns the stages that are done."""
+        """Make the run directory, or continue in it; returns the stages that are done."""
         before = read_run(self.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         run_data.place(self.run_dir, os.environ)
@@ -113,7 +118,7 @@ class Rounds:
         return done
 
     def script(self) -> str:
-        """The run as a script that does it again, or goes on with it."""
+        """The run as a script that does it again, or resumes it."""
         names = (name for name in read_block(ROOT / "gspo" / "train.sh") if self.knobs.get(name))
         exports = [f"export {name}={shlex.quote(self.knobs[name])}" for name in names]
         command = shlex.join(["exec", "./gspo/train.sh", *self.arguments])
@@ -213,7 +218,7 @@ class Rounds:
         prompts = [row["prompt"] for row in split.rows_of([self.run_dir / "data" / "prompts.train.parquet"])]
         return harvest.harvest(
             self.run_dir / f"round-{stage.round}" / RL / "rollouts",
-            harvest.dumped_texts(prompts, tokenizer),
+            dumped_texts(prompts, tokenizer),
             float(self.knobs["PAIR_MARGIN"]),
             tokenizer,
             int(self.knobs["MAX_RESPONSE_LENGTH"]),
@@ -251,6 +256,11 @@ class Rounds:
         update_run(self.run_dir, state=state, reason=reason, ended=now(), exit_status=status)
         if self.watch:
             self.watch.tell_end(status, reason or "")
+        if state == "finished":  # a stage that fails says so itself
+            notifier = Notifier(self.run_dir, os.environ, "gspo")
+            minutes = f"{len(done)} stages, {(time.monotonic() - self.started) / 60:.1f} minutes"
+            notifier.tell(f"finished:{read_run(self.run_dir).get('attempt', 1)}", "finished", minutes)
+            notifier.close()
         draw(self.run_dir, self.console)
         self._say(state, done)
         return status
@@ -268,7 +278,7 @@ class Rounds:
         shown = os.path.relpath(self.run_dir, ROOT)
         if state != "finished":
             self.console.print(
-                f"\n[bold yellow]{state.capitalize()}.[/bold yellow] To go on at the stage that was cut:"
+                f"\n[bold yellow]{state.capitalize()}.[/bold yellow] To resume at the stage that was cut:"
             )
             self.console.print(f"  {resume_command(self.run_dir, 'gspo')}")
             return
@@ -296,4 +306,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    (leave if machines_wanted(os.environ) > 1 else sys.exit)(main())

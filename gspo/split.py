@@ -64,7 +64,7 @@ def held_out(pairs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[di
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> Path:
-    """Write rows as parquet: beside, then renamed."""
+    """Write rows as parquet: under a temporary name, then renamed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,7 +72,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> Path:
     names = list(dict.fromkeys(name for row in rows for name in row))
     stored = [stored_row(row) for row in rows]
     table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in stored])
-    beside = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, beside, compression="zstd")
-    os.replace(beside, path)
+    temporary = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, temporary, compression="zstd")
+    os.replace(temporary, path)
     return path

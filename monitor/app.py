@@ -2,7 +2,7 @@
 
     python app.py --port 7860 --log_dir ../outputs
 
-Then open http://localhost:7860. Options not given come from config.yaml beside this file.
+Then open http://localhost:7860. Options not given come from config.yaml next to this file.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
         dest="allowed_host",
         action="append",
         metavar="NAME[:PORT]",
-        help="name or address by which browsers reach this machine, besides localhost and --host; may be repeated",
+        help="name or address by which browsers reach this machine, next to localhost and --host; may be repeated",
     )
     given = parser.parse_args(argv)
     try:

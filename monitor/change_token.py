@@ -36,11 +36,11 @@ class Asked:
 
     @property
     def row(self) -> Row | None:
-        """The row of the run chosen, None when there is no such run (any more)."""
+        """The row of the run chosen, None when that run is not there (any more)."""
         return self.monitor.row(self.run)
 
     def version(self, run: str) -> int:
-        """Changes with every number of a run, -1 when there is no such run."""
+        """Changes with every number of a run, -1 when that run is not there."""
         metrics = self.monitor.metrics(run)
         return metrics.version if metrics else -1
 

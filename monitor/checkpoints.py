@@ -19,7 +19,7 @@ class Saved:
         path: Its folder.
         size: Bytes of its files.
         written: Time of its newest file, seconds since 1970.
-        latest: It is the one that a resumed run goes on from.
+        latest: It is the one that a resumed run continues from.
         problems: What is torn or missing; empty when it is whole.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from common.metrics.names import BESIDE, BY_NAME, tells
+from common.metrics.names import BY_NAME, VALIDATION_OF, tells
 from monitor.columns import Columns
 from monitor.i18n import Words
 
@@ -23,7 +23,7 @@ def default_names(columns: Columns) -> list[str]:
     """The metrics of the table that a run has, in the order of the charts; a validation is drawn with its training."""
     found = [name for name in columns.table_names() if tells(name, columns.series(name)[1].tolist())]
     shown = sorted((name for name in found if BY_NAME[name].group), key=lambda name: BY_NAME[name].group)
-    return [name for name in shown if not any(BESIDE.get(other) == name for other in shown)]
+    return [name for name in shown if not any(VALIDATION_OF.get(other) == name for other in shown)]
 
 
 def metric_choices(columns: Columns, words: Words) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ class Columns:
         self._first_trained: dict[int, int] = {}
 
     def add(self, records: Iterable[Record], attempt: int = 1) -> None:
-        """Appends records; values that are no numbers are left out, None (verl's NaN in JSON) is NaN."""
+        """Appends records; values that are not numbers are left out, None (verl's NaN in JSON) is NaN."""
         blocks = self._attempts.setdefault(attempt, {})
         block, names = None, ()
         for step, data in records:

@@ -22,7 +22,7 @@ def csv_lines(metrics: RunMetrics, names: list[str]) -> Iterator[str]:
 
     Args:
         metrics: The run.
-        names: The metrics wanted; none for all that the trainer wrote.
+        names: The metrics to export; none for all that the trainer wrote.
     """
     with metrics.lock:
         columns = metrics.columns

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from common.metrics.names import BESIDE, BY_NAME
+from common.metrics.names import BY_NAME, VALIDATION_OF
 from monitor.columns import Columns, Series
 from monitor.i18n import Words
 from monitor.series import hours, smooth, thin, value_range, within
 
-POINT_METRICS = set(BESIDE.values())  # measured now and then: points, never smoothed
+POINT_METRICS = set(VALIDATION_OF.values())  # measured now and then: points, never smoothed
 LINE, VALIDATION, LIMIT, BAD, MUTED, GRID = (
     "#2563eb",
     "#d97706",
@@ -113,16 +113,16 @@ def metric_panel(columns: Columns, name: str, look: Look, words: Words) -> Figur
     label = words.metric(name)
     panel = Panel(look)
     main = within(columns.series(name), look.first, look.last)
-    beside = within(columns.series(BESIDE[name]), look.first, look.last) if name in BESIDE else None
-    if not len(main[0]) and not (beside and len(beside[0])):
+    validation = within(columns.series(VALIDATION_OF[name]), look.first, look.last) if name in VALIDATION_OF else None
+    if not len(main[0]) and not (validation and len(validation[0])):
         return None
     x, step_time = _x(columns, main, look), columns.series("step_time")
     if name in POINT_METRICS:
         panel.points(x, main[1], label, VALIDATION)
     else:
         panel.line(x, main[1], label, LINE)
-    if beside is not None and len(beside[0]):
-        panel.points(_x(columns, beside, look), beside[1], words.metric(BESIDE[name]), VALIDATION)
+    if validation is not None and len(validation[0]):
+        panel.points(_x(columns, validation, look), validation[1], words.metric(VALIDATION_OF[name]), VALIDATION)
     span = value_range(panel.seen, look.clip, look.log)
     shapes = []
     if metric and span and not look.log:
@@ -134,7 +134,7 @@ def metric_panel(columns: Columns, name: str, look: Look, words: Words) -> Figur
     shapes += [_vertical(mark) for mark in marks if panel.left <= mark <= panel.right]
     if span:
         panel.not_finite(x, main[1], 10 ** span[0] if look.log else span[0])
-    latest = main[1][-1] if len(main[1]) else beside[1][-1]
+    latest = main[1][-1] if len(main[1]) else validation[1][-1]
     number = metric.number if metric else ".4g"
     unit = f" ({metric.unit})" if metric and metric.unit else ""
     return _figure(name, label + unit, _short(latest, number), panel, span, shapes, look)
@@ -162,7 +162,7 @@ def plain_panel(key: str, title: str, lines: dict[str, tuple[list, list]], top: 
         title: Above it.
         lines: Name to minutes (0 is now) and values.
         top: End of the y axis, None to fit it.
-        latest: The value shown beside the title.
+        latest: The value shown next to the title.
     """
     look = Look(smoothing=0)
     panel = Panel(look)

@@ -21,7 +21,7 @@ _PAGES = "|".join(LANGUAGES)
 _NAME = r"[A-Za-z0-9_-]{1,64}"
 _FILE = r"[A-Za-z0-9_.@-]{1,200}"
 _READ = re.compile(  # GET and HEAD; as a browser with all tabs open, and gradio_client, ask for them
-    r"/|/news|/csv|/png|/favicon\.ico|/assets/plotly\.min\.js"
+    r"/|/news|/csv|/png|/metrics|/api/prometheus/targets|/favicon\.ico|/assets/plotly\.min\.js"
     rf"|/(?:{_PAGES})/?"
     rf"|/(?:{_PAGES})/(?:config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)"
     rf"|/(?:{_PAGES})/(?:assets|static|svelte)/(?:{_FILE}/){{0,6}}{_FILE}"
@@ -33,7 +33,7 @@ _SEND = re.compile(  # POST
 )
 MAX_QUERY = 1 << 15  # bytes; 60 metrics with long names are a few thousand
 MAX_BODY = 1 << 20  # bytes of a request; what the page sends is a few hundred
-# Gradio's page holds scripts and styles of its own, and the charts' templates are compiled in the browser.
+# Gradio's page holds its own scripts and styles, and the charts' templates are compiled in the browser.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data:; worker-src 'self' blob:; "
@@ -48,7 +48,7 @@ class Guard:
     Args:
         app: What is behind it.
         port: The monitor's port, which the Host of a request must name.
-        hosts: Names beside localhost under which the monitor is reached: ``name`` (with its own port) or
+        hosts: Names next to localhost under which the monitor is reached: ``name`` (with its own port) or
             ``name:port`` (of a proxy or a forwarded port, with that port).
     """
 

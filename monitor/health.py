@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.metrics.names import BY_NAME, METRICS, PATIENCE, Metric, check_health
+from common.metrics.trends import JUMPING, SPIKE, SPIKE_ABOVE, STEPS, TRENDS, USUAL
 from monitor.columns import Columns
 from monitor.samples import read_step, share_of_flat_groups, steps_of
 
@@ -37,7 +38,7 @@ class Finding:
         now: It still holds at the newest step.
         value: The metric's value at `last`.
         advice: From the table, in English; "" where texts.yaml has the text (`health_<name>`).
-        side: "below", "above" or "nan" for the table's rules, "" for this file's.
+        side: "below", "above", "nan" or "trend" for the table's rules, "" for this file's.
     """
 
     name: str
@@ -94,13 +95,14 @@ class _History:
 def _judge(metric: Metric, history: _History) -> list[Finding]:
     steps, values = history.series.get(metric.name, (np.empty(0, np.int64), np.empty(0)))
     found = []
-    for start, end in _stretches(_suspects(metric, values))[-MAX_STRETCHES:]:
+    jumps = [(place, place) for place in _jumps(metric, values)]
+    for start, end in [*_stretches(_suspects(metric, values))[-MAX_STRETCHES:], *jumps[-MAX_STRETCHES:]]:
         probes = np.unique(np.linspace(start, end, min(_PROBES, end - start + 1)).astype(int))
         warned = [(place, one) for place in probes if (one := history.warnings(int(steps[place])).get(metric.name))]
         if warned:
             (first, _), (last, warning) = warned[0], warned[-1]
             now = last == len(steps) - 1
-            side = _side(metric, warning.value)
+            side = "trend" if warning.trend else _side(metric, warning.value)
             found.append(
                 Finding(metric.name, int(steps[first]), int(steps[last]), now, warning.value, warning.advice, side)
             )
@@ -111,6 +113,8 @@ def _suspects(metric: Metric, values: np.ndarray) -> np.ndarray:
     """Where a rule of the table may be broken; never fewer places than `check_health` would warn at."""
     finite = np.isfinite(values)
     suspect = ~finite if metric.finite else np.zeros(len(values), bool)
+    if metric.name in TRENDS and metric.name != JUMPING:
+        suspect[STEPS - 1 :] = True
     if metric.zero_steps:
         suspect |= _for_last(values == 0, metric.zero_steps)
     if metric.low is not None:
@@ -120,6 +124,15 @@ def _suspects(metric: Metric, values: np.ndarray) -> np.ndarray:
     if metric.rising:
         suspect |= _for_last(np.diff(values, prepend=np.inf) > 0, PATIENCE)
     return suspect
+
+
+def _jumps(metric: Metric, values: np.ndarray) -> list[int]:
+    """Where `common.metrics.trends.kl_jumps` may warn: at a single step, which the probes of a stretch could miss."""
+    if metric.name != JUMPING or len(values) <= USUAL:
+        return []
+    before = np.lib.stride_tricks.sliding_window_view(values, USUAL).max(axis=-1)[:-1]
+    now = values[USUAL:]
+    return (np.flatnonzero((now > SPIKE_ABOVE) & (now > SPIKE * before)) + USUAL).tolist()
 
 
 def _for_last(broken: np.ndarray, count: int) -> np.ndarray:
@@ -195,6 +208,6 @@ def healthy_range(name: str) -> str:
 
 
 def is_outside(name: str, value: float) -> bool:
-    """Whether a value is out of the healthy range; a single one, or one with a good reason, is no finding."""
+    """Whether a value is out of the healthy range; a single one, or one with a good reason, is not a finding."""
     metric = BY_NAME[name]
     return (metric.low is not None and value <= metric.low) or (metric.high is not None and value > metric.high)

@@ -1,7 +1,7 @@
 """Training logs to records: verl's metrics.jsonl, console lines of many trainers, one parser for all of them.
 
 A record is ``(step, {name: number})``. `LogParser.feed` takes whole lines and never raises: a line that says nothing is
-passed over, of a torn line what is whole is kept. What it reads (TensorBoard's binary files: tensorboard_events.py):
+skipped, of a torn line what is whole is kept. What it reads (TensorBoard's binary files: tensorboard_events.py):
 
 * ``{"step": 5, "data": {...}}``, verl's file logger, and flat ``{"step": 5, "loss": 0.1}``
 * ``step:34 - actor/pg_loss:-0.01 - ...``, verl's console, with Ray prefixes, colours, ``np.float64(0.1)``
@@ -19,7 +19,7 @@ import orjson
 
 Record = tuple[int, dict[str, float]]
 
-MAX_KEY = 200  # bytes; a longer name is no metric
+MAX_KEY = 200  # bytes; a longer name is not a metric
 MAX_STEP = 2**53
 MAX_LINE = 20_000  # bytes of an informal line
 MAX_VERL_LINE = 1_000_000  # bytes of a line of verl's console
@@ -187,7 +187,7 @@ class LogParser:
                 records.append((int(match.group(1)), data))
 
     def _items(self, text: bytes) -> dict[str, float]:
-        """Reads ``a:1 - b:2``; an item that is no number is left out, or joined to the next when a name holds " - "."""
+        """``a:1 - b:2``; an item that is not a number is left out, or joined to the next where a name has " - "."""
         if b"(" in text:
             text = _NUMPY.sub(rb"\1", _TENSOR.sub(rb"\1", text))
         names, data, before = self._names, {}, b""
@@ -278,8 +278,8 @@ class LogParser:
     def _progress_bar(self, line: bytes) -> None:
         for what, step, total in _BAR.findall(line):
             if what and not _TRAINING.search(what):
-                continue  # loading weights, tokenizing, evaluating: each has a bar of its own
-            if int(total) >= self._bar[1]:  # an evaluation has a shorter bar of its own
+                continue  # loading weights, tokenizing, evaluating: each has a separate bar
+            if int(total) >= self._bar[1]:  # an evaluation has a shorter bar
                 self._bar = (int(step), int(total))
                 self.total_steps = int(total)
 

@@ -45,7 +45,7 @@ def clean(line: str) -> str:
 
 def tail(path: Path, count: int = TAIL_LINES) -> list[str]:
     """The last lines of a file; an OSError says why there are none."""
-    data = _end(path, TAIL_BYTES)
+    data = end_of(path, TAIL_BYTES)
     lines = data.decode("utf-8", errors="replace").split("\n")
     return [clean(line) for line in lines if line.strip()][-count:]
 
@@ -56,15 +56,15 @@ def search(path: Path, text: str, seconds: float = 3.0) -> tuple[list[Hit], bool
     Returns:
         The newest lines that hold it, oldest first, and whether the whole file was looked through.
     """
-    wanted = plain(text[:MAX_WANTED]).lower().encode()
+    sought = plain(text[:MAX_WANTED]).lower().encode()
     hits: list[Hit] = []
     end = time.monotonic() + seconds
     for offset, block in _blocks_from_the_end(path):
-        if wanted in block.lower():
+        if sought in block.lower():
             place = 0
             found = []
             for line in block.split(b"\n"):
-                if wanted in line.lower():
+                if sought in line.lower():
                     found.append(Hit(offset + place, clean(line.decode("utf-8", errors="replace"))))
                 place += len(line) + 1
             hits = found + hits
@@ -78,9 +78,9 @@ def errors(path: Path, failed: bool) -> tuple[list[str], Diagnosis | None]:
 
     Args:
         path: The log.
-        failed: The run has failed, so the log's end has a cause; of a run that goes on only a traceback is explained.
+        failed: The run has failed, so the log's end has a cause; of a run that continues only a traceback is explained.
     """
-    text = _end(path, ERROR_BYTES).decode("utf-8", errors="replace")
+    text = end_of(path, ERROR_BYTES).decode("utf-8", errors="replace")
     found = [clean(line) for line in text.split("\n") if is_error(line)]
     explained = failed or any("Traceback (most recent call last)" in line for line in found)
     return found[-40:], diagnose(text) if explained else None
@@ -91,7 +91,7 @@ def is_error(line: str) -> bool:
     return bool(ERROR.search(line)) and not WARNING.search(line)
 
 
-def _end(path: Path, count: int) -> bytes:
+def end_of(path: Path, count: int) -> bytes:
     """The last bytes of a file, from the first whole line on."""
     with open_regular(path) as raw, BufferedReader(raw) as stream:
         size = stream.seek(0, os.SEEK_END)

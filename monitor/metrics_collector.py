@@ -78,7 +78,7 @@ class RunMetrics:
         """Reads what is new.
 
         Args:
-            seconds: Stop after about this long; the next call goes on.
+            seconds: Stop after about this long; the next call continues.
 
         Returns:
             Whether everything that is there has been read.

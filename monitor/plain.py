@@ -1,4 +1,4 @@
-"""Texts of runs as the page can show them: carried by JSON, and with nothing in them that turns what stands beside."""
+"""Texts of runs as the page can show them: carried by JSON, and with nothing in them that turns their surroundings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # U+202E and its kin: "gnp.
 
 
 def carried(text: str) -> str:
-    r"""The text with bytes of a file name that are no UTF-8 as ``\xff``, and other halves of pairs as U+FFFD."""
+    r"""The text with bytes of a file name that are not UTF-8 as ``\xff``, and other halves of pairs as U+FFFD."""
     return text if text.isascii() else _HALVES.sub(_shown, text)
 
 

@@ -30,7 +30,8 @@ MAX_FACT = 200  # characters of what run.json says in a word
 PEEK = 64 << 10  # bytes at the end of a file that the table is made from
 RECHECK_ENDED = 10.0  # seconds between two looks at a run that ended a while ago
 QUIET_AFTER = 120.0  # seconds without a new byte after which a plain log, or a run of another machine, is not live
-_INSIDE_A_RUN = {"checkpoints", "model", "rollouts", "validation", "tensorboard", "charts", "wandb", "__pycache__"}
+_INSIDE_A_RUN = {"checkpoints", "model", "rollouts", "validation", "tensorboard", "charts", "wandb", "swanlog", "machines",
+                 "__pycache__"}  # fmt: skip
 _LOG_NAMES = re.compile(r".+\.(?:log|txt|out|jsonl)")
 _NO_LOG_NAMES = re.compile(r"requirements.*\.txt|train\.log|metrics(?:\.\d+)?\.jsonl")
 # The first that a run has is shown; training first, which has a value at every step.
@@ -60,7 +61,7 @@ class Row:
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether a path, its links followed, lies in the log folder; nothing else is ever opened."""
+    """Whether a path, its links followed, is in the log folder; nothing else is ever opened."""
     try:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError):

@@ -36,7 +36,7 @@ class Sample:
         answer: What it answered.
         truth: What was expected, "" when the data has none.
         score: Its reward, None when there is none.
-        parts: What the reward function returned beside the score, by name.
+        parts: What the reward function returned next to the score, by name.
         group: Equal for the answers to one prompt in one step.
     """
 
@@ -62,7 +62,7 @@ def read_step(folder: Path, step: int) -> tuple[list[Sample], str]:
     """Reads the samples of one step.
 
     Returns:
-        The samples as they stand in the file, and what is wrong with it: "" or a key of monitor/texts.yaml.
+        The samples as they are in the file, and what is wrong with it: "" or a key of monitor/texts.yaml.
     """
     path = folder / f"{step}.jsonl"
     try:
@@ -171,7 +171,7 @@ def follow(folder: Path, prompt: str, seconds: float = 4.0) -> tuple[list[tuple[
 
 
 def question(prompt: str) -> str:
-    """The last thing that the user said in a prompt of a chat template; the whole prompt where there are no roles."""
+    """The last thing that the user said in a prompt of a chat template; the whole prompt where it has no roles."""
     parts = _ROLE.split(prompt)
     asked = [text for role, text in zip(parts[1::2], parts[2::2], strict=True) if role == "user" and text.strip()]
     return asked[-1].strip() if asked else prompt

@@ -13,7 +13,7 @@ def smooth(values: np.ndarray, weight: float) -> np.ndarray:
     """Exponential moving average, free of the start's bias, as TensorBoard and Weights & Biases draw it.
 
     Args:
-        values: One value per step; NaN is passed over.
+        values: One value per step; NaN is skipped.
         weight: Of the past, from 0 (no smoothing) to below 1.
     """
     if weight <= 0 or len(values) < 2:

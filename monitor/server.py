@@ -6,7 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import parse_qs, quote
 
 import gradio as gr
@@ -21,9 +21,11 @@ from monitor.guard import Guard
 from monitor.i18n import LANGUAGES, Words
 from monitor.page import TOKENS, build_page
 from monitor.password import Password
+from monitor.prometheus import CONTENT_TYPE, RunsCollector, exposition
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, MAX_PANELS
+from monitor.targets import targets
 
 
 class ReadAhead:
@@ -93,7 +95,7 @@ def build_app(
         refresh: Seconds between two polls of an open page.
         auth: "user:password", None for no password.
         port: The port that it listens on.
-        allowed_hosts: Names (or name:port) beside localhost under which a browser may reach it.
+        allowed_hosts: Names (or name:port) next to localhost under which a browser may reach it.
     """
     monitor = Monitor(log_dir)
     app = FastAPI(title="Training monitor", docs_url=None, redoc_url=None, openapi_url=None)
@@ -101,6 +103,7 @@ def build_app(
     sampler = Sampler(monitor.root)
     sampler.start()
     _routes(app, monitor, language)
+    _for_prometheus(app, monitor, sampler)
     for one in LANGUAGES:
         blocks = build_page(monitor, sampler, one, refresh)
         app = gr.mount_gradio_app(
@@ -161,6 +164,18 @@ def _routes(app: FastAPI, monitor: Monitor, language: str) -> None:
         if drawn is None:
             raise HTTPException(404, "no such run, or it has no metrics")
         return Response(drawn, media_type="image/png", headers=_attachment(run, "png"))
+
+
+def _for_prometheus(app: FastAPI, monitor: Monitor, sampler: Sampler) -> None:
+    scrape = exposition(RunsCollector(monitor, sampler))
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(scrape(), media_type=CONTENT_TYPE)
+
+    @app.get("/api/prometheus/targets")
+    def discovery(job: Literal["ray", "rollout", "transfer_queue"]) -> JSONResponse:
+        return JSONResponse(targets(monitor, job))
 
 
 def _attachment(run: str, ending: str) -> dict[str, str]:

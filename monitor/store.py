@@ -59,7 +59,7 @@ class Monitor:
         return self._index.version
 
     def row(self, run_id: str | None) -> Row | None:
-        """The row of a run, None when there is no such run (any more)."""
+        """The row of a run, None when that run is not there (any more)."""
         return self.rows().get(run_id) if isinstance(run_id, str) else None
 
     def file(self, run_id: str | None, name: str) -> Path | None:
@@ -82,10 +82,10 @@ class Monitor:
 
         Args:
             run_id: An id of `rows`.
-            wait: How many seconds to read at most; what is left is read by a thread of its own.
+            wait: How many seconds to read at most; what is left is read by a separate thread.
 
         Returns:
-            None when there is no such run.
+            None when that run is not there.
         """
         row = self.row(run_id)
         if row is None:

@@ -27,12 +27,12 @@ RUN_COLUMNS = (
 
 
 def note(text: str) -> str:
-    """What stands where there is nothing to show."""
+    """What is shown in place of nothing."""
     return f'<div class="note">{escape(text)}</div>'
 
 
 def problem(text: str) -> str:
-    """Something is wrong, and the rest goes on."""
+    """Something is wrong, and the rest continues."""
     return f'<div class="problem">{escape(text)}</div>'
 
 
@@ -99,12 +99,12 @@ def sort_rows(rows: Iterable[Row], column: str, descending: bool) -> list[Row]:
 
 def filter_rows(rows: Iterable[Row], text: str, state: str) -> list[Row]:
     """The rows that hold every word of a text and have a state ("" for any)."""
-    wanted = text[:MAX_WANTED].lower().split()
+    sought = text[:MAX_WANTED].lower().split()
     return [
         row
         for row in rows
         if (not state or row.state == state)
-        and all(word in f"{row.id} {row.algorithm} {row.model} {row.state}".lower() for word in wanted)
+        and all(word in f"{row.id} {row.algorithm} {row.model} {row.state}".lower() for word in sought)
     ]
 
 

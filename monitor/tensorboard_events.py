@@ -21,7 +21,7 @@ class EventReader:
     def __init__(self, path: Path):
         from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-        logging.getLogger("tensorboard").setLevel(logging.ERROR)  # a torn last event is no news
+        logging.getLogger("tensorboard").setLevel(logging.ERROR)  # a torn last event is usual
         self.path = path
         self.error = ""
         self._loader = LegacyEventFileLoader(str(path))

@@ -5,7 +5,7 @@ The endpoint is described in a YAML file, ``ppo/api_reward_config.yaml`` unless 
     python -m ppo.api_reward try --config ppo/api_reward_config.yaml     # scores two answers, shows the exchange
 
 verl calls `compute_score` for each answer; calls run side by side within the limits of the settings. What it returns
-beside the score becomes curves: each criterion, and ``api_latency`` (seconds, 0 from the cache), ``api_failed``,
+next to the score becomes curves: each criterion, and ``api_latency`` (seconds, 0 from the cache), ``api_failed``,
 ``api_cached``, ``api_retries``, ``api_cost``. An answer that gets no score counts ``default_score`` and 1 in
 ``api_failed``.
 """
@@ -81,7 +81,7 @@ async def compute_score(
     try:
         return result_of(await client.score(asked), client)
     finally:
-        if trial:  # each trial has an event loop of its own, which ends with open connections otherwise
+        if trial:  # each trial has a separate event loop, which ends with open connections otherwise
             await client.disconnect()
 
 
@@ -125,7 +125,7 @@ def _client(config: str, on_failure: str | None, router: str | None, served: str
 
 
 def for_trial(settings: Settings) -> Settings:
-    """Settings under which an endpoint that hangs or fails is told within `TRIAL_SECONDS`."""
+    """Settings under which an endpoint that hangs or fails is reported within `TRIAL_SECONDS`."""
     quick = settings.timeout_s * TRIAL_ATTEMPTS <= TRIAL_SECONDS
     return replace(
         settings,

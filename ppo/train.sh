@@ -23,9 +23,9 @@ REWARD="${REWARD:-function}"                         # function | model (REWARD_
 REWARD_FUNC_PATH="${REWARD_FUNC_PATH:-auto}"         # Python file that scores an answer; with model: its judge
 REWARD_FUNC_NAME="${REWARD_FUNC_NAME:-compute_score}" # the function in it
 REWARD_MODEL_PATH="${REWARD_MODEL_PATH:-demo}"       # sequence classifier with one score; demo: a built-in one
-REWARD_MODEL_GPUS="${REWARD_MODEL_GPUS:-0}"          # GPUs of its own for the reward model; 0: shares the others
+REWARD_MODEL_GPUS="${REWARD_MODEL_GPUS:-0}"          # separate GPUs for the reward model; 0: shares the others
 API_REWARD_CONFIG="${API_REWARD_CONFIG:-ppo/api_reward_config.yaml}" # the judge or scoring service
-ON_FAILURE="${ON_FAILURE:-stop}"                     # of the API: stop after too many failures | default: go on
+ON_FAILURE="${ON_FAILURE:-stop}"                     # of the API: stop after too many failures | default: continue
 MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts are left out and counted
 MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; longer answers are cut
 # ---- Batch ----
@@ -34,7 +34,7 @@ MINI_BATCH_SIZE="${MINI_BATCH_SIZE:-auto}"           # prompts per optimiser upd
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
 # ---- Optimisation ----
 LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-6 for full fine-tuning, 1e-5 for LoRA
-LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | cosine
+LR_SCHEDULER="${LR_SCHEDULER:-constant}"             # constant | linear | cosine | wsd | plateau
 WARMUP_RATIO="${WARMUP_RATIO:-0.0}"                  # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
@@ -59,6 +59,7 @@ KL_HORIZON="${KL_HORIZON:-auto}"                     # answers in which an adapt
 ENTROPY_COEF="${ENTROPY_COEF:-0}"                    # above 0 rewards exploration; start with 0.001
 CRITIC_LR="${CRITIC_LR:-auto}"                       # learning rate of the critic; about 10 x LEARNING_RATE
 CRITIC_WARMUP="${CRITIC_WARMUP:-0}"                  # first steps in which only the critic learns
+VALUE_LOSS_COEF="${VALUE_LOSS_COEF:-1.0}"            # weight of the critic's loss; counts against MAX_GRAD_NORM
 VALUE_CLIP="${VALUE_CLIP:-0.5}"                      # how far one update may move a value
 TOOLS_PATH="${TOOLS_PATH:-}"                         # Python file with tools the model may call; empty: none
 TOOL_FORMAT="${TOOL_FORMAT:-hermes}"                 # how the model writes a call, see the README
@@ -70,6 +71,7 @@ DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda wh
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes
 NNODES="${NNODES:-1}"                                # machines; start this script on each, see docs/cluster.md
 TRAIN_ENGINE="${TRAIN_ENGINE:-fsdp2}"                 # fsdp2 | fsdp: how weights and states are split over the GPUs
+MODEL_PARALLEL="${MODEL_PARALLEL:-auto}"             # TRAIN_ENGINE=megatron: GPUs that share a model, tensor x pipeline x context x expert: 4x2x1x1
 ATTENTION="${ATTENTION:-auto}"                       # flash_attention_2 | sdpa_varlen | sdpa | eager (Gemma 2)
 FUSED_KERNELS="${FUSED_KERNELS:-auto}"               # true: logits in chunks, never whole in memory | false
 SEQUENCE_PARALLEL="${SEQUENCE_PARALLEL:-auto}"       # GPUs that share each sequence; for sequences too long for one GPU
@@ -77,7 +79,7 @@ OFFLOAD="${OFFLOAD:-auto}"                           # true: states wait in host
 ROLLOUT_ENGINE="${ROLLOUT_ENGINE:-auto}"             # vllm | sglang | hf (transformers: slow, runs anywhere)
 TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy of the rollout model
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
-TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers go on after the update) | separate (ROLLOUT_GPUS only answer)
+TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers continue after the update) | separate (ROLLOUT_GPUS only answer)
 ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate
 MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from a prompt to its update, in colocate and separate
 MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
@@ -86,7 +88,10 @@ EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; th
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
-RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+VAL_METRICS="${VAL_METRICS:-}"                       # more curves of validation, e.g. format:mean,pass4=acc:best@4
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to resume from
+PROMETHEUS="${PROMETHEUS:-false}"                    # true: the rollout engine, Ray and TransferQueue are measured too, docs/observability.md
+TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
 WANDB_PROJECT="${WANDB_PROJECT:-verl_ppo}"           # Weights & Biases project
 WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
@@ -94,8 +99,9 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS TRAINER AGENT_LOOP USE_KL_LOSS USE_KL_IN_REWARD KL_CONTROL USE_REWARD_MODEL REWARD_MODEL_POOL
-#   REWARD_MODEL_SHARES REWARD_MODEL_MEMORY REWARD_KWARGS CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
+#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER TRAINER AGENT_LOOP USE_KL_LOSS USE_KL_IN_REWARD KL_CONTROL USE_REWARD_MODEL
+#   REWARD_MODEL_POOL REWARD_MODEL_SHARES REWARD_MODEL_MEMORY REWARD_KWARGS CHECKPOINT_BACKEND VERL_TRAINER_MODE
+#   PARAMETER_SYNC_STEP
 prepare_run ppo "$@"
 
 run_training "${PYTHON}" -m "${TRAINER}" \
@@ -117,7 +123,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.actor.ppo_mini_batch_size="${MINI_BATCH_SIZE}" \
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   actor_rollout_ref.actor.optim.lr="${LEARNING_RATE}" \
-  actor_rollout_ref.actor.optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  actor_rollout_ref.actor.optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   actor_rollout_ref.actor.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   actor_rollout_ref.actor.optim.clip_grad="${MAX_GRAD_NORM}" \
   actor_rollout_ref.actor.ppo_epochs="${PPO_EPOCHS}" \
@@ -143,6 +149,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   actor_rollout_ref.rollout.tensor_model_parallel_size="${TENSOR_PARALLEL_SIZE}" \
   actor_rollout_ref.rollout.gpu_memory_utilization="${GPU_MEMORY_UTILIZATION}" \
   actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_GPUS}" \
+  actor_rollout_ref.rollout.prometheus.enable="${PROMETHEUS}" \
   actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_BACKEND}" \
   trainer.v1.trainer_mode="${VERL_TRAINER_MODE}" \
   trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP}" \
@@ -160,7 +167,7 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   +critic.model.override_config.attn_implementation="${ATTENTION}" \
   critic.ppo_max_token_len_per_gpu="${TOKENS_PER_GPU}" \
   critic.optim.lr="${CRITIC_LR}" \
-  critic.optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  critic.optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   critic.optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   critic.optim.clip_grad="${MAX_GRAD_NORM}" \
   critic.cliprange_value="${VALUE_CLIP}" \

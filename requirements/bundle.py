@@ -48,7 +48,7 @@ def main() -> int:
     make.add_argument("--stack", default="")
     make.add_argument("--keep", default="")
     make.add_argument("--part-size", type=part_size, default=0)
-    make.add_argument("--locks", type=Path, nargs="+", required=True, help="beside those of torch and of pip")
+    make.add_argument("--locks", type=Path, nargs="+", required=True, help="next to those of torch and of pip")
     join = commands.add_parser("join")
     join.add_argument("folder", type=Path)
     join.add_argument("target", type=Path)
@@ -83,7 +83,7 @@ def part_size(text: str) -> int:
 
 
 def collect(arguments: argparse.Namespace, keep: set[str]) -> None:
-    """Download or build every wheel beside the target, then put the bundle in its place."""
+    """Download or build every wheel next to the target, then put the bundle in its place."""
     folder: Path = arguments.folder
     if folder.exists() and any(folder.iterdir()):
         raise BundleError(f"{folder} is not empty; give a new folder")
@@ -135,7 +135,7 @@ def locks_of(arguments: argparse.Namespace, pip: list[str], work: Path) -> list[
         if index or "HASHES" in str(error):
             raise
         torch = (HERE / "lock-cpu-pypi.txt", {})
-        print("no CPU build of torch to be had: the one of the package index, about 3 GB; or set TORCH_INDEX_URL")
+        print("no CPU build of torch available: the one of the package index, about 3 GB; or set TORCH_INDEX_URL")
     return [torch, *locks]
 
 
@@ -175,16 +175,16 @@ def needed(packages: dict[str, dict], keep: set[str], roots: set[str]) -> set[st
     unknown = sorted(keep - set(packages))
     if unknown:
         raise BundleError(f"--keep {','.join(unknown)}: not in this stack; leave it out")
-    wanted: set[str] = set()
+    needed: set[str] = set()
     waiting = sorted(roots)
     while waiting:
         name = waiting.pop()
-        if name in wanted or name in keep or name not in packages:
+        if name in needed or name in keep or name not in packages:
             continue
-        wanted.add(name)
+        needed.add(name)
         for line in packages[name]["metadata"].get("requires_dist") or ():
             waiting.append(normal(REQUIREMENT.match(line)[0]))
-    return wanted
+    return needed
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> None:

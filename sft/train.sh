@@ -24,7 +24,7 @@ BATCH_SIZE="${BATCH_SIZE:-auto}"                     # conversations per step, o
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
 # ---- Optimisation ----
 LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-5 for full fine-tuning, 1e-4 for LoRA
-LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | cosine
+LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | linear | cosine | wsd | plateau
 WARMUP_RATIO="${WARMUP_RATIO:-0.03}"                 # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
 TOTAL_STEPS="${TOTAL_STEPS:-auto}"                   # stop after this many steps; auto: TOTAL_EPOCHS decides
@@ -46,7 +46,8 @@ EXPERIMENT_NAME="${EXPERIMENT_NAME:-auto}"           # folder under outputs/; th
 SAVE_FREQ="${SAVE_FREQ:-auto}"                       # steps between checkpoints; the last step always saves
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-2}"            # newest checkpoints to keep; RL also keeps the best by validation
 TEST_FREQ="${TEST_FREQ:-auto}"                       # steps between validations; the last step always validates
-RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to go on from
+RESUME="${RESUME:-auto}"                             # auto | never | a run or checkpoint to resume from
+TRACKERS="${TRACKERS:-auto}"                         # none | wandb,swanlab,mlflow,trackio,clearml; auto: those you are logged in to
 USE_WANDB="${USE_WANDB:-auto}"                       # true | false; auto: true when you are logged in
 WANDB_PROJECT="${WANDB_PROJECT:-verl_sft}"           # Weights & Biases project
 WANDB_ENTITY="${WANDB_ENTITY:-}"                     # Weights & Biases team or user; empty: your default
@@ -54,7 +55,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
+#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run sft "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
@@ -76,7 +77,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   model.lora_alpha="${LORA_ALPHA}" \
   model.target_modules="${LORA_TARGETS}" \
   optim.lr="${LEARNING_RATE}" \
-  optim.lr_scheduler_type="${LR_SCHEDULER}" \
+  optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   engine.strategy="${TRAIN_ENGINE}" \
   engine.param_offload="${OFFLOAD}" \

@@ -24,7 +24,7 @@ class Judge:
         share: Probability of each kind of failure, by kind.
         delay: Seconds of a call.
         seed: Of the failures.
-        key: Wanted in the header; empty for none.
+        key: Expected in the header; empty for none.
     """
 
     def __init__(self, share: dict[str, float] | None = None, delay: float = 0.0, seed: int = 1, key: str = ""):

@@ -1,4 +1,4 @@
-"""Figures of a run with a small model of some architecture, each a difference to a computation of its own.
+"""Figures of a run with a small model of some architecture, each a difference to a separate computation.
 
 What is compared with: float64, transformers' plain attention, one sequence at a time, no packing and no cache
 (`tests.tiny_models`); the conversations as text; the trainer's shard with the adapter added by hand.

@@ -55,7 +55,7 @@ def launch(environment, algorithm, *arguments, cwd=ROOT, timeout=300, **knobs):
     return subprocess.run(
         [str(ROOT / algorithm / "train.sh"), *arguments],
         cwd=cwd,
-        # verl's own validation has tests of its own; importing verl for each start would take minutes
+        # verl's own validation has separate tests; importing verl for each start would take minutes
         env={"PREFLIGHT": "fast", **environment, **{name: str(value) for name, value in knobs.items()}},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -157,7 +157,7 @@ BAD = {
     "tensor parallel 3 of 8": bad("grpo", "TENSOR_PARALLEL_SIZE=3", TENSOR_PARALLEL_SIZE="3", gpus="8x80GB"),
     "an engine across the edge of a machine": bad(
         "grpo",
-        "TENSOR_PARALLEL_SIZE=6|across machines of 4|use one of 1, 2, 4",
+        "TENSOR_PARALLEL_SIZE=6|cross machines of 4|use one of 1, 2, 4",
         TENSOR_PARALLEL_SIZE="6",
         gpus="3x4x80GB",
     ),
@@ -204,7 +204,9 @@ BAD = {
     "wandb without a login": bad("grpo", "USE_WANDB=true|wandb login", USE_WANDB="true"),
     "share above 1": bad("grpo", "GPU_MEMORY_UTILIZATION=1.5", GPU_MEMORY_UTILIZATION="1.5"),
     "keep no checkpoint": bad("grpo", "KEEP_CHECKPOINTS=0", KEEP_CHECKPOINTS="0"),
-    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=kto", LOSS_TYPE="kto"),
+    "a loss that DPO does not have": bad("dpo", "LOSS_TYPE=aot", LOSS_TYPE="aot"),
+    "EXO without smoothing": bad("dpo", "LABEL_SMOOTHING=0.0|exo_pair", LOSS_TYPE="exo_pair"),
+    "EXO in self-play": bad("gspo", "LOSS_TYPE=exo_pair|LABEL_SMOOTHING", LOSS_TYPE="exo_pair"),
     "adapter reference without LoRA": bad("dpo", "REFERENCE=adapter|LORA_RANK", REFERENCE="adapter"),
     # memory
     "32B in full on one small GPU": bad("grpo", "does not fit", MODEL_PATH="{tmp}/Qwen2.5-32B", gpus="1x24GB"),
@@ -231,7 +233,7 @@ BAD = {
     "tokenizer of another model": bad("sft", "tokenizer knows 512 tokens", MODEL_PATH="{tmp}/few-words"),
     "a reward model as policy": bad("grpo", "does not generate text", MODEL_PATH="{tmp}/reward-model"),
     "quantised weights": bad("sft", "quantised (gptq)", MODEL_PATH="{tmp}/quantised"),
-    "code of its own": bad("sft", "trust_remote_code=true", MODEL_PATH="{tmp}/own-code"),
+    "custom code": bad("sft", "trust_remote_code=true", MODEL_PATH="{tmp}/own-code"),
     # data
     "no such file": bad("grpo", "TRAIN_DATA=nope.parquet", TRAIN_DATA="nope.parquet"),
     "no such validation file": bad("sft", "VAL_DATA=nope.parquet", VAL_DATA="nope.parquet"),
@@ -254,7 +256,7 @@ BAD = {
     "reward with the key reward": bad("grpo", "named 'reward'", REWARD_FUNC_PATH="{tmp}/reward_key.py"),
     "reward of text": bad("grpo", "'good'", REWARD_FUNC_PATH="{tmp}/text.py"),
     "reward NaN": bad("grpo", "nan", REWARD_FUNC_PATH="{tmp}/nan.py"),
-    "reward that is no Python": bad("grpo", "SyntaxError", REWARD_FUNC_PATH="{tmp}/syntax.py"),
+    "reward that is not Python": bad("grpo", "SyntaxError", REWARD_FUNC_PATH="{tmp}/syntax.py"),
     # keys of older verl
     "custom_reward_function": bad("grpo", "REWARD_FUNC_PATH", "custom_reward_function.path=r.py"),
     "reward_model.reward_manager": bad("grpo", "reward.reward_manager.name", "reward_model.reward_manager=dapo"),
@@ -332,8 +334,21 @@ BAD = {
         f"{RL}.actor.ulysses_sequence_parallel_size=3",
         gpus="8x80GB",
     ),
-    "an engine of other keys": bad("sft", "TRAIN_ENGINE=megatron|fsdp2 | fsdp", TRAIN_ENGINE="megatron"),
-    "an engine of other keys as an argument": bad("grpo", "TRAIN_ENGINE=megatron", f"{RL}.actor.strategy=megatron"),
+    "Megatron for SFT": bad("sft", "TRAIN_ENGINE=megatron|grpo and ppo", TRAIN_ENGINE="megatron"),
+    "Megatron without GPUs": bad("grpo", "TRAIN_ENGINE=megatron|needs GPUs", TRAIN_ENGINE="megatron"),
+    "Megatron as an argument": bad("grpo", "TRAIN_ENGINE=megatron|needs GPUs", f"{RL}.actor.strategy=megatron"),
+    "Megatron's sizes": bad(
+        "grpo", "MODEL_PARALLEL=4x2|four numbers", TRAIN_ENGINE="megatron", MODEL_PARALLEL="4x2", gpus="8x80GB"
+    ),
+    "Megatron's sizes and heads": bad(
+        "ppo",
+        "MODEL_PARALLEL=8x1x1x1|28 attention heads",
+        TRAIN_ENGINE="megatron",
+        MODEL_PARALLEL="8x1x1x1",
+        MODEL_PATH="{tmp}/Qwen2.5-7B",
+        gpus="8x80GB",
+    ),
+    "Megatron's sizes for another engine": bad("grpo", "MODEL_PARALLEL=2x1x1x1|fsdp2", MODEL_PARALLEL="2x1x1x1"),
     "FSDP1 with all states on the host": bad(
         "grpo", "OFFLOAD=full|TRAIN_ENGINE=fsdp2", OFFLOAD="full", TRAIN_ENGINE="fsdp", gpus="8x80GB"
     ),
@@ -415,6 +430,9 @@ GOOD = {
         "grpo", f"{RL}.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     ),
     "ppo demo, FSDP1": good("ppo", TRAIN_ENGINE="fsdp"),
+    "7B GRPO with Megatron": good(
+        "grpo", TRAIN_ENGINE="megatron", MODEL_PATH="{tmp}/Qwen2.5-7B", MODEL_PARALLEL="2x2x1x1", gpus="8x80GB"
+    ),
     "7B SFT on one GPU, FSDP2": good("sft", MODEL_PATH="{tmp}/Qwen2.5-7B", TRAIN_ENGINE="fsdp2", gpus="1x80GB"),
     "sft demo, chunked head": good("sft", FUSED_KERNELS="true"),
     "sft demo, two processes share each sequence": good("sft", N_GPUS="2", SEQUENCE_PARALLEL="2"),

@@ -29,7 +29,7 @@ SIZES = {
     "max_position_embeddings": 2048,
     "initializer_range": 0.1,
 }
-# Model type -> what its config has beside the sizes.
+# Model type -> what its config has in addition to the sizes.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": WINDOW,

@@ -1,4 +1,4 @@
-"""The commands beside `serve`: what the API does, from a terminal."""
+"""The commands next to `serve`: what the API does, from a terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
     stop = commands.add_parser("stop", help="stop a job; its run leaves a checkpoint")
     stop.add_argument("job")
     stop.add_argument("--force", action="store_true", help="kill it when it has not ended after 30 s")
-    restart = commands.add_parser("restart", help="go on from the newest checkpoint, a step or the start")
+    restart = commands.add_parser("restart", help="resume from the newest checkpoint, a step or the start")
     restart.add_argument("job")
     restart.add_argument("--from", dest="start_at", default="latest", help="latest, scratch or a step")
     restart.add_argument(
@@ -140,7 +140,7 @@ def stop(platform: PlatformClient, options: argparse.Namespace) -> None:
 
 
 def restart(platform: PlatformClient, options: argparse.Namespace) -> None:
-    """Goes on with a job."""
+    """Resumes a job."""
     at = int(options.start_at) if options.start_at.isdecimal() else options.start_at
     _say(platform.job(options.job).restart(at, **fields_of(options.knobs).get("knobs", {})))
 

@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
@@ -28,7 +29,7 @@ RECONNECT = 1.0  # seconds
 
 
 class PlatformError(Exception):
-    """An answer that is no success.
+    """An answer that is not a success.
 
     Args:
         status: Of HTTP; 0 when there was no answer.
@@ -85,7 +86,7 @@ class Job:
         return self._take("POST", "/stop", json={"force": force})
 
     def restart(self, start_at: Literal["latest", "scratch"] | int = "latest", **knobs: Any) -> Job:
-        """Goes on from the newest checkpoint, or returns a new job from the start or from a step."""
+        """Resumes from the newest checkpoint, or returns a new job from the start or from a step."""
         data = self._ask("POST", "/restart", json={"from": start_at, "knobs": knobs})
         return Job(self._client, data)
 
@@ -100,6 +101,38 @@ class Job:
     def checkpoints(self) -> list[dict[str, Any]]:
         """Step, path and scores, oldest first."""
         return self._ask("GET", "/checkpoints")
+
+    def select(self, step: int | None) -> None:
+        """Chooses the checkpoint that evaluations and test.sh take; None: the newest again."""
+        self._ask("POST", "/select", json={"step": step})
+
+    def operation(self, kind: str, **asked: Any) -> dict[str, Any]:
+        """``merge``, ``average``, ``prune``, ``verify`` or ``evaluate``; waits for its end.
+
+        Args:
+            kind: Which one.
+            asked: As in the API.
+
+        Returns:
+            The operation: id, text, result.
+
+        Raises:
+            PlatformError: If it is refused or fails; the message is the end of what it has said.
+        """
+        made = self._ask("POST", f"/{kind}", json=asked)
+        while made["state"] == "running":
+            time.sleep(0.5)
+            made = self._client.request("GET", f"/api/operations/{made['id']}")
+        if made["state"] == "failed":
+            raise PlatformError(0, "operation_failed", f"{kind} of {self.name}: {made['text'][-1000:].strip()}")
+        return made
+
+    def evaluate(self, to: str | Path, **asked: Any) -> Path:
+        """Answers a file of questions and writes the Excel file with the scores; arguments as in the API."""
+        made = self.operation("evaluate", **asked)
+        path = Path(to)
+        path.write_bytes(self._client.content(f"/api/operations/{made['id']}/file"))
+        return path
 
     def log(self, offset: int = 0, limit: int = 65536, source: str = "train") -> dict[str, Any]:
         """A part of the log: text, next_offset, size."""
@@ -198,7 +231,7 @@ class PlatformClient:
         """Any address of the API; returns what the JSON of the answer holds, None without one.
 
         Raises:
-            PlatformError: If the answer is no success, or there is none.
+            PlatformError: If the answer is not a success, or there is none.
         """
         try:
             answer = self._http.request(method, path, **options)
@@ -207,6 +240,16 @@ class PlatformClient:
             raise PlatformError(0, "no_answer", text) from error
         _check(answer)
         return answer.json() if answer.content else None
+
+    def content(self, path: str) -> bytes:
+        """A file of the API.
+
+        Raises:
+            PlatformError: If the answer is no success.
+        """
+        answer = self._http.get(path)
+        _check(answer)
+        return answer.content
 
     def events(self, path: str, types: Sequence[str] = (), after: str | None = None) -> Iterator[Message]:
         """The messages of one connection to a stream of Server-Sent Events."""

@@ -1,8 +1,15 @@
 r"""The one reader of answers: the rewards, the data door, the bench and test.sh take what an answer says from here.
 
-- ``read_answer`` cuts the thought off and opens the marks (`<answer>`, `####`, `\boxed{}`, "the answer is", bold)
-- ``accepted`` lists the answers that a ground truth accepts
-- ``number`` reads numbers, ``letters`` the letters of multiple choice
+===========  ===================================================================
+module       what it holds
+===========  ===================================================================
+``thought``  where the thought of an answer ends
+``final``    what an answer marks as final (`<answer>`, `####`, `\boxed{}`, "the answer is", bold)
+``truth``    what a row accepts as right
+``number``   numbers in text, read exactly
+``letters``  the letters of multiple choice
+``words``    texts compared as SQuAD compares them
+===========  ===================================================================
 """
 
 from common.answers.final import Reading, final_answer, last_box, marked_answer, read_answer

@@ -64,7 +64,7 @@ class Reading:
 
     Args:
         layers: The answer behind its thought, then what is left after each mark was opened; () when the thought is
-            not finished, or for anything that is no string. The innermost is the final answer, and each of them may
+            not finished, or for anything that is not a string. The innermost is the final answer, and each of them may
             be compared with the truth: the outer ones equal it only when the answer is the truth word for word.
         marks: The mark between a layer and the next: `tag`, `hash` (####), `box`, `said`, `bold` or `dress`.
     """
@@ -79,7 +79,7 @@ class Reading:
 
     @property
     def is_boxed(self) -> bool:
-        r"""Whether the final answer stands in a `\boxed{}`."""
+        r"""Whether the final answer is in a `\boxed{}`."""
         return "box" in self.marks
 
 
@@ -104,7 +104,7 @@ def final_answer(text: Any) -> str:
 
 
 def marked_answer(text: str) -> str | None:
-    r"""Returns what stands in the explicit marks `<answer>`, `####` and `\boxed{}`; None where there is none."""
+    r"""Returns what is in the explicit marks `<answer>`, `####` and `\boxed{}`; None where there is none."""
     reading = read_answer(text)
     explicit = [layer for mark, layer in zip(reading.marks, reading.layers[1:], strict=True) if mark in _EXPLICIT]
     return explicit[-1] if explicit else None
@@ -137,7 +137,7 @@ def tagged(text: str) -> str | None:
 
 
 def hash_line(text: str) -> str | None:
-    """Returns what stands behind the last `####`, to the end of its line and at most 200 characters; None without."""
+    """Returns what follows the last `####`, to the end of its line and at most 200 characters; None without."""
     start = text.rfind(MARK)
     if start < 0:
         return None

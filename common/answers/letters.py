@@ -95,7 +95,7 @@ _NOT_BEFORE = re.compile(
 )
 _NOT_BEFORE_WEAK = re.compile(rf"(?:\b(?:not|{_IF})|n't|n’t)\s(?:that\s)?$|(?:不|{_IF_ZH})$", re.IGNORECASE)
 _BOX = re.compile(r"⟦([^⟦⟧\n]{1,200}(?:⟧\s?(?:,|and|和|、)\s?⟦[A-J]){0,8})⟧")
-_VERDICT = re.compile(r"\[\[([^\[\]\n]{1,20})\]\]")  # [[B]], as judges are told to write
+_VERDICT = re.compile(r"\[\[([^\[\]\n]{1,20})\]\]")  # [[B]], as judges are asked to write
 _HASH = re.compile(r"####\s?([^\n]{1,200})")
 _BOLD = re.compile(r"\*\*\s?\(?([A-J])\)?[.:)]?(?:\s[^*\n]{0,100})?\*\*")
 _ONLY = re.compile(
@@ -120,9 +120,9 @@ class Statement(NamedTuple):
     """Letters that a text states.
 
     Args:
-        at: Where the letters stand.
+        at: Where the letters begin.
         end: Where they end.
-        letters: The letters; None for "A or B", which is no answer.
+        letters: The letters; None for "A or B", which is not an answer.
     """
 
     at: int
@@ -137,7 +137,7 @@ def stated_letters(text: Any) -> frozenset[str] | None:
         text: A model's whole answer; its thought does not count.
 
     Returns:
-        One letter or several; None when there is no statement, when it is "A or B", or when it is taken back.
+        One letter or several; None without a statement, when it is "A or B", or when it is taken back.
     """
     answer = behind_thought(text)
     if answer is None:
@@ -157,7 +157,7 @@ def only_letters(text: str, may_explain: bool = True) -> frozenset[str] | None:
 
     Args:
         text: One line.
-        may_explain: The option's text may stand behind the letter: "B. Paris".
+        may_explain: The option's text may follow the letter: "B. Paris".
     """
     text = _plain(text).strip()
     found = _ONLY.fullmatch(text)
@@ -249,6 +249,6 @@ def _lone_lines(text: str) -> Iterator[Statement]:
 
 
 def _bold_letter(text: str) -> frozenset[str] | None:
-    """Returns the one letter that stands in bold, when there is no sentence that states one."""
+    """Returns the one letter that is in bold, when no sentence states one."""
     letters = frozenset(_BOLD.findall(text))
     return letters if len(letters) == 1 else None

@@ -28,7 +28,7 @@ WHOLE = re.compile(rf"(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCE
 LEADING = re.compile(
     r"[ \t*_`\"'(\[$]*(?:\\boxed\{|\\\()?[ \t*$]*"
     rf"(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCENT}"
-    r"(?![\d/]|[.,]\d|[eE][-+]?\d)"  # 12,34 and 1.2.3 and 1e3 are no numbers here, nor is the 1 in 1/2/3
+    r"(?![\d/]|[.,]\d|[eE][-+]?\d)"  # 12,34 and 1.2.3 and 1e3 are not numbers here, nor is the 1 in 1/2/3
 )
 ANYWHERE = re.compile(rf"(?<![\w.,/^])(?P<hundredths>百分之)?{_SIGNED}{_PART}{_SCALE}?{_PERCENT}(?![\d/]|[.,]\d)")
 _SECOND = re.compile(r"(?<![A-Za-z^{\d])\d")  # a further number; not the 2 of m2, km^2 or m^{2}
@@ -43,7 +43,7 @@ class Number(NamedTuple):
 
     Args:
         value: Its value, without the per cent sign.
-        percent: A per cent sign stands behind it.
+        percent: A per cent sign follows it.
     """
 
     value: Fraction

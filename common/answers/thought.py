@@ -1,4 +1,4 @@
-"""Where the thought of an answer ends: what is said in it is no answer, and one that is not finished has none."""
+"""Where the thought of an answer ends: what is said in it is not an answer, and one that is not finished has none."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def behind_thought(text: Any) -> str | None:
     """Returns what an answer says behind its thought.
 
     Args:
-        text: A model's whole answer. The opening tag may stand in the prompt, as with DeepSeek-R1: then only the
+        text: A model's whole answer. The opening tag may be in the prompt, as with DeepSeek-R1: then only the
             closing one is here.
 
     Returns:
         The text behind the last thought, all of it where there is no thought; None when the last thought is not
-        closed (it was cut off at the length limit), or for anything that is no string.
+        closed (it was cut off at the length limit), or for anything that is not a string.
     """
     if not isinstance(text, str):
         return None

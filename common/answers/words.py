@@ -35,7 +35,7 @@ _TOKENS = re.compile(
     r"(?P<number>(?:(?<![\w)\]}%°'\"])[-+](?=\.?\d))?(?:\d+(?:\.\d+)*|\.\d+)%?)"  # with its sign; also 1.2.3
     r"|(?P<word>[^\W\d_]-(?![\w-])|[^\W\d_]+#(?!\w)|[^\W\d_]+)"  # a grade or blood group (A-), C#, a word
     r"|(?P<between>(?<=\d)\s?[/:*\-]\s?(?=[\d.+\-]))"
-    r"|(?P<other>[^\w\s])"  # of these + ^ = < > and what is no punctuation stay
+    r"|(?P<other>[^\w\s])"  # of these + ^ = < > and what is not punctuation stay
 )
 _PUNCTUATION = frozenset("!\"#$%&'()*,-./:;?@[\\]_`{|}~，。、；：？！“”‘’（）【】《》「」『』…—·–")
 

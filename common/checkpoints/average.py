@@ -20,7 +20,7 @@ from common.small_files import read_json_object
 if TYPE_CHECKING:
     import torch
 
-HEAD = "lm_head."  # tied to the embedding, it stands in some folders and not in others
+HEAD = "lm_head."  # tied to the embedding, it is in some folders and not in others
 
 
 def average(
@@ -35,7 +35,7 @@ def average(
     """Write a mix of some models as a Hugging Face folder.
 
     Hugging Face folders are read a weight at a time: in memory are one weight of each model and one file of the result.
-    Shards of a trainer are made a folder first, on disk beside the target, one model after the other.
+    Shards of a trainer are made a folder first, on disk next to the target, one model after the other.
 
     Args:
         sources: ``global_step_N`` folders or Hugging Face folders of one architecture, at least two.

@@ -16,6 +16,7 @@ from common.checkpoints.hub_upload import HUBS
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import DTYPES, is_current, merge
 from common.checkpoints.mixing import METHODS, WITH_BASE, Recipe
+from common.checkpoints.selected import select
 from common.console import write_error
 from common.demo_model import DEMO_MODEL_DIR
 from common.run_dir import is_alive, read_run
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   average outputs/A outputs/B --method ties --base Qwen3-4B --to both    what each has learned, added to the base
   prune outputs/RUN --keep 1 --keep-best val_score
   export outputs/RUN --format ollama --outtype q8_0
+  select outputs/RUN --step 40                    test.sh takes it from now on; --best val_score, --none
   publish outputs/RUN user/name                   with a model card, for you alone until you say --public
   verify outputs/RUN                              reads every byte
 """
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     made = argparse.ArgumentParser(
         prog="python -m common.checkpoints",
-        description="Checkpoints of a run: list, merge, average, export, publish, prune, verify.",
+        description="Checkpoints of a run: list, merge, average, export, publish, prune, select, verify.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -87,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--format", required=True, choices=FORMATS, help="gguf, ollama: by llama.cpp's converter")
     one.add_argument("--to", type=Path, help="folder to write (default: RUN/FORMAT)")
     one.add_argument("--outtype", choices=OUT_TYPES, help="gguf, ollama: of the weights (default: f16)")
+
+    one = _command(commands, "select", "choose the one that test.sh takes; it is not pruned", select_command)
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("--step", type=int, metavar="N", help="its step")
+    which.add_argument("--best", metavar="METRIC", help="the best one by a metric, e.g. val_score")
+    which.add_argument("--none", action="store_true", help="the newest again")
 
     one = _command(commands, "publish", "the model and its card to Hugging Face or ModelScope", publish_command)
     one.add_argument("repo", metavar="USER/NAME", help="repository; made where it is not there, for you alone")
@@ -255,7 +263,7 @@ def base_of(given: Path | None, source: Path) -> Path:
         A Hugging Face folder or a ``global_step_N`` folder.
 
     Raises:
-        ValueError: If neither names one, or it is no folder on this machine.
+        ValueError: If neither names one, or it is not a folder on this machine.
     """
     named = checkpoint_at(source)
     path = given or Path(read_run(named.run_dir if named else source).get("model") or "")
@@ -333,8 +341,20 @@ def prune_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def select_command(arguments: argparse.Namespace) -> int:
+    """Choose a checkpoint, or take the choice back."""
+    step = arguments.step
+    if arguments.best:
+        step = prune.best_step(arguments.path, arguments.best, [one.step for one in found(arguments.path)])
+        if step is None:
+            raise ValueError(f"--best {arguments.best}: not measured at any step that has a checkpoint")
+    chosen = select(arguments.path, step)
+    print(f"selected: {chosen.path}" if chosen else "none is selected; the newest complete one is taken")
+    return 0
+
+
 def _confirmed(count: int) -> bool:
     if not sys.stdin.isatty():
-        raise ValueError("nobody is there to be asked; add --yes to remove them")
+        raise ValueError("no terminal to ask for confirmation; add --yes to remove them")
     print(f"Remove {count}? [y/N] ", end="", flush=True)
     return input().strip().lower() in ("y", "yes")

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from common.checkpoints.layout import Checkpoint, checkpoints_of, shard_files, world_size
+from common.checkpoints.layout import Checkpoint, checkpoints_of, is_megatron, shard_files, world_size
 from common.files import write_atomically
 from common.small_files import read_json
 
@@ -34,7 +34,7 @@ def mark_complete(folder: Path, seconds: float = SHARE_SECONDS, **facts: Any) ->
         facts: What else is worth knowing later, e.g. ``attempt=2``.
 
     Raises:
-        FileNotFoundError: If a rank's shard is not there: its machine writes into a folder of its own.
+        FileNotFoundError: If a rank's shard is not there: its machine writes into another folder.
     """
     until = time.monotonic() + seconds
     while missing := [file for role in Checkpoint(folder, 0).roles.values() for file in missing_shards(role)]:
@@ -102,6 +102,8 @@ def _missing(checkpoint: Checkpoint, marker: dict | None) -> list[str]:
     """Files that must be there whatever the marker says: every kind of shard from every rank."""
     found = []
     for folder in checkpoint.roles.values():
+        if is_megatron(folder):
+            continue
         if world_size(folder) is None:
             name = folder.relative_to(checkpoint.path) / "fsdp_config.json"
             found.append(f"{name} is missing, or shards of two runs mix")
@@ -111,9 +113,9 @@ def _missing(checkpoint: Checkpoint, marker: dict | None) -> list[str]:
         found.append("no shards in it")
     elif marker is None:  # with one, it lists them
         states = len(list(checkpoint.path.glob("data*.pt")))
-        wanted = (checkpoint.world_size or 1) if checkpoint.is_supervised else 1
-        if states < wanted:
-            found.append(f"data*.pt: {states} of {wanted} states of the data loader are there")
+        expected = (checkpoint.world_size or 1) if checkpoint.is_supervised else 1
+        if states < expected:
+            found.append(f"data*.pt: {states} of {expected} states of the data loader are there")
     listed = (marker or {}).get("files", {})
     return [problem for problem in found if problem.split()[0] not in listed]
 
@@ -123,8 +125,8 @@ def missing_shards(folder: Path) -> list[Path]:
     size = world_size(folder) or 0
     there = {(match[1], int(match[3])) for _, match in shard_files(folder) if int(match[2]) == size}
     kinds = {kind for kind, _ in there} or {"model"}
-    wanted = [(kind, rank) for kind in sorted(kinds) for rank in range(size)]
-    return [folder / f"{kind}_world_size_{size}_rank_{rank}.pt" for kind, rank in wanted if (kind, rank) not in there]
+    expected = [(kind, rank) for kind in sorted(kinds) for rank in range(size)]
+    return [folder / f"{kind}_world_size_{size}_rank_{rank}.pt" for kind, rank in expected if (kind, rank) not in there]
 
 
 def torn(file: Path, deep: bool = False) -> str | None:
@@ -148,7 +150,7 @@ def age(checkpoint: Checkpoint) -> tuple[float, int]:
 
 @dataclass
 class Choice:
-    """The checkpoint to resume from, and those that were passed over with the reason."""
+    """The checkpoint to resume from, and those that were skipped with the reason."""
 
     checkpoint: Checkpoint | None = None
     skipped: list[str] = field(default_factory=list)

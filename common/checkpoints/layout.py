@@ -1,7 +1,8 @@
 """Which checkpoints a run has, and which files belong to one; read without torch.
 
 verl's RL trainers write ``global_step_N/actor/`` (and ``critic/``) and ``data.pt``; its SFT trainer, and dpo/, write
-the same shard files straight into ``global_step_N/`` and ``data_<rank>.pt`` for each data-parallel rank.
+the same shard files straight into ``global_step_N/`` and ``data_<rank>.pt`` for each data-parallel rank. Its Megatron
+engine writes no shards of ranks: ``actor/model/huggingface/``, ``actor/optimizer/`` and, last, a manifest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from common.small_files import read_json_object
 STEP_NAME = re.compile(r"global_step_(\d+)")
 SHARD_NAME = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 ROLES = ("actor", "critic")
+MANIFEST = "ckpt_contents.json"  # of Megatron
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Checkpoint:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether the shards lie in the folder itself, as the SFT and DPO trainers write them."""
+        """Whether the shards are in the folder itself, as the SFT and DPO trainers write them."""
         return not (self.path / "actor").is_dir()
 
     @property
@@ -56,6 +58,16 @@ class Checkpoint:
     def bytes(self) -> int:
         """Size of all its files."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def is_megatron(folder: Path) -> bool:
+    """Whether Megatron wrote a model's folder; the manifest comes when all else is there."""
+    return (folder / MANIFEST).is_file()
+
+
+def config_folder(folder: Path) -> Path:
+    """Where a model's config and tokenizer lie in its folder, and Megatron's weights."""
+    return folder / "model" / "huggingface" if is_megatron(folder) else folder / "huggingface"
 
 
 def world_size(folder: Path) -> int | None:

@@ -32,7 +32,7 @@ def rank_and_alpha(folder: Path, run_dir: Path, state: dict[str, torch.Tensor]) 
         state: The weights, for r.
 
     Raises:
-        ValueError: If alpha stands nowhere.
+        ValueError: If alpha is not written anywhere.
     """
     meta = folder / "lora_train_meta.json"
     alpha = read_json_object(meta).get("lora_alpha") if meta.is_file() else None
@@ -80,7 +80,7 @@ def fold(base: dict[str, torch.Tensor], adapter: dict[str, torch.Tensor], scale:
 
 
 def is_plain(state: dict[str, torch.Tensor]) -> bool:
-    """Whether `fold` knows every part of an adapter; PEFT adapts the experts of a mixture in a way of its own."""
+    """Whether `fold` knows every part of an adapter; PEFT adapts the experts of a mixture in another way."""
     return not any(".experts." in name and "lora_" in name for name in state)
 
 
@@ -117,7 +117,7 @@ def fold_with_peft(
 
 
 def save_adapter(adapter: dict[str, torch.Tensor], folder: Path, rank: int, alpha: float, base_model: str) -> None:
-    """Write an adapter as a PEFT folder, which vLLM and PEFT load beside the base model."""
+    """Write an adapter as a PEFT folder, which vLLM and PEFT load next to the base model."""
     from peft import LoraConfig
     from safetensors.torch import save_file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.checkpoints.integrity import newest_complete
-from common.checkpoints.layout import Checkpoint, checkpoint_at
+from common.checkpoints.layout import MANIFEST, Checkpoint, checkpoint_at, config_folder, is_megatron
 from common.checkpoints.model_class import auto_class, read_config
 from common.files import open_as_umask, write_atomically
 from common.run_dir import read_run
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOURCE_FILE = "merged_from.json"
 DTYPES = ("bfloat16", "float16", "float32")
 
-COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files beside the weights
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # of the files next to the weights
 
 
 def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) -> Path:
@@ -30,7 +30,7 @@ def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) ->
     Args:
         path: A run directory (its newest complete checkpoint is meant), a ``global_step_N`` folder or its ``actor``,
             or a folder that is a Hugging Face model already.
-        say: Is told when a merge begins, as it may take minutes.
+        say: Called with a message when a merge begins, as it may take minutes.
 
     Returns:
         ``RUN/model`` for a run, ``RUN/model_step_N`` for a checkpoint that is named, or ``path`` itself.
@@ -75,7 +75,9 @@ def is_current(checkpoint: Checkpoint, target: Path) -> bool:
 
 
 def _written_at(checkpoint: Checkpoint) -> float:
-    return max((file.stat().st_mtime for file in checkpoint.roles["actor"].glob("model_*.pt")), default=0.0)
+    folder = checkpoint.roles["actor"]
+    files = (*folder.glob("model_*.pt"), *folder.glob(MANIFEST))
+    return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 def merge(
@@ -135,7 +137,7 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str, role: str) -> dict[
     if adapter and is_plain(adapter):
         base_model = read_run(checkpoint.run_dir).get("model", "")
         save_adapter(adapter, target / "lora_adapter", rank, alpha, base_model)
-    save_model(state, source / "huggingface", target, dtype)
+    save_model(state, config_folder(source), target, dtype)
     return facts
 
 
@@ -154,6 +156,8 @@ def full_state(
     from common.checkpoints.shards import load_full_state
 
     folder = checkpoint.roles[role]
+    if is_megatron(folder):
+        return _whole_state(config_folder(folder), getattr(torch, dtype)), {}
     state = load_full_state(folder, getattr(torch, dtype))
     if not has_adapter(state):
         return state, {}
@@ -167,6 +171,21 @@ def full_state(
         targets = read_run(checkpoint.run_dir).get("knobs", {}).get("LORA_TARGETS") or "all-linear"
         base = fold_with_peft(state, folder / "huggingface", rank, alpha, targets)
     return base, adapter
+
+
+def _whole_state(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Weights of a Hugging Face folder.
+
+    Raises:
+        ValueError: If some are missing, which transformers would fill with random numbers, or left over.
+    """
+    model, seen = auto_class(folder).from_pretrained(
+        folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    off = sorted({*seen["missing_keys"], *seen["unexpected_keys"]})
+    if off:
+        raise ValueError(f"{folder}: {len(off)} weights are missing or left over: {off[:3]}")
+    return dict(model.state_dict())
 
 
 def _base_state(model: str, config_folder: Path) -> dict[str, torch.Tensor]:

@@ -9,12 +9,19 @@ from common.small_files import read_json_object
 
 
 def auto_class(folder: Path) -> Any:
-    """The transformers class that loads a model of this config: with a language-model, value or vision head."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForTokenClassification
+    """The transformers class that loads a model of this config: with a language-model, value, score or vision head."""
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
     architecture = read_json_object(folder / "config.json").get("architectures", [""])[0]
     if "ForTokenClassification" in architecture:
         return AutoModelForTokenClassification
+    if "ForSequenceClassification" in architecture:
+        return AutoModelForSequenceClassification
     return AutoModelForImageTextToText if "ForConditionalGeneration" in architecture else AutoModelForCausalLM
 
 

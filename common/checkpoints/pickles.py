@@ -1,4 +1,4 @@
-"""What a checkpoint of somebody else would run: the functions that its pickles name, read without unpickling.
+"""What a foreign checkpoint would run when it is loaded: the functions that its pickles name, read without unpickling.
 
 verl loads a checkpoint that is resumed with ``weights_only=False``, so that a file can run any code (its
 `FSDPCheckpointManager.load_checkpoint` and `PPOTrainer._load_checkpoint`).
@@ -29,7 +29,7 @@ KNOWN = re.compile(
 def strange_calls(folder: Path) -> list[str]:
     """``file: module.name`` of what the pickles below a folder name and no checkpoint of verl needs, sorted.
 
-    Files that are no pickles, or cannot be read as such, are named too.
+    Files that are not pickles, or cannot be read as such, are named too.
     """
     found = []
     for file in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pkl")]):  # .pkl: the queue of an asynchronous run

@@ -9,7 +9,7 @@ from common.checkpoints.model_class import auto_class
 
 PROMPT = "Hello"
 NEW_TOKENS = 8
-MARGIN = 1.3  # memory beside the weights while a few tokens are generated
+MARGIN = 1.3  # memory next to the weights while a few tokens are generated
 
 
 def _prompt(tokenizer: Any) -> Any:
@@ -50,6 +50,6 @@ def prove_folder(folder: Path) -> str:
         if not torch.isfinite(logits).all():
             raise ValueError(f"{folder}: the merged model computes numbers that are not finite; the run has diverged")
         if not model.can_generate():
-            return f"value of the last token {logits[0, -1].float().tolist()}"
+            return f"value of the last token {logits[0, -1].float().tolist()}"  # of a reward model its score
         answer = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     return tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :])

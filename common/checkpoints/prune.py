@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.checkpoints.integrity import age, problems
 from common.checkpoints.layout import Checkpoint, checkpoints_of
+from common.checkpoints.selected import selected_step
 from common.metrics.names import friendly
 from common.run_dir import read_metrics
 
@@ -20,7 +21,7 @@ def to_remove(
     Args:
         run: A run directory, or a folder of ``global_step_N`` folders.
         keep: Newest complete ones that stay, at least 1.
-        keep_steps: Steps that stay too, e.g. the best one.
+        keep_steps: Steps that stay too, e.g. the best one; the selected one always does.
         incomplete: Also those that were not written to their end; one that is newer than all complete ones stays, as
             it may be under way.
 
@@ -29,13 +30,14 @@ def to_remove(
     """
     if keep < 1:
         raise ValueError(f"--keep {keep}: at least the newest complete checkpoint stays")
+    stay = {*keep_steps, selected_step(run)}
     complete, broken = [], []
     for checkpoint in checkpoints_of(run):
         found = problems(checkpoint)
         broken.append((checkpoint, found[0])) if found else complete.append(checkpoint)
     complete.sort(key=age)
     old = complete[:-keep]
-    gone = [(checkpoint, f"older than the newest {keep}") for checkpoint in old if checkpoint.step not in keep_steps]
+    gone = [(checkpoint, f"older than the newest {keep}") for checkpoint in old if checkpoint.step not in stay]
     if incomplete and complete:
         gone += [(checkpoint, reason) for checkpoint, reason in broken if checkpoint.step < complete[-1].step]
     return gone

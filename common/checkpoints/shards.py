@@ -27,7 +27,7 @@ def load_full_state(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]
         Name -> whole tensor, in the order of the model.
 
     Raises:
-        FileNotFoundError: If a shard is missing, e.g. because it lies on another node.
+        FileNotFoundError: If a shard is missing, e.g. because it is on another node.
         ValueError: If the shards do not fit together.
     """
     import torch
@@ -35,7 +35,7 @@ def load_full_state(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]
 
     size = world_size(folder)
     if size is None:
-        raise FileNotFoundError(f"{folder}: no fsdp_config.json, so this is no checkpoint of an FSDP engine")
+        raise FileNotFoundError(f"{folder}: no fsdp_config.json, so this is not a checkpoint of an FSDP engine")
     first = _load(folder, size, 0)
     sharded = [tensor for tensor in first.values() if isinstance(tensor, torch.distributed.tensor.DTensor)]
     # Ranks of other replica groups hold the same again: the last dimension of the mesh is the one that shards.
@@ -71,7 +71,7 @@ def _load(folder: Path, size: int, rank: int) -> dict[str, torch.Tensor]:
 
 
 def _join(parts: list[torch.Tensor]) -> torch.Tensor:
-    """One tensor from its parts on each rank; parts that are no DTensor are copies of the whole."""
+    """One tensor from its parts on each rank; parts that are not DTensors are copies of the whole."""
     import torch
     from torch.distributed.tensor import DTensor
 

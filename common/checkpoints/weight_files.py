@@ -79,7 +79,7 @@ def write_weights(
         shapes: Of each weight, in the order in which they are written.
         make: Gives the weight of a name.
         dtype: Floating-point weights are written in it.
-        shard_bytes: Size of a file; a weight that is larger has one of its own.
+        shard_bytes: Size of a file; a weight that is larger has a separate one.
     """
     import torch
     from safetensors.torch import save_file

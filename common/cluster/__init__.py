@@ -1,7 +1,7 @@
 """A run on several machines: the same train.sh is started on each of them.
 
 Ray (RL) and torchrun (SFT, DPO) carry all tensors. This package brings the launchers together: they compare their
-machines before anything starts, are told the knobs that the first machine has resolved, and watch each other until
+machines before anything starts, take over the knobs that the first machine has resolved, and watch each other until
 the end.
 
 =============  ====================================================================================

@@ -14,10 +14,11 @@ import threading
 from pathlib import Path
 
 from common.cluster import joined, meeting, network
-from common.cluster.board import Board, host_board, join_board
+from common.cluster.board import Board, host_board, join_board, leave
 from common.cluster.facts import facts
 from common.cluster.names import Cluster, ClusterError, joins_ray, machines_wanted, read_cluster
 from common.cluster.variables import own_variables
+from common.files import outputs_folder
 
 # Knobs that name what each machine reads itself.
 PATH_KNOBS = (
@@ -35,7 +36,8 @@ def main() -> int:
         if joins_ray(os.environ, algorithm):
             plan = _preflight(options, target)
             gpus = int(json.loads(plan.values["KNOBS_JSON"])["N_GPUS"])
-            joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
+            found = joined.check(machines_wanted(os.environ), gpus, algorithm, arguments, plan, say)
+            write(target, {**plan.values, **found})
             return 0
         cluster = read_cluster(os.environ)
         board, address = _board(cluster)
@@ -44,7 +46,7 @@ def main() -> int:
             wanted = _wanted(os.environ)
             values = meeting.lead(cluster, board, mine, wanted, lambda: _preflight(options, target), say)
         else:
-            values = meeting.attend(cluster, board, mine, say)
+            values = meeting.attend(cluster, board, mine, outputs_folder(os.environ), say)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -125,7 +127,4 @@ def write(path: Path, values: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # a call to a machine that is cut off may still wait in a thread
+    leave(main())

@@ -10,11 +10,12 @@ import json
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from common.cluster import network
 from common.cluster.names import ClusterError
@@ -114,7 +115,7 @@ def join_board(host: str, port: int, timeout: float, say: Callable[[str], None])
         host: Of the first machine, by name or address.
         port: Where it holds the board.
         timeout: Seconds to wait for it.
-        say: Is told once what is waited for.
+        say: Called once with what is waited for.
 
     Raises:
         ClusterError: If nobody has answered in time; with the last reason.
@@ -130,7 +131,7 @@ def join_board(host: str, port: int, timeout: float, say: Callable[[str], None])
             try:
                 return Board(_store(address, port, is_master=False))
             except RuntimeError as error:  # torch's DistNetworkError: somebody else listens there, or it has just ended
-                problem = f"what listens there is no launcher ({type(error).__name__})"
+                problem = f"what listens there is not a launcher ({type(error).__name__})"
         if time.monotonic() >= until:
             raise ClusterError(
                 f"MASTER_ADDR={host}, MASTER_PORT={port}: no first machine after {timeout:.0f} s: {problem}; check "
@@ -140,6 +141,17 @@ def join_board(host: str, port: int, timeout: float, say: Callable[[str], None])
             said = problem
             say(f"waiting for the first machine at {network.endpoint(host, port)}: {problem}")
         time.sleep(min(1.0, max(0.0, until - time.monotonic())))
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once with an exit status.
+
+    A call to the store may still wait in a thread, for ever where a machine is cut off; and one that returns while
+    Python shuts down ends the process with SIGABRT.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _store(address: str, port: int, **options: Any) -> Any:

@@ -40,13 +40,13 @@ def differences(machines: Sequence[dict[str, Any]], gpus_wanted: int | None, on_
     return found + ([] if on_cpu else _gpus(machines, gpus_wanted))
 
 
-def _gpus(machines: Sequence[dict[str, Any]], wanted: int | None) -> list[str]:
+def _gpus(machines: Sequence[dict[str, Any]], asked: int | None) -> list[str]:
     counts = [machine["gpus"] for machine in machines]
-    if wanted is None and any(count != counts[0] for count in counts):
+    if asked is None and any(count != counts[0] for count in counts):
         return [f"the number of GPUs differs: {_each(machines, counts)}; set N_GPUS={min(counts)}, or free the others"]
-    few = [machine for machine in machines if wanted is not None and machine["gpus"] < wanted]
+    few = [machine for machine in machines if asked is not None and machine["gpus"] < asked]
     if few:
-        return [f"N_GPUS={wanted}: fewer GPUs are visible: {_each(few, [one['gpus'] for one in few])}; lower N_GPUS"]
+        return [f"N_GPUS={asked}: fewer GPUs are visible: {_each(few, [one['gpus'] for one in few])}; lower N_GPUS"]
     return []
 
 
@@ -68,7 +68,8 @@ def file_differences(machines: Sequence[dict[str, Any]], answers: Sequence[dict[
     if alone:
         found.append(
             f"OUTPUTS_DIR={outputs} is not the first machine's folder on {', '.join(map(name_of, alone))}, so each "
-            "would keep its own pieces of a checkpoint; set OUTPUTS_DIR to a folder that all machines share"
+            "would keep its own pieces of a checkpoint; set OUTPUTS_DIR on all machines to one folder that they share, "
+            "and start all as the same user"
         )
     for machine, answer in zip(machines, answers, strict=True):
         for other, problem in answer["shut"].items():

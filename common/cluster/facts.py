@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from common.algorithms import folder_of
 from common.cluster import network
 from common.cluster.names import Cluster
-from common.files import ROOT
+from common.files import ROOT, read_regular
 
 PACKAGES = (
     *("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn", "TransferQueue", "tensordict"),
@@ -44,7 +46,7 @@ def facts(cluster: Cluster, address: str, algorithm: str, arguments: Sequence[st
         "shm": shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0,
         "equal": {
             "NNODES": cluster.nnodes,
-            "script": f"{algorithm}/train.sh",
+            "script": f"{folder_of(algorithm)}/train.sh",
             "arguments": " ".join(arguments),
             "python": platform.python_version(),
             "kit commit": kit_commit(),
@@ -91,15 +93,21 @@ def _size(path: Path) -> str | None:
     return f"{path.stat().st_size:,} bytes" if path.is_file() else None
 
 
-def sees(path: str, content: str, seconds: float = SEEN_SECONDS) -> bool:
-    """Whether a file that the first machine has written appears here too."""
+def read_shared(path: str, within: Path | None = None, seconds: float = SEEN_SECONDS) -> str:
+    """What is in a file that the first machine has written, "" where it does not appear here.
+
+    Args:
+        path: As the first machine names it.
+        within: A folder of this machine that it must lie in.
+        seconds: How long to wait for it.
+    """
+    if within and not Path(path).resolve().is_relative_to(within.resolve()):
+        return ""
     until = time.monotonic() + seconds
     while True:
-        try:
-            if Path(path).read_text(encoding="utf-8") == content:
-                return True
-        except OSError:
-            pass
+        with suppress(OSError, ValueError):
+            if found := read_regular(path, 200).decode():
+                return found
         if time.monotonic() > until:
-            return False
+            return ""
         time.sleep(0.2)

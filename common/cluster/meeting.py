@@ -4,12 +4,16 @@ The first machine holds a board. Each machine posts what it has; the first compa
 resolved; each looks for the files and for a file that the first has put into OUTPUTS_DIR; the first answers with go,
 or with all that is wrong, which then every machine prints.
 
+Whoever can open a connection can write on the board, and what the first machine resolves ends in the environment of
+all. So ``plan`` and ``found`` are sealed with the content of that file, which only those who can read it know, and it
+must be in the machine's own OUTPUTS_DIR.
+
 =================  ==========  ===============================================
 key                written by  holds
 =================  ==========  ===============================================
 ``facts/<rank>``   each        `facts.facts`, and the port of its `Door`
-``plan``           first       variables, paths with sizes, canary, doors
-``found/<rank>``   each        what it found of the plan
+``plan``           first       sealed: variables, paths with sizes, canary, doors
+``found/<rank>``   each        sealed: what it found of the plan
 ``left/<rank>``    each        why it gave up, before the answer
 ``answer``         first       go or not, the text, remarks
 ``done/<rank>``    each        it has read the answer
@@ -18,7 +22,9 @@ key                written by  holds
 
 from __future__ import annotations
 
+import hmac
 import json
+import os
 import secrets
 import socket
 import time
@@ -112,13 +118,15 @@ def lead(
         refuse(compare.differences(machines, wanted.gpus, wanted.on_cpu))
         say(f"{len(machines)} machines: " + ", ".join(map(compare.name_of, machines)))
         plan = resolve()
-        values = {**plan.values, "CLUSTER_LAUNCH": secrets.token_hex(8), "CLUSTER_MACHINES": _summary(machines)}
+        values = {**plan.values, "CLUSTER_LAUNCH": secrets.token_hex(8), "CLUSTER_MACHINES": summary(machines)}
         with canary(plan.outputs) as (path, content):
-            offer = {"values": values, "sizes": facts.sizes(plan.paths), "canary": [path, content], "time": time.time()}
+            offer = {"values": values, "sizes": facts.sizes(plan.paths), "canary": path, "time": time.time()}
             offer["doors"] = {compare.name_of(one): [one["address"], one["door"]] for one in machines}
-            board.post("plan", offer)
-            board.post("found/0", look(offer, compare.name_of(mine)))
-            answers = _gather(board, cluster, "found", FOUND_SECONDS, {0}, lambda _: None)
+            sealed = seal(offer, "plan", content)
+            board.post("plan", sealed)
+            board.post("found/0", look(sealed, mine, plan.outputs))
+            posted = _gather(board, cluster, "found", FOUND_SECONDS, {0}, lambda _: None)
+            answers = [heard(one, rank, content) for rank, one in enumerate(posted)]
         refuse(compare.file_differences(machines, answers, str(plan.outputs)))
         remarks = compare.remarks(machines, answers)
         board.post("answer", {"go": True, "text": "", "remarks": remarks})
@@ -138,8 +146,8 @@ def lead(
     return values
 
 
-def attend(cluster: Cluster, board: Board, mine: dict[str, Any], say: Say) -> dict[str, str]:
-    """Come to the meeting, on any other machine; arguments and errors as of `lead`."""
+def attend(cluster: Cluster, board: Board, mine: dict[str, Any], outputs: Path, say: Say) -> dict[str, str]:
+    """Come to the meeting, on any other machine; arguments and errors as of `lead`, and this machine's OUTPUTS_DIR."""
     door = Door(mine["address"])
     posted = {**mine, "door": door.port, "launcher": secrets.token_hex(8)}
     try:
@@ -152,9 +160,10 @@ def attend(cluster: Cluster, board: Board, mine: dict[str, Any], say: Say) -> di
             raise ClusterError(
                 f"NODE_RANK={cluster.rank} is taken by {compare.name_of(there)}; give each machine its own"
             )
-        offer = _wait(board, "plan")
-        if offer is not None:
-            board.post(f"found/{cluster.rank}", look(offer, compare.name_of(mine)))
+        sealed = _wait(board, "plan")
+        found = look(sealed, mine, outputs) if sealed is not None else {}
+        if found:
+            board.post(f"found/{cluster.rank}", found)
         answer = _wait(board, "answer")
         board.post(f"done/{cluster.rank}", True)
     except BaseException as error:
@@ -165,16 +174,18 @@ def attend(cluster: Cluster, board: Board, mine: dict[str, Any], say: Say) -> di
         door.close()
     if not answer["go"]:
         raise Refused(answer["text"])
+    if not found.get("proof"):
+        raise Refused(f"what came from {cluster.master}:{cluster.port} is not from a launcher that writes to {outputs}")
     for line in answer["remarks"]:
         say(f"note: {line}")
-    return offer["values"]
+    return json.loads(sealed["text"])["values"]
 
 
 def _gather(board: Board, cluster: Cluster, kind: str, seconds: float, came: set[int], say: Say) -> list[dict]:
     """What each machine has posted under a kind of key.
 
     Raises:
-        Refused: If one has not in time, or has left.
+        Refused: If one is not there in time, or has left.
     """
     until, found, said = time.monotonic() + seconds, {}, 0
     while True:
@@ -204,7 +215,7 @@ def _ranks(cluster: Cluster, found: Iterable[int]) -> str:
 
 
 def _wait(board: Board, key: str) -> Any:
-    """What the first machine posts under a key; None where its answer comes first. It has a time limit of its own."""
+    """What the first machine posts under a key; None where its answer comes first. It has a separate time limit."""
     while True:
         for name in (key, "answer"):
             value = board.read(name)
@@ -213,21 +224,53 @@ def _wait(board: Board, key: str) -> Any:
         time.sleep(POLL_SECONDS)
 
 
-def look(offer: dict[str, Any], own_name: str) -> dict[str, Any]:
-    """What this machine finds of the plan."""
+def look(sealed: dict[str, str], mine: dict[str, Any], outputs: Path | None) -> dict[str, str]:
+    """What this machine finds of the plan, sealed; without a proof where it does not see the first machine's file.
+
+    Args:
+        sealed: The plan.
+        mine: Facts of this machine.
+        outputs: Its OUTPUTS_DIR; None where Ray has let it in already.
+    """
+    offer = json.loads(sealed["text"])
     drift = time.time() - offer["time"]  # and the moment that it took to read it
-    doors = {name: where for name, where in offer["doors"].items() if name != own_name}
+    doors = {name: where for name, where in offer["doors"].items() if name != compare.name_of(mine)}
     shut = {name: problem for name, (address, port) in doors.items() if (problem := network.reachable(address, port))}
-    return {"sizes": facts.sizes(offer["sizes"]), "sees": facts.sees(*offer["canary"]), "shut": shut, "drift": drift}
+    secret = facts.read_shared(offer["canary"], outputs)
+    found = {"sizes": facts.sizes(offer["sizes"]), "shut": shut, "drift": drift}
+    if not is_sealed(sealed, "plan", secret):
+        secret = ""
+    return seal(found, f"found/{mine['rank']}", secret)
+
+
+def heard(sealed: dict[str, str], rank: int, secret: str) -> dict[str, Any]:
+    """What a machine has found, and in ``sees`` whether it knows the secret."""
+    return {**json.loads(sealed["text"]), "sees": is_sealed(sealed, f"found/{rank}", secret)}
+
+
+def seal(value: Any, kind: str, secret: str) -> dict[str, str]:
+    """A value with a proof that it comes from somebody who knows a secret; with none where the secret is ""."""
+    text = json.dumps(value)
+    return {"text": text, "proof": _proof(text, kind, secret) if secret else ""}
+
+
+def is_sealed(sealed: dict[str, str], kind: str, secret: str) -> bool:
+    """Whether the proof is right for what it is taken for."""
+    return bool(secret) and hmac.compare_digest(sealed["proof"], _proof(sealed["text"], kind, secret))
+
+
+def _proof(text: str, kind: str, secret: str) -> str:
+    return hmac.new(secret.encode(), f"{kind}\0{text}".encode(), "sha256").hexdigest()
 
 
 @contextmanager
 def canary(folder: Path):
-    """A file in a folder, with a content that nobody can guess, for as long as others look for it."""
+    """A file in a folder, with a content that its owner alone can read, for as long as others look for it."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path, content = folder / f".canary-{secrets.token_hex(8)}", secrets.token_hex(8)
-    path.write_text(content, encoding="utf-8")
+    path, content = folder / f".canary-{secrets.token_hex(8)}", secrets.token_hex(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(content)
     try:
         yield str(path), content
     finally:
@@ -252,7 +295,7 @@ def _see_off(board: Board, ranks: Iterable[int]) -> None:
         time.sleep(POLL_SECONDS / 2)
 
 
-def _summary(machines: list[dict[str, Any]]) -> str:
+def summary(machines: list[dict[str, Any]]) -> str:
     """What run.json says of the machines."""
     names = ("rank", "host", "address", "interface", "gpus")
     return json.dumps([{name: machine[name] for name in names} for machine in machines])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 RANK_NAMES = ("NODE_RANK", "PET_NODE_RANK", "SLURM_NODEID", "SKYPILOT_NODE_RANK", "JOB_COMPLETION_INDEX")
 PORT = 29500
 TIMEOUT = 600.0  # seconds that the launchers wait for the last of them
-SUPERVISED = ("sft", "dpo")  # torchrun trains these; Ray all others
+SUPERVISED = ("sft", "dpo", "reward_model")  # torchrun trains these; Ray all others
 
 
 class ClusterError(Exception):

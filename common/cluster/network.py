@@ -46,7 +46,7 @@ def addresses() -> dict[str, str]:
 
 
 def interface_of(address: str) -> str | None:
-    """The interface that has an address, None where no one has."""
+    """The interface that has an address, None where none has it."""
     return addresses().get(address)
 
 

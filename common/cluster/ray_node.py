@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m common.cluster.ray_node", description=__doc__)
     parser.add_argument("--gpus", required=True, help="GPUs of this machine for the run")
     parser.add_argument("--address", required=True, help="of this machine on the way to the others")
-    parser.add_argument("--cpus", help="CPUs that Ray is told of")
+    parser.add_argument("--cpus", help="CPUs that Ray may use")
     options = parser.parse_args(sys.argv[1:split])
     try:
         cluster = read_cluster(os.environ)
@@ -112,7 +112,7 @@ def wait_for_machines(cluster: Cluster, address: str, raylet: subprocess.Popen) 
     """Wait until all machines have joined.
 
     Raises:
-        ClusterError: If one has not in time.
+        ClusterError: If one is not there in time.
     """
     import ray
 

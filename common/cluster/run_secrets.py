@@ -1,6 +1,6 @@
 """What the processes of an RL run on several machines must share and nobody else may know: a folder in the run's own.
 
-Ray's token and the keys of TransferQueue's sockets lie in files that only the user can read, on the disk that the
+Ray's token and the keys of TransferQueue's sockets are in files that only the user can read, on the disk that the
 machines share. They are in no log, no command and no ``runtime_env``; they go with the attempt.
 """
 
@@ -35,10 +35,10 @@ def make(run_dir: Path, launch: str) -> None:
     public, secret = zmq.curve_keypair()
     keys = {"TRANSFER_QUEUE_PUBLIC_KEY": public.decode(), "TRANSFER_QUEUE_SECRET_KEY": secret.decode()}
     for name, text in ((KEYS, json.dumps(keys)), (TOKEN, secrets.token_hex(32))):  # who sees the token finds the keys
-        beside = folder / f".{name}"
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        temporary = folder / f".{name}"
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(text)
-        os.replace(beside, folder / name)
+        os.replace(temporary, folder / name)
 
 
 def read(run_dir: Path, launch: str, seconds: float = SHARE_SECONDS) -> dict[str, str]:
@@ -49,7 +49,7 @@ def read(run_dir: Path, launch: str, seconds: float = SHARE_SECONDS) -> dict[str
     """
     token = folder_of(run_dir, launch) / TOKEN
     until = time.monotonic() + seconds
-    while not token.is_file():
+    while not os.path.isfile(token):
         if time.monotonic() > until:
             raise ClusterError(
                 f"{token} is not seen here after {seconds:.0f} s; is OUTPUTS_DIR one folder for all machines?"

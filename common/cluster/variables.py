@@ -25,7 +25,7 @@ def rendezvous(cluster: Cluster | None, address: str = "127.0.0.1") -> dict[str,
 
 
 def own_variables(cluster: Cluster, address: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What this machine's launcher exports beside what the first has resolved.
+    """What this machine's launcher exports in addition to what the first has resolved.
 
     Args:
         cluster: Its place.

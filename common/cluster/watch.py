@@ -1,4 +1,4 @@
-"""The launchers of a run watch each other until its end: a heartbeat, a report, an end that all are told.
+"""The launchers of a run watch each other until its end: a heartbeat, a report, an end that all see.
 
 The first machine's launcher holds a new board on the port of the meeting. A machine counts as gone when its heartbeat
 stays away, whatever the reason: its processes were killed, its power failed, its cable was pulled.
@@ -6,7 +6,7 @@ stays away, whatever the reason: its processes were killed, its power failed, it
 ===========================  ==========  ===========================================================
 key                          written by  holds
 ===========================  ==========  ===========================================================
-``run``                      first       the launch, so that a launcher that comes late is told
+``run``                      first       the launch, so that a launcher that comes late sees it
 ``<launch>/beat/<rank>``     each        a number that grows
 ``<launch>/report/<rank>``   others      how its part ended, when it did not end well
 ``<launch>/over``            first       the run ends: stop your part
@@ -37,7 +37,7 @@ FAREWELL_SECONDS = 12.0
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a run cannot go on.
+    """Why a run cannot continue.
 
     Args:
         text: In words, with the machine's name.
@@ -96,7 +96,7 @@ class Watch:
         return self._over or self._end is not None
 
     def problem(self) -> Problem | None:
-        """Why the run cannot go on, as far as this machine knows; None while all is well."""
+        """Why the run cannot continue, as far as this machine knows; None while all is well."""
         for rank, report in self._reports.items():
             where = self.names[rank]
             if report.get("signal"):

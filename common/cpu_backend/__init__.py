@@ -7,6 +7,7 @@ module                                      what it adds to verl
 ==========================================  ==============================================================
 ``common.cpu_backend.platform``             the device ``cpu`` (``PlatformRegistry``), chosen by ``VERL_PLATFORM=cpu``
 ``common.cpu_backend.engine``               FSDP2 and FSDP1 training on it (``EngineRegistry``)
+``common.cpu_backend.checkpoint_engine``    weights to separate rollout servers (``TRAINER_MODE=separate``)
 ``common.hf_engine.rollout``                ``ROLLOUT_ENGINE=hf``, generation on transformers, CPU or CUDA
 ==========================================  ==============================================================
 

@@ -1,4 +1,4 @@
-"""verl's ``checkpoint_engine.backend=gloo``: weights from the trainer to rollout servers of their own, without a GPU.
+"""verl's ``checkpoint_engine.backend=gloo``: weights from the trainer to separate rollout servers, without a GPU.
 
 ``TRAINER_MODE=separate`` needs a backend other than ``naive``; verl's own need NCCL, RDMA or Mooncake. Rank 0 of the
 actor broadcasts each tensor to one process per rollout server, over the address that Ray gave this node: loopback in

@@ -1,6 +1,6 @@
-"""The device ``cpu`` for verl: processor cores in the place of accelerators.
+"""The device ``cpu`` for verl: processor cores in place of accelerators.
 
-Ray is told of logical GPUs (``num_gpus=N`` at ``ray.init``), so verl's placement groups work as they are: a
+Ray gets logical GPUs (``num_gpus=N`` at ``ray.init``), so verl's placement groups work as they are: a
 "GPU" is one training process on this machine's cores.
 """
 

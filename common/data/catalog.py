@@ -21,7 +21,7 @@ class Known:
         modelscope: Its id there, None when it is not there.
         algorithm: What it is usually used for.
         data_source: Name by which rewards know it (``common.reward_functions.by_data_source``).
-        columns: Names of its columns, where they are not found out.
+        columns: Names of its columns, where they are not detected.
         subset: Subset to take.
         train: Split to train on.
         validation: Split to validate on; None takes 1% of the training rows.

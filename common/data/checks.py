@@ -14,8 +14,10 @@ def structure(algorithm: str, row: dict[str, Any]) -> str | None:
     """Return what keeps a trainer from reading a row, as ``field: reason``, or None."""
     if algorithm == "sft":
         return _sft_structure(row)
-    if algorithm == "dpo":
+    if algorithm == "dpo" or (algorithm == "kto" and self_play.is_pair(row)):
         return _preference_structure(row)
+    if algorithm == "kto":
+        return _marked_structure(row)
     return _self_play_structure(row) if algorithm == "gspo" else _rl_structure(row)
 
 
@@ -24,7 +26,9 @@ def quality(algorithm: str, row: dict[str, Any]) -> str | None:
     if algorithm == "sft":
         return _turns(row["messages"], "messages") or _ends_with_user(row["messages"])
     problem = _turns(row["prompt"], "prompt")
-    pair = algorithm == "dpo" or (algorithm == "gspo" and self_play.is_pair(row))
+    pair = algorithm == "dpo" or (algorithm in ("gspo", "kto") and self_play.is_pair(row))
+    if problem is None and algorithm == "kto" and not pair:
+        return _side(row["completion"], "completion")
     if problem or not pair:
         return problem
     if row["chosen"] == row["rejected"]:
@@ -74,7 +78,24 @@ def _rl_structure(row: dict[str, Any]) -> str | None:
 
 
 def _preference_structure(row: dict[str, Any]) -> str | None:
-    for column in ("prompt", "chosen", "rejected"):
+    if problem := _answers_structure(row, ("chosen", "rejected")):
+        return problem
+    margin = row.get("margin")
+    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float) or math.isnan(margin)):
+        return f"margin: must be a number, got {margin!r}"
+    return None
+
+
+def _marked_structure(row: dict[str, Any]) -> str | None:
+    if problem := _answers_structure(row, ("completion",)):
+        return problem
+    if not isinstance(row.get("label"), bool):
+        return f"label: must be true for a good answer and false for a bad one, got {row.get('label')!r}"
+    return None
+
+
+def _answers_structure(row: dict[str, Any], answers: tuple[str, ...]) -> str | None:
+    for column in ("prompt", *answers):
         value = row.get(column)
         if isinstance(value, str) and value.strip():
             continue
@@ -82,7 +103,7 @@ def _preference_structure(row: dict[str, Any]) -> str | None:
         if problem:
             return problem
     if isinstance(row["prompt"], list) and row["prompt"][-1]["role"] == "assistant":
-        return "prompt: ends with the assistant; the answers belong in chosen and rejected"
+        return f"prompt: ends with the assistant; the answers belong in {' and '.join(answers)}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Questions of multiple choice: the options stand in the question, and the right one is a letter."""
+"""Questions of multiple choice: the options are in the question, and the right one is a letter."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _divided(text: str) -> list[str] | str:
 
 
 def with_options(question: str, options: dict[str, str]) -> str:
-    """A question with its options below it, unless they stand in it already."""
+    """A question with its options below it, unless they are in it already."""
     if all(text in question for text in options.values()):
         return question
     return question + "".join(f"\n{letter}. {text}" for letter, text in options.items())

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # Names with commas, and a folder with local copies or None -> questions of each set.
 BenchmarkTexts = Callable[[str, Path | None], dict[str, list[str]]]
+HARVESTED = ("sft", "dpo", "kto")
 EXAMPLES = """examples:
-  convert data.json train.parquet                          what the data can be used for is found out
+  convert data.json train.parquet                          what the data can be used for is detected
   convert gsm8k.jsonl train.parquet --algo grpo --val-ratio 0.05 --dedup
   convert a.xlsx b.csv train.parquet --input 问题 --output 答案
   convert pairs.csv train.parquet --algo dpo --map prompt=title+text --map chosen=better --map rejected=worse
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   preview data.jsonl --algo sft --model demo -n 2
   stats data.jsonl
   prepare gsm8k --to data/gsm8k                            known: {known}
+  harvest outputs/RUN best.parquet --min-score 1           an RL run's right answers for sft
   download Qwen/Qwen3-0.6B --to models/Qwen3-0.6B
 """
 
@@ -80,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     _add_preview(commands)
     _add_stats(commands)
     _add_prepare(commands)
+    _add_harvest(commands)
     _add_download(commands)
     return made
 
@@ -116,7 +119,7 @@ def _add_convert(commands: Any) -> None:
         metavar="IN... OUT",
         help="json, jsonl, csv, tsv, parquet, xlsx, gz of these, or org/name; then the parquet file to write",
     )
-    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: found out from the first row)")
+    one.add_argument("--algo", choices=ALGORITHMS, help="what it is for (default: detected from the first row)")
     _file_options(one, several=True)
     one.add_argument(
         "--answer-pattern",
@@ -335,6 +338,35 @@ def _prepare(arguments: argparse.Namespace, console: Console) -> int:
     )
     for report in reports:
         report.show(console)
+    return 0
+
+
+def _add_harvest(commands: Any) -> None:
+    one = commands.add_parser("harvest", help="good answers of an RL run -> rows for sft, dpo or kto")
+    one.add_argument("run_dir", type=Path, metavar="RUN", help="outputs/NAME of grpo, ppo or gspo")
+    one.add_argument("target", type=Path, metavar="OUT.parquet")
+    one.add_argument(
+        "--min-score", type=float, required=True, metavar="S", help="an answer of this score is a good one"
+    )
+    one.add_argument("--algo", choices=HARVESTED, default="sft", help="sft: good answers; dpo: pairs; kto: labels")
+    one.add_argument("--margin", type=float, default=0.5, metavar="M", help="dpo: least difference of the scores")
+    one.add_argument("--best", type=int, default=1, metavar="N", help="sft: answers of a prompt at most (default: 1)")
+    one.add_argument("--from-step", type=int, default=0, metavar="K", help="leave out the steps before")
+    one.add_argument("--val-ratio", type=float, default=0.0, metavar="R", help="share of the prompts for validation")
+    one.set_defaults(run=_harvest)
+
+
+def _harvest(arguments: argparse.Namespace, console: Console) -> int:
+    from common.data.harvest import Wanted, harvest
+
+    if arguments.margin <= 0 or arguments.best < 1:
+        raise DataError(f"--margin {arguments.margin:g} --best {arguments.best}: must be above 0")
+    steps = range(arguments.from_step, sys.maxsize)
+    wanted = Wanted(arguments.algo, arguments.min_score, arguments.margin, arguments.best, steps)
+    report, lost = harvest(arguments.run_dir, arguments.target, wanted, arguments.val_ratio)
+    report.show(console)
+    for why, count in lost.most_common():
+        console.print(f"{count:,} {why}", markup=False)
     return 0
 
 

@@ -21,7 +21,7 @@ from common.data.turns import PROBE, THOUGHT, Message, RenderError, Talk, said
 
 THINKING = ("auto", "true", "false")
 SIDES = ("chosen", "rejected")
-SAMPLE = "\ue001"  # an answer that stands in no text and is not `PROBE`
+SAMPLE = "\ue001"  # an answer that occurs in no text and is not `PROBE`
 # <|im_end|>, <｜end▁of▁sentence｜>, </s>, <end_of_turn>, [/INST], [|endofturn|]; words between marks stay apart
 MARK = re.compile(r"(<[|｜]?/?[^<>\s]{1,60}?[|｜]?>|\[/?[A-Z_]{2,}\]|\[\|[^\[\]\s]{1,60}\|\]|\n)")
 SWITCHES = ("enable_thinking", "thinking")  # Qwen3, GLM, SmolLM3; DeepSeek-V3.1, Granite
@@ -37,7 +37,7 @@ class Rendered:
         text: What the template writes.
         spans: Start and end in ``text`` of what is learnt of each assistant's turn that is learnt.
         endless: Assistant's turns that are learnt and have no end.
-        lost: What the template leaves out of turns that are learnt, in the words of ``common.data.turns``.
+        lost: What the template leaves out of turns that are learnt, as ``common.data.turns`` names it.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Rendered:
         """Ids of the text and its loss mask (1: learnt), both of the shape (tokens,).
 
         Raises:
-            RenderError: If the tokenizer cannot say which characters a token stands for.
+            RenderError: If the tokenizer cannot say which characters a token covers.
         """
         return tokenized(tokenizer, self.text, self.spans)
 
@@ -125,7 +125,7 @@ class Renderer:
         for number, message in enumerate(loaded(list(messages)), 1):
             kept = {key: value for key, value in message.items() if key != "weight"}
             if not isinstance(kept.setdefault("content", ""), str):
-                raise RenderError(f"message {number} ({kept['role']}): its content is no text; only text is learnt")
+                raise RenderError(f"message {number} ({kept['role']}): its content is not text; only text is learnt")
             if thinking is False and kept["role"] == "assistant":
                 kept.pop("reasoning_content", None)
                 kept["content"] = THOUGHT.sub("", kept["content"])
@@ -187,7 +187,7 @@ class Renderer:
         return self.render(messages, tools, thinking).tokens(tokenizer)
 
     def marks(self, text: str) -> list[str]:
-        """A text in pieces: marks, line breaks, and what stands between them."""
+        """A text in pieces: marks, line breaks, and what is between them."""
         return [piece for piece in self._marks.split(text) if piece]
 
     def is_mark(self, piece: str) -> bool:
@@ -228,7 +228,7 @@ class Renderer:
 
     @cached_property
     def has_end(self) -> bool:
-        """Whether the template ends an assistant's turn with a mark of its own."""
+        """Whether the template ends an assistant's turn with its own mark."""
         return self._tail is None or any(self.is_mark(piece) for piece in self.marks(self._tail))
 
 
@@ -285,17 +285,37 @@ def pair_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], tools: 
     Raises:
         RenderError: If the template cannot show it.
     """
+    return tuple(answer_tokens(renderer, tokenizer, row, side, tools) for side in SIDES)
+
+
+def answer_tokens(renderer: Renderer, tokenizer: Any, row: dict[str, Any], name: str, tools: Any = None) -> Side:
+    """The prompt of a row with one of its answers.
+
+    Args:
+        renderer: Of the model's template.
+        tokenizer: Of the model.
+        row: With ``prompt`` and the answer: texts or messages; and perhaps ``tools``.
+        name: Column of the answer.
+        tools: Instead of the row's.
+
+    Raises:
+        RenderError: If the template cannot show it.
+    """
     prompt = [{**message, "weight": 0} for message in as_messages(row["prompt"], "user")]
-    sides = []
-    for side in SIDES:
-        talk = [*prompt, *as_messages(row[side], "assistant")]
-        rendered = renderer.render(talk, tools or row.get("tools"))
-        ids, mask = rendered.tokens(tokenizer)
-        if 1 not in mask:
-            raise RenderError(f"{side}: the chat template leaves nothing of it to learn")
-        end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
-        sides.append(Side(ids[:end], mask[:end], rendered))
-    return tuple(sides)
+    rendered = renderer.render([*prompt, *as_messages(row[name], "assistant")], tools or row.get("tools"))
+    ids, mask = rendered.tokens(tokenizer)
+    if 1 not in mask:
+        raise RenderError(f"{name}: the chat template leaves nothing of it to learn")
+    end = len(mask) - mask[::-1].index(1)  # the line break behind an end token is never generated
+    return Side(ids[:end], mask[:end], rendered)
+
+
+def answers_of(algorithm: str, row: dict[str, Any]) -> tuple[str, ...]:
+    """Columns of a row's answers that are learnt from: two of a pair, one of a marked answer; none of a prompt."""
+    pair = bool(row.get("chosen")) and bool(row.get("rejected"))
+    if algorithm == "dpo" or (algorithm in ("gspo", "kto") and pair):
+        return SIDES
+    return ("completion",) if algorithm == "kto" else ()
 
 
 def as_messages(value: Any, role: str) -> list[Message]:

@@ -29,7 +29,7 @@ class Source:
 
     Args:
         path: JSON, JSONL, CSV, TSV, parquet or xlsx, or a gz of one.
-        columns: Names of its columns, where they are not to be found out.
+        columns: Names of its columns, where they are not to be detected.
         data_source: Name of the data set; the file's name by default.
         system: System prompt for rows that have none.
         answer_pattern: See ``rows.RowOptions``.
@@ -130,7 +130,7 @@ def convert(
     shape = Shape()
     while True:
         # A field that turns up late (tool calls in the last row) needs a second reading, now with its place in the
-        # schema from the start. There is no third: the shape has then seen every row.
+        # schema from the start. A third is never needed: the shape has then seen every row.
         with _no_cycle_search():
             report = _one_reading(sources, target, options, shape, progress)
         if report:
@@ -247,7 +247,7 @@ def _write_batch(writer: TableWriter, batch: list[_Made], report: Report) -> Non
 
 
 def _finish(report: Report, options: Options, outputs: list[Path], writers: list[TableWriter]) -> None:
-    """Decide whether the result may stand."""
+    """Decide whether the result is kept."""
     if report.bad and not options.skip_bad:
         raise BadRows(report)
     if not writers or not writers[0].rows:

@@ -37,8 +37,9 @@ class Example:
         prompt: Messages before the answer; the last one is not the assistant's.
         answer: The assistant's messages that follow (empty when there is only a prompt).
         ground_truth: The right answer where the row gives one apart from ``answer``; a list of all that count.
-        chosen: Preferred answer, empty when there is no pair.
+        chosen: Preferred answer, empty without a pair.
         rejected: The other one.
+        wanted: Whether ``answer`` is marked as a good one; None where the row does not say.
         tools: Descriptions of the tools that the assistant may call.
         columns: Columns that are kept as they are: ``data_source``, ``ability``, ``extra_info``, ``self_play`` ...
         unused: Keys of messages that have no place in the result.
@@ -52,6 +53,7 @@ class Example:
     ground_truth: Any = None
     chosen: list[Message] = field(default_factory=list)
     rejected: list[Message] = field(default_factory=list)
+    wanted: bool | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
@@ -71,12 +73,12 @@ def split_answer(messages: list[Message], name: str) -> tuple[list[Message], lis
     while end and messages[end - 1]["role"] == "assistant":
         end -= 1
     if not end:
-        raise RowError(f"{name}: has nobody but the assistant in it")
+        raise RowError(f"{name}: has no turn but the assistant's")
     return messages[:end], messages[end:]
 
 
 def from_messages(view: View) -> Example:
-    """Rows with ``messages`` of any kind; an answer may stand beside them."""
+    """Rows with ``messages`` of any kind; an answer may be next to them."""
     value = view.take("messages")
     messages = with_system(view, normalize(value, "messages"))
     prompt, answer = split_answer(messages, "messages")
@@ -113,7 +115,7 @@ def from_columns(view: View, question: str | None = None) -> Example:
 
 
 def _question_text(view: View, name: str) -> str:
-    """A question with what stands beside it: an instruction with its input, a text to be read before the question."""
+    """A question with what is next to it: an instruction with its input, a text to be read before the question."""
     text = text_of(view.values[name], name)
     if name == "instruction":
         for other in ("input", *QUESTIONS):
@@ -167,7 +169,7 @@ def with_history(view: View, messages: list[Message]) -> list[Message]:
 
 
 def _take_answers(view: View, example: Example) -> None:
-    """The answer of a row; where there is a short one beside a whole one, the short one is the ground truth."""
+    """The answer of a row; where there is a short one next to a whole one, the short one is the ground truth."""
     there = [name for name in ANSWERS if name in view.there]
     whole = [name for name in there if name in WORKED]
     rationale = not whole and view.has("choices") and view.has("rationale")

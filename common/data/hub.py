@@ -17,12 +17,12 @@ from common.data.readers.record import say_in_log
 HUBS = ("huggingface", "modelscope")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DATA_PATTERNS = [f"*{kind}{packed}" for kind in KINDS for packed in ("", ".gz")]
-# Weights as pickles can run code when they are loaded; the safetensors beside them hold the same.
+# Weights as pickles can run code when they are loaded; the safetensors next to them hold the same.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5", "original/*", "consolidated*")
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text can be the id of a model or a data set (``org/name``) and is no path that exists."""
+    """Whether a text can be the id of a model or a data set (``org/name``) and is not a path that exists."""
     return bool(HUB_ID.fullmatch(text)) and not Path(text).exists()
 
 
@@ -39,7 +39,7 @@ def download_model(model: str, target: Path, hub: str = "huggingface", revision:
         The folder.
 
     Raises:
-        DataError: If there is no such model, the hub cannot be reached, or the disk is too full.
+        DataError: If the model does not exist, the hub cannot be reached, or the disk is too full.
     """
     if not HUB_ID.fullmatch(model):
         raise DataError(f"{model}: not the id of a model; give org/name, as in Qwen/Qwen3-0.6B")
@@ -80,7 +80,7 @@ def download_data(data_set: str, hub: str = "huggingface", revision: str | None 
         The folder that holds them.
 
     Raises:
-        DataError: If there is no such data set or the hub cannot be reached.
+        DataError: If the data set does not exist or the hub cannot be reached.
     """
     return _snapshot(hub, data_set, "dataset", revision, None, allow_patterns=DATA_PATTERNS)
 
@@ -140,7 +140,7 @@ def split_files(folder: Path, split: str, subset: str | None = None) -> list[Pat
     """Data files of a split, found by their names (``train-00000-of-00002.parquet``, ``main/train.jsonl.gz``).
 
     Files that are named by the split alone, or with the number of a part, go before those that have more in their name:
-    beside ``test.jsonl``, ``test_socratic.jsonl`` is another set and not a part of it.
+    next to ``test.jsonl``, ``test_socratic.jsonl`` is another set and not a part of it.
 
     Args:
         folder: A data set's folder.

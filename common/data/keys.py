@@ -36,13 +36,14 @@ def row_key(algorithm: str, row: dict[str, Any]) -> int:
     """A number of 64 bits that two rows share when they teach the same."""
     if algorithm == "sft":
         return hash((prompt_key(row["messages"]), str(loaded_tools(row.get("tools")))))
-    if algorithm == "dpo":
-        return hash((prompt_key(row["prompt"]), prompt_key(row["chosen"]), prompt_key(row["rejected"])))
+    if algorithm in ("dpo", "kto"):
+        answers = [prompt_key(row[name]) for name in ("chosen", "rejected", "completion") if row.get(name)]
+        return hash((prompt_key(row["prompt"]), *answers, row.get("label")))
     return prompt_key(row["prompt"])
 
 
 def question_of(row: dict[str, Any]) -> Any:
-    """The messages before the last answer: what must not stand in training and in validation."""
+    """The messages before the last answer: what must not be in both training and validation."""
     if "messages" not in row:
         return row["prompt"]
     messages = row["messages"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.data.conversation import SIDES, Renderer, as_messages, pair_tokens
+from common.data.conversation import Renderer, answer_tokens, answers_of, as_messages
 from common.data.readers.files import DataError
-from common.data.self_play import is_pair, is_prompt
+from common.data.self_play import is_prompt
 from common.data.turns import RenderError
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def why_not_shown(renderer: Renderer, algorithm: str, row: dict[str, Any]) -> st
             return None
         if algorithm != "gspo" or is_prompt(row):
             renderer.prompt(row["prompt"], row.get("tools"))
-        if algorithm == "dpo" or (algorithm == "gspo" and is_pair(row)):
+        if answers := answers_of(algorithm, row):
             prompt = as_messages(row["prompt"], "user")
-            for side in SIDES:
+            for side in answers:
                 renderer.render([*prompt, *as_messages(row[side], "assistant")], row.get("tools"))
     except RenderError as error:
         return str(error)
@@ -94,12 +94,12 @@ def measure(renderer: Renderer, tokenizer: Any, algorithm: str, rows: Iterable[d
     """Measure rows in verl's form that the chat template can show.
 
     Returns:
-        For sft one entry, else the prompts, for dpo the longer of the two answers as well.
+        For sft one entry, else the prompts, for dpo and kto the longer of the answers as well.
     """
-    if algorithm == "dpo":
-        pairs = [pair_tokens(renderer, tokenizer, row) for row in rows]
-        prompts = [len(chosen.prompt) for chosen, _ in pairs]
-        answers = [max(len(side.answer) for side in pair) for pair in pairs]
+    if algorithm in ("dpo", "kto"):
+        sides = [[answer_tokens(renderer, tokenizer, row, name) for name in answers_of(algorithm, row)] for row in rows]
+        prompts = [len(row[0].prompt) for row in sides]
+        answers = [max(len(side.answer) for side in row) for row in sides]
         return [Lengths("prompt", "MAX_PROMPT_LENGTH", prompts), Lengths("answer", "MAX_RESPONSE_LENGTH", answers)]
     if algorithm == "sft":
         texts = [renderer.text(row["messages"], row.get("tools"), thinking=row.get("enable_thinking")) for row in rows]

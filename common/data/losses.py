@@ -1,4 +1,4 @@
-"""What of a row does not reach the result: a column counts as used only when its text stands in what comes out."""
+"""What of a row does not reach the result: a column counts as used only when its text is in what comes out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _OF_REWARDS = {
     "extra_info",
     *TESTS,
 }
-# Parts that an algorithm has no use for, whatever the row: noted, since losing them is no mistake.
+# Parts that an algorithm has no use for, whatever the row: noted, since losing them is not a mistake.
 _NOT_READ = {
-    "sft": {*_OF_REWARDS, "rejected", "self_play", "agent_name", "rationale", "label"},
+    "sft": {*_OF_REWARDS, "rejected", "self_play", "agent_name", "rationale", "label", "margin"},
     "dpo": {*_OF_REWARDS, *ANSWERS, "self_play", "agent_name", "enable_thinking", "reasoning", "rationale", "label"},
-} | dict.fromkeys(RL, {"rejected", "reasoning", "enable_thinking", "rationale", "label", "weight"})
+    "kto": {*_OF_REWARDS, "self_play", "agent_name", "enable_thinking", "rationale", "margin"},
+} | dict.fromkeys(RL, {"rejected", "reasoning", "enable_thinking", "rationale", "label", "weight", "margin"})
 
 
 def check(example: Example, algorithm: str, row: dict[str, Any], allowed: bool) -> list[str]:
@@ -101,7 +102,7 @@ _SIGNS = re.compile(r"[\s\\{}$]")
 
 def _stands_in(text: str, texts: list[str]) -> bool:
     text = text.strip()
-    if len(text) < 4:  # a letter or a number stands in any text by chance
+    if len(text) < 4:  # a letter or a number occurs in any text by chance
         word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])")
         return any(word.search(other) for other in texts)
     if any(text in other for other in texts):

@@ -179,7 +179,7 @@ def _message(message: Any, field: str, number: int) -> Message:
 
 
 def _unfolded(message: Message, content: list[Any], calls: Any, where: str) -> tuple[Message, list[Any], Any]:
-    """A message whose thoughts and tool calls stand among the parts of its content, taken out of them."""
+    """A message whose thoughts and tool calls are among the parts of its content, taken out of them."""
     thoughts = [part for part in content if type(part) is dict and part.get("type") in ("reasoning", "thinking")]
     called = [part for part in content if type(part) is dict and part.get("type") == "tool_call"]
     if not thoughts and not called:

@@ -15,7 +15,7 @@ WORKED = ("response", "output", "completion", "solution")  # whole answers
 ANSWERS = ("answer", "target", *WORKED)
 TRUTHS = ("ground_truth", "final_answer")
 TESTS = ("test", "entry_point", "tests", "test_list", "test_setup_code", "assertion", "test_cases", "input_output")
-KEPT = ("data_source", "ability", "extra_info", "reward_model", "self_play", "enable_thinking", "agent_name")
+KEPT = ("data_source", "ability", "extra_info", "reward_model", "self_play", "enable_thinking", "agent_name", "margin")
 LETTERS = "ABCDEFGHIJ"
 
 _NAMES = {
@@ -56,7 +56,7 @@ _KINDS = (QUESTIONS, ANSWERS, TRUTHS)
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns that a user gave; None is found out.
+    """Names of columns that a user gave; None is detected.
 
     Args:
         input: The user's text (or the list of messages).
@@ -87,7 +87,7 @@ def parse_map(text: str) -> tuple[str, tuple[str, ...]]:
     if not mark or not columns.strip():
         raise ValueError(f"--map {text}: write part=column, or part=column+column")
     if part not in PARTS:
-        raise ValueError(f"--map {text}: {part} is no part of a row; parts are {', '.join(PARTS)}")
+        raise ValueError(f"--map {text}: {part} is not a part of a row; parts are {', '.join(PARTS)}")
     return part, tuple(column.strip() for column in columns.split("+") if column.strip())
 
 
@@ -102,7 +102,7 @@ class View:
         doubled: Names of ``values`` that are a second column of a known part.
         used: Names of ``values`` that were read.
         there: Names of ``values`` that hold something.
-        plain: The question and the answer, when there is no other known part.
+        plain: The question and the answer, when no other part is known.
     """
 
     values: dict[str, Any]
@@ -187,12 +187,12 @@ class _Plan:
 @lru_cache(maxsize=1024)
 def _plan(names: tuple[str, ...], columns: Columns) -> _Plan:
     given = columns.given()
-    for part, wanted in given.items():
-        for column in wanted:
+    for part, chosen in given.items():
+        for column in chosen:
             if column not in names:
                 raise RowError(f"{column}: there is no such column for {part}; there are {', '.join(map(str, names))}")
     origin: dict[str, tuple[str, ...]] = dict(given)
-    taken = {column for wanted in given.values() for column in wanted}
+    taken = {column for chosen in given.values() for column in chosen}
     shut = {name for kind in _KINDS for name in kind if any(part in given for part in kind)}
     shut |= {"answer"} & given.keys() and {"chosen"} - given.keys()
     letters = () if "choices" in given or "choices" in names or "options" in names else _letters(names)

@@ -49,7 +49,7 @@ def from_pair(view: View) -> Example:
 
 
 def _prompt(view: View) -> Example:
-    """The prompt of a pair; answers that stand beside it are not read."""
+    """The prompt of a pair; answers next to it are not read."""
     hidden = View({k: v for k, v in view.values.items() if k not in _SIDES}, view.origin, view.named, view.doubled)
     hidden.used = view.used
     example = from_messages(hidden) if view.has("messages") else from_columns(hidden)

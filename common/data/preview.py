@@ -8,11 +8,10 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from common.data.checks import structure
-from common.data.conversation import SIDES, Renderer, pair_tokens
+from common.data.conversation import Renderer, answer_tokens, answers_of
 from common.data.convert import Source
 from common.data.readers.files import DataError
 from common.data.readers.records import place_word
-from common.data.self_play import is_pair
 from common.data.turns import RenderError
 from common.data.validate import problem_of, row_of
 
@@ -34,7 +33,7 @@ def preview(
 ) -> None:
     """Print the first rows as the model sees them.
 
-    For sft and dpo the tokens and what is learnt of them are those of the datasets that train.
+    For sft, dpo and kto the tokens and what is learnt of them are those of the datasets that train.
 
     Args:
         console: Where to print.
@@ -48,7 +47,7 @@ def preview(
     from rich.text import Text
 
     word = place_word(source.path)
-    if algorithm in ("sft", "dpo"):
+    if algorithm in ("sft", "dpo", "kto"):
         console.print(Text.assemble(_marked("learnt", True), "  ", _marked("context, not learnt", False)))
     for record in islice(source.records(), rows):
         row, problem = row_of(record, source, algorithm)
@@ -77,13 +76,14 @@ def _parts(algorithm: str, row: dict[str, Any], tokenizer: Any, renderer: Render
     if algorithm == "sft":
         ids, mask = renderer.tokens(tokenizer, row["messages"], row.get("tools"), row.get("enable_thinking"))
         return [("conversation", masked_text(ids, mask, tokenizer), len(ids))]
-    if algorithm == "dpo" or (algorithm == "gspo" and is_pair(row)):
-        sides = pair_tokens(renderer, tokenizer, row)
+    if names := answers_of(algorithm, row):
+        sides = [answer_tokens(renderer, tokenizer, row, name) for name in names]
         prompt = sides[0].prompt
         parts = [("prompt", _marked(tokenizer.decode(prompt), False), len(prompt))]
-        for name, side in zip(SIDES, sides, strict=True):
+        for name, side in zip(names, sides, strict=True):
             mask = side.mask[-len(side.answer) :]
-            parts.append((name, masked_text(side.answer, mask, tokenizer), len(side.answer)))
+            verdict = f", label {row['label']}" if name == "completion" else ""
+            parts.append((name + verdict, masked_text(side.answer, mask, tokenizer), len(side.answer)))
         return parts
     prompt = renderer.text(row["prompt"], row.get("tools"), answer_next=True)
     truth = str(row["reward_model"]["ground_truth"])

@@ -1,4 +1,4 @@
-"""Two answers in columns of their own and a column that says which is better: PKU-SafeRLHF, arena votes."""
+"""Two answers in separate columns and a column that says which is better: PKU-SafeRLHF, arena votes."""
 
 from __future__ import annotations
 

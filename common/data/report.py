@@ -21,7 +21,7 @@ class Bad:
     """A row that cannot be used.
 
     Args:
-        file: Where it stands.
+        file: Where it is.
         place: Line or row, from 1.
         problem: ``field: reason``.
         row: The row, or None when it could not be read.

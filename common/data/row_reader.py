@@ -144,7 +144,7 @@ def _tests(view: View) -> str | None:
 
 
 def _take_verdict(view: View, example: Example) -> None:
-    """The label of rows of good and bad answers (KTO): bad ones are refused, or they would be learnt as good ones."""
+    """The label of rows of good and bad answers (KTO)."""
     value = view.values["label"]
     if view.has("choices") or not (example.answer or "messages" in view.used):
         return
@@ -152,8 +152,7 @@ def _take_verdict(view: View, example: Example) -> None:
     kto = view.origin.get("label") == ("kto_tag",) or "completion" in view.used
     if type(known) is bool or (kto and known in (0, 1)):
         view.used.add("label")
-        if not known:
-            raise RowError(f"label: is {value}: this answer is marked as a bad one and must not be learnt")
+        example.wanted = bool(known)
 
 
 def _take_weight(view: View, example: Example) -> None:

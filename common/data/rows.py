@@ -12,7 +12,7 @@ from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
 from common.data.readers.depth import parsed
 
-ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo")
+ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo", "kto")
 RL = ("grpo", "ppo", "gspo")
 PATTERN_SECONDS = 1.0
 
@@ -27,7 +27,7 @@ class RowOptions:
         system: System prompt for rows that have none.
         allow_loss: Leave out known parts that the row has no place for.
         self_play: For gspo: the model answers the prompts of pairs too.
-        answer_pattern: Regular expression whose first group is the final answer; by default what stands behind
+        answer_pattern: Regular expression whose first group is the final answer; by default what follows
             ``####``, else in the last ``\boxed{}``, else the whole answer.
     """
 
@@ -45,12 +45,17 @@ def make_row(example: Example, options: RowOptions, index: int) -> dict[str, Any
     Raises:
         RowError: If the example lacks what the algorithm needs.
     """
+    if example.wanted is False and options.algorithm != "kto":
+        problem = f"label: is {example.view.values['label']}: this answer is marked as a bad one and must not be learnt"
+        raise RowError(example.view.said(f"{problem}; --algo kto learns from both kinds"))
     if options.system and example.prompt[0]["role"] != "system":
         example.prompt = [{"role": "system", "content": options.system}, *example.prompt]
     if options.algorithm == "sft":
         return sft_row(example)
     if options.algorithm == "dpo":
         return preference_row(example)
+    if options.algorithm == "kto":
+        return preference_row(example) if example.chosen and example.rejected else marked_row(example)
     return rl_row(example, options, index)
 
 
@@ -75,13 +80,29 @@ def preference_row(example: Example) -> dict[str, Any]:
     """``prompt``, ``chosen``, ``rejected``: lists of messages."""
     if not example.chosen or not example.rejected:
         raise RowError("chosen, rejected: missing; dpo learns from pairs of answers")
-    if any(message.get("weight") == 0 for message in (*example.chosen, *example.rejected)):
-        raise RowError("chosen, rejected: a turn has the weight 0; dpo learns whole answers")
-    row: dict[str, Any] = {
-        "prompt": _stored(_unweighted(example.prompt)),
-        "chosen": _stored(_unweighted(example.chosen)),
-        "rejected": _stored(_unweighted(example.rejected)),
-    }
+    row = _answers_row(example, {"chosen": example.chosen, "rejected": example.rejected})
+    if (margin := example.columns.get("margin")) is not None:
+        try:
+            row["margin"] = float(margin)
+        except (TypeError, ValueError):
+            raise RowError(f"margin: must be a number, got {margin!r}") from None
+    return row
+
+
+def marked_row(example: Example) -> dict[str, Any]:
+    """``prompt``, ``completion``: lists of messages; ``label``: whether the completion is a good one."""
+    if not example.answer:
+        raise RowError("completion: missing; kto learns from answers, each marked as good or bad")
+    if example.wanted is None:
+        raise RowError("label: missing; kto needs true for a good answer and false for a bad one (--map label=COLUMN)")
+    return {**_answers_row(example, {"completion": example.answer}), "label": example.wanted}
+
+
+def _answers_row(example: Example, answers: dict[str, list[Message]]) -> dict[str, Any]:
+    if any(message.get("weight") == 0 for answer in answers.values() for message in answer):
+        raise RowError(f"{', '.join(answers)}: a turn has the weight 0; whole answers are learnt")
+    row = {"prompt": _stored(_unweighted(example.prompt))}
+    row |= {name: _stored(_unweighted(answer)) for name, answer in answers.items()}
     if example.tools:
         row["tools"] = json.dumps(example.tools, ensure_ascii=False)
     return row
@@ -231,7 +252,7 @@ def _json(arguments: Any) -> str:
 
 def stored_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row for a parquet file from one that ``loaded`` put right."""
-    names = ("messages", "prompt", "chosen", "rejected")
+    names = ("messages", "prompt", "chosen", "rejected", "completion")
     made = {name: _stored(value) if name in names and isinstance(value, list) else value for name, value in row.items()}
     if made.get("tools") is not None and not isinstance(made["tools"], str):
         made["tools"] = json.dumps(made["tools"], ensure_ascii=False)

@@ -11,7 +11,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def write_samples(description: str, make_files: Callable[[], Mapping[str, Rows]], folder: Path | None = None) -> None:
-    """Write one parquet file a name, each beside its place and then renamed, so that no reader sees half a file.
+    """Write one parquet file a name, each under a temporary name and then renamed, so that no reader sees half a file.
 
     Args:
         description: What ``--help`` says.
@@ -26,7 +26,7 @@ def write_samples(description: str, make_files: Callable[[], Mapping[str, Rows]]
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in make_files().items():
-        beside = out / f"{name}.parquet.new"
-        pq.write_table(pa.Table.from_pylist(list(rows)), beside, compression="zstd")
-        beside.rename(out / f"{name}.parquet")
+        temporary = out / f"{name}.parquet.new"
+        pq.write_table(pa.Table.from_pylist(list(rows)), temporary, compression="zstd")
+        temporary.rename(out / f"{name}.parquet")
         print(f"{name}: {len(rows)} rows")

@@ -11,7 +11,7 @@ def is_pair(row: dict[str, Any]) -> bool:
 
 
 def is_prompt(row: dict[str, Any]) -> bool:
-    """Whether the model is to answer a row itself: as ``self_play`` says, else where there is no pair."""
+    """Whether the model is to answer a row itself: as ``self_play`` says, else where it has no pair."""
     self_play = row.get("self_play")
     return not is_pair(row) if self_play is None else bool(self_play)
 

@@ -12,7 +12,7 @@ from common.data.readers.files import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MESSAGE_COLUMNS = ("messages", "prompt", "chosen", "rejected")
+MESSAGE_COLUMNS = ("messages", "prompt", "chosen", "rejected", "completion")
 TEXT_COLUMNS = ("data_source", "ability", "tools", "agent_name")
 
 
@@ -107,7 +107,8 @@ class Shape:
         types = dict.fromkeys(TEXT_COLUMNS, text) | dict.fromkeys(MESSAGE_COLUMNS, pa.list_(pa.struct(fields)))
         types["reward_model"] = pa.struct([("style", text), ("ground_truth", truth)])
         types["extra_info"] = pa.struct(list(self.extra.items()))
-        types |= dict.fromkeys(("enable_thinking", "self_play"), pa.bool_())
+        types |= dict.fromkeys(("enable_thinking", "self_play", "label"), pa.bool_())
+        types["margin"] = pa.float64()
         return pa.schema([(name, types[name]) for name in self.columns])
 
 
@@ -115,7 +116,8 @@ _ORDER = {
     name: position
     for position, name in enumerate(
         (
-            *("messages", "data_source", "prompt", "chosen", "rejected", "tools", "enable_thinking"),
+            *("messages", "data_source", "prompt", "chosen", "rejected", "completion", "label", "margin"),
+            *("tools", "enable_thinking"),
             *("ability", "reward_model", "extra_info", "agent_name", "self_play"),
         )
     )

@@ -34,7 +34,7 @@ def tokenized(tokenizer: Any, text: str, spans: Spans) -> tuple[list[int], list[
         spans: Start and end in ``text`` of what is learnt, in rising order.
 
     Raises:
-        RenderError: If the tokenizer cannot say which characters a token stands for.
+        RenderError: If the tokenizer cannot say which characters a token covers.
     """
     if not getattr(tokenizer, "is_fast", False):
         return _by_pieces(tokenizer, text, spans)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from common.data.conversation import Renderer
 
-PROBE = "\ue000"  # stands in no text: where two renderings that differ by it only meet again, a content has ended
+PROBE = "\ue000"  # occurs in no text: where two renderings that differ by it only meet again, a content has ended
 
 THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -53,7 +53,7 @@ class Talk:
                 )
 
     def lost(self, index: int) -> set[str]:
-        """What the template leaves out of the assistant's turn ``index`` without a word, so that it is not learnt."""
+        """What the template silently leaves out of the assistant's turn ``index``, so that it is not learnt."""
         message, found = self.messages[index], set()
         thought, content = (message.get("reasoning_content") or "").strip(), message["content"]
         inside = THOUGHT.match(content)
@@ -142,7 +142,7 @@ class Talk:
                 shared = self._to_first_mark(tail)
             shared = self._to_end_token(shared)
             return content_end + len(shared), bool(shared.strip())
-        # No end of its own: inference stops at the mark that begins the next turn, where there is one.
+        # Without its own end: inference stops at the mark that begins the next turn, where there is one.
         gap = tail[len(shared) :] if not last else ""
         pieces = self.renderer.marks(gap)
         lead = "".join(piece for piece in pieces[:1] if piece.isspace())
@@ -171,7 +171,7 @@ class Talk:
             if left != right:
                 if left.isspace() or right.isspace():
                     break
-                shorter = min(left, right, key=len)  # a text that goes on is no mark
+                shorter = min(left, right, key=len)  # a text that continues is not a mark
                 if not self.renderer.is_mark(left) and not self.renderer.is_mark(right) and left.startswith(shorter):
                     made += shorter if right.startswith(shorter) else ""
                 break
@@ -180,7 +180,7 @@ class Talk:
 
 
 def has_thought(message: Message) -> bool:
-    """Whether an assistant's turn has a thought, wherever it stands."""
+    """Whether an assistant's turn has a thought, wherever it is."""
     return message["role"] == "assistant" and bool(
         message.get("reasoning_content") or THOUGHT.match(message.get("content") or "")
     )

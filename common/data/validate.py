@@ -52,7 +52,7 @@ def validate(
     Args:
         source: The file; its names of columns count for files that are not parquet.
         algorithm: One of ``rows.ALGORITHMS``.
-        against: Another file (training against validation): rows whose prompt stands in both are bad.
+        against: Another file (training against validation): rows whose prompt is in both are bad.
         sample: Good rows to keep for measuring.
         allow_loss: See ``convert.Options``.
         renderer: Rows that its chat template cannot show are bad.
@@ -138,7 +138,7 @@ def _prompts(path: Path, algorithm: str) -> dict[int, int]:
 
 
 def write_good(source: Path, refused: dict[int, str], report: Report) -> None:
-    """Write the good rows of a parquet file, unchanged, to ``<name>.good.parquet`` and the others beside it.
+    """Write the good rows of a parquet file, unchanged, to ``<name>.good.parquet`` and the others next to it.
 
     Args:
         source: The file that was validated.

@@ -110,12 +110,14 @@ def _batches_of(file: str) -> tuple[Any, Iterator[Any]]:
     Raises:
         DataError: If it cannot be read, or becomes much larger than the file, as zip bombs do.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     batches = parquet_batches(Path(file))
     first = next(batches, None)
     if first is None:
-        return pq.read_schema(file), iter(())
+        schema = pq.read_schema(file)
+        return schema, iter([pa.RecordBatch.from_pylist([], schema)])
     return first.schema, chain([first], batches)
 
 
@@ -150,7 +152,7 @@ class PromptDataset(RLHFDataset):
         print(f"prompts: {len(self.dataframe)} of {total}")
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """A row of verl's, its messages also where a reward function sees them."""
+        """A row in verl's form, its messages also where a reward function sees them."""
         row = super().__getitem__(item)
         row["extra_info"] = {"prompt": row["raw_prompt"], **row["extra_info"]}
         return row

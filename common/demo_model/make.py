@@ -34,7 +34,7 @@ WARMUP_STEPS = 30
 MUON_LR = 0.01  # weight matrices; AdamW alone learns sums several times more slowly
 ADAMW_LR = 4e-3  # embeddings, norms and biases
 THREADS = 2  # one gives the same weights, and is faster on a busy machine
-WANTED_SHARE = 0.48  # answers that end in "#### N"
+FORMATTED_SHARE = 0.48  # answers that end in "#### N"
 WRONG_SHARE = 0.1  # answers with a wrong number, in either form
 
 QUESTIONS = ("What is {a} + {b}?", "What is {a} + {b}?", "{a} + {b} = ?", "Add {a} and {b}.")
@@ -59,7 +59,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-# What the tokenizer is trained on. Words of the chat template and of the samples stand in the first lines and
+# What the tokenizer is trained on. Words of the chat template and of the samples are in the first lines and
 # are counted several times, so that each becomes one token; the rest helps real prompts to stay short.
 COMMON_TEXT = (
     "<|im_start|>system\n<|im_start|>user\n<|im_start|>assistant\nYou are a helpful assistant.",
@@ -78,7 +78,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
     """Trains a byte-level BPE vocabulary for Qwen2's own tokenizer class.
 
     The class brings the splitting rule: each digit is a token, and every text can be encoded. (`AutoTokenizer`
-    puts that class around any tokenizer that lies beside a Qwen2 config, so no other rule would survive a reload.)
+    puts that class around any tokenizer that is next to a Qwen2 config, so no other rule would survive a reload.)
 
     Returns:
         A tokenizer with `VOCAB_SIZE` entries, ChatML template, eos `<|im_end|>` and pad `<|endoftext|>`.
@@ -153,8 +153,8 @@ def sample_conversation(rng: random.Random, mixed: bool) -> list[dict[str, str]]
     answer = a + b
     if mixed and rng.random() < WRONG_SHARE:
         answer = wrong_sum(answer, rng)
-    wanted = rng.random() < (WANTED_SHARE if mixed else 0.5)
-    reply = f"{a} + {b} = {answer}\n#### {answer}" if wanted else f"The answer is {answer}."
+    formatted = rng.random() < (FORMATTED_SHARE if mixed else 0.5)
+    reply = f"{a} + {b} = {answer}\n#### {answer}" if formatted else f"The answer is {answer}."
     question = rng.choice(QUESTIONS).format(a=a, b=b)
     return [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
 
@@ -222,16 +222,16 @@ def lr_factor(step: int) -> float:
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, out: Path) -> None:
-    """Writes model (bfloat16) and tokenizer beside `out`, then renames, so a broken run leaves `out` as it was."""
+    """Writes model (bfloat16) and tokenizer next to `out`, then renames, so a broken run leaves `out` as it was."""
     import torch
 
-    beside = out.with_name(out.name + ".new")
-    shutil.rmtree(beside, ignore_errors=True)
-    model.to(torch.bfloat16).save_pretrained(beside)
-    tokenizer.save_pretrained(beside)
-    open_as_umask(beside, "*", like="config.json")
+    temporary = out.with_name(out.name + ".new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    open_as_umask(temporary, "*", like="config.json")
     shutil.rmtree(out, ignore_errors=True)
-    beside.rename(out)
+    temporary.rename(out)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ LEARNING_RATE = 1e-3
 
 
 def draw_answer(rng: random.Random) -> tuple[str, str, bool]:
-    """Returns a question, an answer as the demo model may give it, and whether it has the wanted form."""
+    """Returns a question, an answer as the demo model may give it, and whether it has the expected form."""
     a, b = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
     number = a + b if rng.random() < 0.7 else wrong_sum(a + b, rng)
     question = rng.choice(QUESTIONS).format(a=a, b=b)

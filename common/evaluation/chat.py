@@ -53,7 +53,7 @@ class Chat:
     asked: int = 0
 
     def say(self, text: str) -> bool:
-        """Take one line of the user; returns False when he leaves."""
+        """Take one line of the user; returns False to end the chat."""
         text = text.strip()
         if not text:
             return True
@@ -109,7 +109,7 @@ class Chat:
             try:
                 changes[name] = kind(value)
             except ValueError as error:
-                raise EvaluationError(f"{word}: {value!r} is no {kind.__name__}") from error
+                raise EvaluationError(f"{word}: {value!r} is not a valid {kind.__name__}") from error
         self._set(replace(self.settings, **changes).check())
         shown = ", ".join(f"{name}={getattr(self.settings, name)}" for name in PARAMETERS)
         self.write(f"{shown}, template={self.settings.template}\n")
@@ -171,7 +171,7 @@ class Chat:
         return Ask(0, 0, ids, [], min(room, context - len(ids)) if context else room, seed)
 
     def _stream(self, ask: Ask) -> tuple[Answer, bool]:
-        """Generate beside the keyboard, so that Ctrl-C can stop it; returns the answer and whether it was stopped."""
+        """Generate in a thread, so that Ctrl-C can stop it; returns the answer and whether it was stopped."""
         stopped = threading.Event()
         found: list[Answer | BaseException] = []
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import Checkpoint, checkpoint_at
+from common.checkpoints.selected import selected
 from common.demo_model import DEMO_MODEL_DIR
 from common.evaluation.settings import EvaluationError
 from common.files import outputs_folder
@@ -122,6 +123,12 @@ def _folder(path: Path, given: str) -> ModelSource:
 
 
 def _run(run_dir: Path, given: str) -> ModelSource:
+    try:
+        chosen = selected(run_dir)
+    except ValueError as error:
+        raise EvaluationError(f"--model_path {given}: {error}") from error
+    if chosen:
+        return _checkpoint(chosen, given)
     choice = newest_complete(run_dir)
     if choice.checkpoint is None and not (run_dir / "model" / "config.json").is_file():
         stage = _newest_stage(run_dir)

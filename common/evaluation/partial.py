@@ -1,6 +1,6 @@
 """Answers and scores on disk while an evaluation runs, so that a kill loses nothing and the same command resumes.
 
-One JSONL file beside the output, named after what decides the answers. A line is an answer, or a score of one.
+One JSONL file next to the output, named after what decides the answers. A line is an answer, or a score of one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Partial:
     """The file of one evaluation of one model.
 
     Args:
-        folder: Where it lies.
+        folder: Where it is.
         name: Fingerprint of the evaluation.
 
     Raises:
@@ -102,9 +102,9 @@ class Partial:
         self.scores.clear()
 
     def keep_only(self, keys: Iterable[Key]) -> None:
-        """Leave out, in memory, answers that are not wanted this time (a smaller ``--limit``)."""
-        wanted = set(keys)
-        self.answers = {key: answer for key, answer in self.answers.items() if key in wanted}
+        """Leave out, in memory, answers that are not asked for this time (a smaller ``--limit``)."""
+        asked = set(keys)
+        self.answers = {key: answer for key, answer in self.answers.items() if key in asked}
 
     def close(self) -> None:
         """Close the file and keep it, if there is anything in it."""

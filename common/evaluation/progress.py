@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.evaluation.engines.engine import Meter
 
-LINE_SECONDS = 15.0  # between lines where there is no terminal
+LINE_SECONDS = 15.0  # between lines without a terminal
 REFRESH_SECONDS = 0.2
 
 
@@ -21,7 +21,7 @@ class Bar:
     Args:
         console: Where it is shown.
         title: Name of the model.
-        total: Answers wanted.
+        total: Answers to generate.
         done: Answers that were there already.
     """
 

@@ -17,7 +17,7 @@ from common.evaluation.settings import EvaluationError
 
 NOT_SHOWN = {*QUESTIONS, *ANSWERS, *TRUTHS, *KEPT, "id", "messages", "conversations", "conversation"}
 NOT_SHOWN |= {"chosen", "rejected", "tools", "history", "system"}
-SHORT = 40  # characters; a longer reference answer without a mark is no answer that can be compared
+SHORT = 40  # characters; a longer reference answer without a mark cannot be compared
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from common.rewards.bench.trial import FACE, find_target
 from common.rewards.choice import truth_letters
 from common.rewards.code_tests import is_tests
 from common.rewards.compose import NEEDS_NO_TRUTH, REWARDS, route
+from common.rewards.structured import kind_of
 from common.run_dir import read_run
 from common.small_files import read_yaml
 
@@ -163,6 +164,8 @@ def _by_truth(question: Question) -> tuple[Spec | None, str]:
     truth = question.ground_truth
     if question.from_reference and "####" in question.reference and read_number(str(truth)) is not None:
         return builtin("gsm8k"), "the reference answers end in #### and a number"
+    if described := kind_of(truth):
+        return builtin(described), "the ground truth describes the answer"
     if is_tests(truth):
         return builtin("code"), "the ground truth is the tests of a program"
     try:

@@ -1,4 +1,4 @@
-"""Scores answers beside the generation, in a process that can be killed when a reward function hangs."""
+"""Scores answers during the generation, in a process that can be killed when a reward function hangs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Settings:
         top_k: Keep this many most likely tokens; -1 keeps all.
         max_new_tokens: Longest answer, tokens.
         n: Answers to each prompt.
-        seed: Each answer has a random generator of its own, made from this, the row and the number of the answer.
+        seed: Each answer has a separate random generator, made from this, the row and the number of the answer.
         stop: Texts that end an answer; they are not part of it.
         system: System prompt for prompts that have none.
         template: ``auto`` (the tokenizer's own), ``default`` (the bare text), ``chatml`` or ``llama``.
@@ -63,9 +63,9 @@ class Settings:
             (self.template not in TEMPLATES, "template", f"one of {', '.join(TEMPLATES)}"),
             (self.thinking not in THINKING, "thinking", f"one of {', '.join(THINKING)}"),
         ]
-        for is_wrong, name, wanted in wrong:
+        for is_wrong, name, expected in wrong:
             if is_wrong:
-                raise EvaluationError(f"--{name} {getattr(self, name)}: must be {wanted}")
+                raise EvaluationError(f"--{name} {getattr(self, name)}: must be {expected}")
         if "" in self.stop:
             raise EvaluationError("--stop '': an empty text would end every answer at once; leave it out")
         if self.n > 1 and self.greedy:
@@ -81,7 +81,7 @@ class Settings:
         return self.temperature < 1e-5
 
     def seed_of(self, row: int, sample: int) -> int:
-        """Seed of one answer; the same whatever else is answered beside it."""
+        """Seed of one answer; the same whatever else is answered with it."""
         return (self.seed * 1_000_003 + row * 1_009 + sample) % 2**31
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Backend:
         server: Base URL of an OpenAI-compatible server.
         server_model: Its name of the model; "" asks the server.
         concurrency: Requests to the server at once.
-        trust_remote_code: Run code that lies in the model's folder.
+        trust_remote_code: Run code in the model's folder.
     """
 
     kind: str = "transformers"

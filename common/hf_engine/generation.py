@@ -25,7 +25,7 @@ class Request:
         params: How to sample.
         max_tokens: Tokens to generate at most, at least 1.
         stop_ids: Tokens that end the answer; the token itself is part of it.
-        aborted: Set from another thread to end the answer where it stands.
+        aborted: Set from another thread to end the answer where it is.
         token_ids: The answer so far.
         log_probs: Log-probability of each token of the answer.
         top: Note this many most likely tokens of each place, with their log-probabilities under the raw logits.
@@ -52,7 +52,7 @@ class Request:
 
     @property
     def running(self) -> bool:
-        """Whether another token is wanted."""
+        """Whether another token is to be generated."""
         return not self.finished and not self.aborted.is_set()
 
 
@@ -70,7 +70,7 @@ def generate(
         model: A causal language model of transformers in eval mode.
         requests: The batch, B >= 1; requests that are aborted on the way keep what they have.
         pad_token_id: Fills the left of shorter prompts; masked, so any valid id gives the same answers.
-        generator: Randomness for requests without a seed of their own.
+        generator: Randomness for requests without a seed.
         raw_logprobs: See ``BatchSampler``.
     """
     device = next(model.parameters()).device

@@ -11,7 +11,7 @@ from common.hf_engine.reward_server import RewardServer
 
 
 class HFRewardServer:
-    """A `RewardServer` in a Ray actor of its own, with the calls that verl makes on a rollout server.
+    """A `RewardServer` in a separate Ray actor, with the calls that verl makes on a rollout server.
 
     Args:
         path: Folder of the reward model.

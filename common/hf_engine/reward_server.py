@@ -175,8 +175,8 @@ class RewardServer:
         body = await request.json()
         text = self.tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_ANSWER
-        most = min(wanted, self.max_length - len(ids))
+        asked = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_ANSWER
+        most = min(asked, self.max_length - len(ids))
         if most < 1:
             return _refuse(f"the messages have {len(ids)} tokens; up to {self.max_length} with the answer are taken")
         answer = await self._chat((ids, most, float(body.get("temperature", 1.0))))

@@ -1,6 +1,6 @@
 """Register ``rollout.name=hf`` with verl: the replica that starts servers, the adapter that feeds them weights.
 
-The adapter lives in each training process and the server in a process of its own; weights travel between them
+The adapter lives in each training process and the server in a separate process; weights travel between them
 through Ray's object store, in buckets of ``update_weights_bucket_megabytes``.
 """
 
@@ -33,7 +33,7 @@ class HFReplica(RolloutReplica):
     """One rollout server on one device; as many replicas as training processes."""
 
     async def launch_servers(self) -> None:
-        """Start the server beside its training process.
+        """Start the server next to its training process.
 
         Raises:
             ValueError: If the configuration asks for tensor parallelism.
@@ -147,7 +147,7 @@ class ServerAdapter(BaseRollout):
 async def buckets(
     weights: Iterable[tuple[str, torch.Tensor]] | AsyncIterable[tuple[str, torch.Tensor]], limit: int
 ) -> AsyncIterator[tuple[list[tuple[str, torch.Tensor]], bool]]:
-    """Group tensors on the CPU into lists of at most ``limit`` bytes (one larger tensor makes a list of its own).
+    """Group tensors on the CPU into lists of at most ``limit`` bytes (one larger tensor makes a separate list).
 
     Args:
         weights: Of the model engine in the same process, or as a checkpoint engine receives them.

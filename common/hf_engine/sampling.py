@@ -32,7 +32,7 @@ class SamplingParams:
         max_tokens: Tokens to generate at most; None leaves it to the server's limits.
         logprobs: Return the log-probability of each sampled token.
         ignore_eos: Do not stop at the end-of-sequence token.
-        stop_token_ids: Tokens that end the answer besides the end-of-sequence tokens.
+        stop_token_ids: Tokens that end the answer in addition to the end-of-sequence tokens.
         seed: Seed of a random generator of this request's own; None uses the server's.
     """
 
@@ -122,7 +122,7 @@ class BatchSampler:
 
         Args:
             logits: Next-token logits, shape (B, V), float32.
-            generator: Randomness for the requests without a seed of their own.
+            generator: Randomness for the requests without a seed.
 
         Returns:
             Token ids, shape (B,), int64, and their log-probabilities, shape (B,), float32.

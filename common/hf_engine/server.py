@@ -187,10 +187,10 @@ class HFServer:
             raise ValueError(
                 f"a prompt of {prompt_length} tokens leaves no room in a context of {context}; raise MAX_PROMPT_LENGTH"
             )
-        wanted = params.max_tokens
-        if wanted is None:
-            wanted = min(config.response_length, config.prompt_length + config.response_length - prompt_length)
-        return max(1, min(wanted, room))
+        asked = params.max_tokens
+        if asked is None:
+            asked = min(config.response_length, config.prompt_length + config.response_length - prompt_length)
+        return max(1, min(asked, room))
 
     def _output(self, request: Request) -> TokenOutput:
         return TokenOutput(
@@ -264,7 +264,7 @@ class HFServer:
     # ---- control -----------------------------------------------------------------------------------------
 
     async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:
-        """Stop every answer where it stands and admit none until ``resume_generation``.
+        """Stop every answer where it is and admit none until ``resume_generation``.
 
         Args:
             reject_request: Answer late requests at once as aborted; otherwise they wait.
@@ -282,7 +282,7 @@ class HFServer:
         return {"aborted_count": len(request_ids), "request_ids": request_ids}
 
     async def abort_request(self, request_id: str) -> dict[str, Any]:
-        """Stop one answer where it stands."""
+        """Stop one answer where it is."""
         request = self.active.get(request_id)
         if request is None:
             return {"aborted": False, "request_id": request_id, "error": f"Request {request_id} not found"}

@@ -27,7 +27,7 @@ except ImportError:  # torch before 2.10: SDPA on each sequence
     varlen_attn = None
 
 NAME = "sdpa_varlen"
-# torch 2.11 takes fewer key-value heads than query heads without a word, newer ones want to be told.
+# torch 2.11 silently takes fewer key-value heads than query heads, newer ones need an argument.
 GROUPED = {"enable_gqa": True} if varlen_attn and "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 LARGEST_HEAD = 256  # numbers of a head that flash-attention's kernel takes
 PACKED_LAYERS = {"full_attention", "sliding_attention"}
@@ -160,7 +160,7 @@ def _attend(
 
 
 def _refuse_what_it_lacks(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:
-    """Raise ValueError where sequences would see each other, or scores would be others, without a word."""
+    """Raise ValueError where sequences would silently see each other, or scores would differ."""
     lacks = [name for name in NOT_COMPUTED if kwargs.get(name) is not None]
     kinds = set(getattr(getattr(module, "config", None), "layer_types", None) or ())
     lacks += sorted(kinds - PACKED_LAYERS)  # layers that carry a state from one packed sequence into the next

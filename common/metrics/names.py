@@ -18,7 +18,10 @@ import fnmatch
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from numbers import Real
+
+from common.metrics.trends import TRENDS
 
 PATIENCE = 3  # steps in a row that a limit must be broken before a warning
 
@@ -83,11 +86,13 @@ class HealthWarning:
         name: Of the metric.
         value: Its last one.
         advice: What it means and which knob to change.
+        trend: It is how the metric moves, not a limit (`common.metrics.trends`).
     """
 
     name: str
     value: float
     advice: str
+    trend: bool = False
 
     def __str__(self) -> str:
         metric = BY_NAME[self.name]
@@ -118,6 +123,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward_std_bound", (), "Reward (standard deviation at most)", "1 reward",
            zh="奖励标准差（上界）",
            zero_steps=PATIENCE, number=".3f", below=_ALL_ALIKE),
+    Metric("dead_groups", ("critic/score/dead_groups",), "Groups that teach nothing", "1 reward",
+           zh="没有学习信号的组",
+           high=0.8, number=".2f",
+           above="In most groups all answers score the same, so their prompts teach nothing: use VARIANT=dapo, which "
+                 "drops them, leave out rows that are always or never solved, or raise ROLLOUT_N."),
+    Metric("accuracy_reward", ("reward/acc/mean", "reward/accuracy/mean", "reward/accuracy_reward/mean"),
+           "Right answers", "1 reward",
+           zh="正确的回答",
+           better="higher", number=".3f"),
+    Metric("format_reward", ("reward/format/mean", "reward/format_reward/mean"), "Answers in the right form",
+           "1 reward",
+           zh="格式正确的回答",
+           number=".3f"),
     Metric("reward_errors", ("reward/reward_error/count",), "Answers whose reward raised", "",
            zh="奖励函数报错的回答数",
            high=0, patience=1, number=".0f",
@@ -187,7 +205,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("advantage_mean", ("critic/advantages/mean",), "Advantage (mean)", "3 policy",
            zh="平均优势"),
     Metric("advantage_max", ("critic/advantages/max",), "Advantage (largest)", "3 policy",
-           zh="最大优势"),
+           zh="最大优势",
+           low=1e-3,
+           below="All advantages are 0, so the weights get no direction: the answers to each question score the same. "
+                 "Raise ROLLOUT_N or TEMPERATURE, or use data the model solves sometimes."),
     Metric("explained_variance", ("critic/vf_explained_var",), "Critic explained variance", "3 policy",
            zh="价值解释方差",
            number=".3f"),
@@ -222,6 +243,15 @@ METRICS: tuple[Metric, ...] = (
            zh="被选回答的对数概率"),
     Metric("rejected_logp", ("logps/rejected", "train/logps/rejected"), "Log-prob of rejected", "4 preference",
            zh="被拒回答的对数概率"),
+    Metric("val_calibration", ("val/calibration/error",), "Validation: calibration error", "4 preference",
+           zh="验证校准误差",
+           number=".3f"),
+    Metric("length_bias", ("val/length/correlation",), "Validation: score follows length", "4 preference",
+           zh="得分与长度的相关",
+           number=".2f"),
+    Metric("kto_distance", ("kto/distance",), "KTO: distance to the reference", "4 preference",
+           zh="KTO：与参考模型的距离",
+           number=".3f"),
     Metric("tool_calls", ("tools/calls/mean",), "Tool calls per answer", "3 policy",
            zh="每个回答的工具调用",
            zero_steps=20, number=".2f",
@@ -315,14 +345,15 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 # What a run is judged by, the most telling first: validation before training.
 HEADLINES = tuple(sorted((metric for metric in METRICS if metric.headline), key=lambda metric: metric.headline))
-BESIDE = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
+VALIDATION_OF = {metric.validates: metric.name for metric in METRICS if metric.validates}  # training -> its validation
 
 # A warning on the left explains those on the right, which are then not shown.
 _EXPLAINS = {
-    "reward_mean": ("reward_std", "reward_group_std", "reward_std_bound", "grad_norm"),
-    "reward_std": ("reward_group_std", "grad_norm"),
-    "reward_group_std": ("grad_norm",),
-    "reward_std_bound": ("grad_norm",),
+    "reward_mean": ("reward_std", "reward_group_std", "reward_std_bound", "dead_groups", "advantage_max", "grad_norm"),
+    "reward_std": ("reward_group_std", "dead_groups", "advantage_max", "grad_norm"),
+    "reward_group_std": ("dead_groups", "advantage_max", "grad_norm"),
+    "reward_std_bound": ("advantage_max", "grad_norm"),
+    "advantage_max": ("grad_norm",),
 }
 _BLOWN_UP = "training has blown up: go back to the last checkpoint, lower LEARNING_RATE, and look for bad TRAIN_DATA."
 _NO_REWARD = "REWARD_FUNC_PATH returned NaN, or every answer was empty: test the reward function on real rows."
@@ -339,14 +370,11 @@ def friendly(data: dict) -> dict[str, float]:
         The kit's names to values, in the table's order, only those that the trainer reported.
     """
     numbers = {key: value for key, raw in data.items() if (value := _number(raw)) is not None}
-    result: dict[str, float] = {}
-    for metric in METRICS:
-        value = _first(metric.sources, numbers)
-        if value is not None:
-            result[metric.name] = value
+    result = {name: sum(numbers[key] for key in keys) / len(keys) for name, keys in _meant(tuple(numbers))}
     spread = _reward_spread(result)
-    if "reward_std" not in result and spread is not None:
-        result["reward_std_bound"] = spread
+    if "reward_std" in result or spread is None:
+        return result
+    result["reward_std_bound"] = spread
     return {metric.name: result[metric.name] for metric in METRICS if metric.name in result}
 
 
@@ -354,7 +382,7 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
     """Says what is wrong now.
 
     A limit must be broken by the last values of a metric, three for most; NaN counts at once. Steps
-    that lack a metric are passed over. Call it after each step and show a warning once per name.
+    that lack a metric are skipped. Call it after each step and show a warning once per name.
 
     Args:
         history: Results of `friendly` for consecutive steps, oldest first. Twenty or more make it most exact.
@@ -366,8 +394,12 @@ def check_health(history: list[dict], max_response_length: float | None = None) 
     warnings: dict[str, HealthWarning] = {}
     for metric in METRICS:
         values = [step[metric.name] for step in history if metric.name in step]
-        advice = _advice(metric, values) if values else ""
-        if advice and not _excused(metric.name, values[-1], history, max_response_length):
+        if not values:
+            continue
+        advice, moved = _advice(metric, values), _trend(metric.name, history)
+        if moved:
+            warnings[metric.name] = HealthWarning(metric.name, values[-1], moved, trend=True)
+        elif advice and not _excused(metric.name, values[-1], history, max_response_length):
             warnings[metric.name] = HealthWarning(metric.name, values[-1], advice)
     hidden = {name for cause, effects in _EXPLAINS.items() if cause in warnings for name in effects}
     return [w for w in warnings.values() if w.name not in hidden or not math.isfinite(w.value)]
@@ -380,17 +412,21 @@ def tells(name: str, values: Collection[float]) -> bool:
 
 
 def _number(raw: object) -> float | None:
+    if type(raw) is float:
+        return raw
     if raw is None:
         return math.nan
     return float(raw) if isinstance(raw, Real) and not isinstance(raw, bool) else None
 
 
-def _first(sources: tuple[str, ...], numbers: dict[str, float]) -> float | None:
-    for source in sources:
-        found = keys_of(source, numbers)
-        if found:
-            return sum(numbers[key] for key in found) / len(found)
-    return None
+@lru_cache(maxsize=64)  # the steps of a run have the same keys, and patterns take their time
+def _meant(keys: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each name of the table that these keys have, with the keys of its first source that is there."""
+    known = dict.fromkeys(keys)
+    found = (
+        (metric.name, next(filter(None, (keys_of(one, known) for one in metric.sources)), ())) for metric in METRICS
+    )
+    return tuple((name, used) for name, used in found if used)
 
 
 def keys_of(source: str, keys: Collection[str]) -> tuple[str, ...]:
@@ -422,6 +458,13 @@ def _advice(metric: Metric, values: list[float]) -> str:
     return metric.above if metric.rising and _rises(values) else ""
 
 
+def _trend(name: str, history: list[dict]) -> str:
+    """The advice of a rule of movement; of the last step only, and not where low entropy is certainty."""
+    if name not in TRENDS or not math.isfinite(history[-1].get(name, math.nan)):
+        return ""
+    return "" if name == "entropy" and _solved(history) else TRENDS[name](history)
+
+
 def _rises(values: list[float], share: float = 0.01) -> bool:
     """True when the last three changes all went up, together by more than `share` of the start."""
     tail = values[-PATIENCE - 1 :]
@@ -434,6 +477,8 @@ def _excused(name: str, value: float, history: list[dict], max_response_length: 
     excuse: Callable[[], bool] | None = {
         "response_clip_ratio": lambda: not _at_length_limit(history, max_response_length),
         "entropy": lambda: _solved(history),
+        "dead_groups": lambda: _solved(history),
+        "advantage_max": lambda: _solved(history),
         "kl_divergence": lambda: value < 1.0 and _reward_rises(history),
         "rollout_corr": lambda: _is_stale(history),
         "rollout_gap": lambda: not _is_stale(history),

@@ -41,7 +41,7 @@ def step_line(
     Args:
         step: Number of the step just done.
         total_steps: Steps of the whole run, None when unknown.
-        friendly: Result of `metric_names.friendly` for the step.
+        friendly: Result of `names.friendly` for the step.
         step_seconds: Duration of the step; without it `friendly["step_time"]` is used.
         eta_seconds: Time left, None when unknown.
         markup: Colour with rich markup; values outside their healthy range are yellow, NaN red.

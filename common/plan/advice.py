@@ -8,6 +8,7 @@ from dataclasses import replace
 from common.plan.fit import FILL, SHARES
 from common.plan.machine import GIB
 from common.plan.memory import Setup, memory_of
+from common.preference_losses import PAIR_LOSSES
 
 GPU, HOST, CACHE = "The GPU ran out of memory", "The machine ran out of main memory", "vLLM got too little GPU memory"
 TAKEN = "vLLM asked for more GPU memory than is free"
@@ -53,7 +54,7 @@ def _half(knobs: Mapping[str, str], name: str, least: float = 1) -> str | None:
 
 
 def _longest(knobs: Mapping[str, str]) -> float:
-    pair = 2 if "LOSS_TYPE" in knobs else 1
+    pair = 2 if knobs.get("LOSS_TYPE") in PAIR_LOSSES or "CENTER_COEF" in knobs else 1
     parts = _number(knobs, "MAX_PROMPT_LENGTH") + _number(knobs, "MAX_RESPONSE_LENGTH")
     return pair * (_number(knobs, "MAX_LENGTH") or parts) / max(1.0, _number(knobs, "SEQUENCE_PARALLEL"))
 

@@ -1,8 +1,8 @@
-"""How many processes Ray starts beside the GPUs' own, from the CPU cores of the machine.
+"""How many processes Ray starts next to the GPUs' own, from the CPU cores of the machine.
 
 What verl asks Ray for, whatever the machine has: 3 CPUs for each GPU (`RayResourcePool.get_placement_groups`), one for
 TransferQueue's controller and one for each of its storage units (8 in transfer_queue.yaml). One GPU with fewer than 12
-cores waits for them without end. Ray's CPUs are a count and no limit, so Ray is told of as many as are asked for.
+cores waits for them without end. Ray's CPUs are a count, not a limit, so Ray gets as many as are asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RayCores:
     """Counts for Ray on one node.
 
     Args:
-        cpus: What Ray is told of.
+        cpus: What Ray gets (``num_cpus``).
         asked: What verl asks for.
         storage_units: TransferQueue's processes that hold samples.
         agent_workers: Processes that prepare prompts and store answers, 0.8 GB of memory each.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from common.plan.machine import Gpus
 from common.plan.memory import (
     ENGINE_OWN,
-    PADDING,
     Memory,
     Setup,
     activations_per_token,
@@ -109,7 +108,7 @@ def _tokens(setup: Setup) -> int:
     bare = sum(memory_of(replace(setup, tokens=0)).training.values())
     each = activations_per_token(setup.model, setup.checkpointing)
     each += 0 if setup.fused else logits_per_token(setup.model, setup.flash)
-    each *= PADDING if setup.padded else 1
+    each /= setup.split.tensor if setup.split else 1
     room = int((FILL * setup.gpus.memory - bare) / each) // 1024 * 1024
     return max(setup.share, min(room, max(MOST_TOKENS, setup.share)))
 

@@ -1,4 +1,4 @@
-"""GPUs that one has, or plans for."""
+"""GPUs that are there, or planned."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass
 
 GIB = 2**30
-NETWORK = (
-    100.0  # Gbit/s of a machine, where nobody says: plain cloud machines; those made for training have 400 to 3200
-)
+NETWORK = 100.0  # Gbit/s of a machine, by default: plain cloud machines; those made for training have 400 to 3200
 SPEC = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)G(?:i?B)?(?:@(\d{1,5})(?:G(?:b|bit)?)?)?", re.IGNORECASE)
 # Dense bfloat16 TFLOP/s and TB/s of memory, from the makers' data sheets; planned by size the plainest card of that
 # size with bfloat16 is meant, so that the time is not promised too short.

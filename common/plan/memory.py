@@ -14,8 +14,9 @@ Three kinds of offloading, of which verl's two behave so (workers/engine/base.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from common.plan import megatron
 from common.plan.machine import GIB, Gpus
 from common.plan.weights import Model, Weight
 
@@ -30,7 +31,6 @@ FUSED_ROWS = 512  # verl's chunk_size (utils/experimental/torch_functional.py)
 FUSED_BYTES = (
     32  # a logit of a chunk, at most: eight float32 numbers in the backward pass of log-probability and entropy
 )
-PADDING = 3.0  # rows of a padded micro-batch for each of its tokens
 NODE = 12 * GIB  # host memory of Ray, TransferQueue, reward workers and the data
 
 
@@ -41,7 +41,7 @@ class Setup:
     Args:
         model: The policy.
         gpus: Where it runs.
-        tokens: TOKENS_PER_GPU, of one forward pass on one GPU.
+        tokens: TOKENS_PER_GPU, of one forward pass on one GPU; padding counts (`common.verl_ext.padded_batches`).
         sequence: Longest prompt and answer together, tokens.
         rollout: Whether answers are generated (RL).
         offload: ``false``, ``true`` or ``full``.
@@ -53,13 +53,13 @@ class Setup:
         reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
         answers: Answers of a step for each GPU, 0 when that is not known.
         flash: flash-attn is there: its cross entropy writes the gradient of the logits over them.
-        padded: Each micro-batch is padded to its longest row (``ATTENTION=sdpa`` or ``eager``).
         keeps_away: The engine can leave all states on the host (``OFFLOAD=full``): FSDP2 can, FSDP1 cannot.
         fused: Logits are made in chunks and never kept (``FUSED_KERNELS``).
         fusable: They may be, with this model.
         sequence_parallel: GPUs that share each sequence; each holds ``tokens`` of them.
         sequence_sizes: What that may be, with this model, its attention and the GPUs.
         checkpointing: Activations are computed again in the backward pass.
+        split: How Megatron shares a model among the GPUs; None: FSDP shards it over all of them.
     """
 
     model: Model
@@ -81,13 +81,8 @@ class Setup:
     fusable: bool = False
     sequence_parallel: int = 1
     sequence_sizes: tuple[int, ...] = (1,)
-    padded: bool = False
     checkpointing: bool = True
-
-    @property
-    def rows(self) -> int:
-        """Tokens of a forward pass with its padding."""
-        return int(self.tokens * (PADDING if self.padded else 1))
+    split: megatron.Split | None = None
 
     @property
     def share(self) -> int:
@@ -155,18 +150,18 @@ def logits_per_token(model: Model, flash: bool) -> float:
 
 
 def logits_of(setup: Setup) -> float:
-    """Bytes for the head's output of a forward pass, and what its gradient takes beside the plain path's.
+    """Bytes for the head's output of a forward pass, and what its gradient takes on top of the plain path's.
 
     Fused: one chunk at its peak, and the head's gradient twice, its sum and a chunk's share of it.
     """
     if not setup.fused:
-        return setup.rows * logits_per_token(setup.model, setup.flash)
+        return setup.tokens * logits_per_token(setup.model, setup.flash)
     head = 0 if setup.lora_rank else 2 * COMPUTE * setup.model.vocabulary * setup.model.hidden
     return FUSED_BYTES * FUSED_ROWS * setup.model.vocabulary + head
 
 
 def gathered(model: Model) -> float:
-    """Bytes of what FSDP2 puts together for a moment: two layers and what lies outside, and one layer's gradient."""
+    """Bytes of what FSDP2 puts together for a moment: two layers, what is outside of them, one layer's gradient."""
     return COMPUTE * (2 * model.layer + model.outside) + (COMPUTE + GRADIENT) * model.layer
 
 
@@ -176,23 +171,24 @@ def kv_per_token(model: Model, tensor_parallel: int) -> float:
 
 
 def reserve(gpus: Gpus) -> float:
-    """Bytes of a GPU that nobody can use."""
+    """Bytes of a GPU that cannot be used."""
     return CONTEXT + FRAGMENTATION * gpus.memory
 
 
 def memory_of(setup: Setup) -> Memory:
     """All of it."""
     memory, shards = Memory(), setup.gpus.count
-    own = states(setup.model, setup.lora_rank, shards)
-    critic = states(setup.critic, 0, shards) if setup.critic else {}
+    own = _held(setup, setup.model, setup.lora_rank, shards)
+    critic = _held(setup, setup.critic, 0, shards) if setup.critic else {}
+    tensor = setup.split.tensor if setup.split else 1
     resident = 0 if setup.offload == "full" else 1
     memory.training = {name: resident * size for name, size in own.items()}
     if critic and setup.offload == "false":  # its gradients go before the actor's come
         memory.training["critic"] = critic["weights"] + critic["optimizer"]
     memory.training |= {
-        "gathered layers": gathered(setup.model),
-        "activations": setup.rows * activations_per_token(setup.model, setup.checkpointing),
-        "logits": logits_of(setup),
+        "gathered layers": 0 if setup.split else gathered(setup.model),
+        "activations": setup.tokens * activations_per_token(setup.model, setup.checkpointing) / tensor,
+        "logits": logits_of(setup) / tensor,
     }
     if setup.rollout:
         memory.training["engine asleep"] = ENGINE_ASLEEP * (2 if setup.reward_share else 1)
@@ -201,6 +197,11 @@ def memory_of(setup: Setup) -> Memory:
     _host(setup, own, critic, memory)
     _checkpoint(setup, memory)
     return memory
+
+
+def _held(setup: Setup, model: Model, lora_rank: int, shards: int) -> dict[str, int]:
+    """Bytes of weights, gradients and optimiser on a GPU."""
+    return megatron.states(model, setup.split, shards) if setup.split else states(model, lora_rank, shards)
 
 
 def _generating(setup: Setup, own: dict[str, int], critic: dict[str, int], memory: Memory) -> None:
@@ -245,8 +246,9 @@ def _host(setup: Setup, own: dict[str, int], critic: dict[str, int], memory: Mem
 
 
 def _checkpoint(setup: Setup, memory: Memory) -> None:
-    own = states(setup.model, setup.lora_rank, 1)
+    setup = replace(setup, split=megatron.Split() if setup.split else None)  # the parts of all GPUs
+    own = _held(setup, setup.model, setup.lora_rank, 1)
     memory.checkpoint = {"weights": own["weights"], "optimizer": own["optimizer"]}
     if setup.critic:
-        critic = states(setup.critic, 0, 1)
+        critic = _held(setup, setup.critic, 0, 1)
         memory.checkpoint["critic"] = critic["weights"] + critic["optimizer"]

@@ -67,7 +67,7 @@ def traffic(fit: Fit, step: Step) -> dict[str, float]:
 def waiting(fit: Fit, step: Step, phases: dict[str, float]) -> float:
     """Seconds of a step in which the GPUs wait for the network.
 
-    Gathers run beside the work of the same phase, so what takes longer counts; new weights are waited for.
+    Gathers overlap with the work of the same phase, so what takes longer counts; new weights are waited for.
 
     Args:
         fit: Settings.

@@ -14,7 +14,9 @@ module             what it holds
 ``machines``       a run on several machines
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
-``fitness``        whether verl can train the model
+``model_checks``   whether verl can train the model
+``megatron``       TRAIN_ENGINE=megatron: what it needs, and how the GPUs share a model
+``engine_keys``    Megatron's keys in the place of FSDP's in the command of a train.sh
 ``attention``      whether the attention computes the model as it was trained
 ``chat_template``  the chat template and the tokenizer, without transformers
 ``data``           rows and columns of a data file
@@ -35,6 +37,7 @@ module             what it holds
 ``rates``          usual learning rates
 ``run_name``       the run directory: new, resumed or refused
 ``resume``         the checkpoint to resume from
+``trackers``       where the run's numbers go next to TensorBoard and the file
 ``environment``    GPU memory in use, disk, ports, Ray, variables that break a run
 ``dead_keys``      keys of older verl, and what to write instead
 ``command``        the command of the train.sh, and the config composed from it

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EPILOG = """knobs are read from the environment, as a train.sh exports them:
   MODEL_PATH=/models/Qwen3-8B python -m common.preflight grpo
-  MODEL_PATH=/models/Qwen3-8B python -m common.preflight grpo --gpus 8x80GB     a machine one does not have; of the
+  MODEL_PATH=/models/Qwen3-8B python -m common.preflight grpo --gpus 8x80GB     hardware you do not have yet; of the
                                                                                model only config.json is needed
   python -m common.preflight sft -- trainer.total_epochs=2                      arguments for verl after --
   PREFLIGHT=fast ./grpo/train.sh     without verl's own validation, for which verl must be imported (some seconds)
@@ -94,7 +94,7 @@ def _machine(gpus: str | None) -> Machine:
 
 
 def _check(knobs: Knobs, machine: Machine) -> Path | None:
-    """Run all checks, with verl's own in a process beside.
+    """Run all checks, with verl's own in a separate process.
 
     ``PREFLIGHT=fast`` leaves out verl's own, ``PREFLIGHT=off`` nearly all: the knobs are resolved.
     """

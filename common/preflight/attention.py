@@ -16,7 +16,7 @@ from common.small_files import read_json_object
 
 
 def check_attention(check: ConfigCheck, knobs: Knobs, model: ModelInfo | None) -> None:
-    """Refuse an attention that would compute another model than the one that is named, without a word."""
+    """Refuse an attention that would silently compute another model than the one that is named."""
     for key, config in _models(knobs, model):
         lacking = beyond_sdpa(config)
         if check.get(key) in SDPA and lacking:
@@ -29,7 +29,7 @@ def check_shared_sequences(check: ConfigCheck, knobs: Knobs, model: ModelInfo | 
     """Refuse sequence parallel for families that were not compared with one process.
 
     Only attention sees tokens of other GPUs: a state or a convolution along the sequence would stop at the end of each
-    GPU's part, without a word. The comparison: tests/unit/test_sequence_parallel.py.
+    GPU's part, silently. The comparison: tests/unit/test_sequence_parallel.py.
     """
     keys = [*SEQUENCE_PARALLEL, "engine.ulysses_sequence_parallel_size"]
     shared = [key for key in keys if check.size(key) > 1]
@@ -41,7 +41,7 @@ def check_shared_sequences(check: ConfigCheck, knobs: Knobs, model: ModelInfo | 
 
 
 def _models(knobs: Knobs, model: ModelInfo | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The key of the attention and the config.json of the policy, and of what stands beside it."""
+    """The key of the attention and the config.json of the policy, and of the models next to it."""
     policy = "model" if knobs.algorithm in SUPERVISED else f"{RL}.model"
     tail = "override_config.attn_implementation"
     if model:

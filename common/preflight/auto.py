@@ -5,27 +5,34 @@ from __future__ import annotations
 import math
 
 from common.attention import beyond_sdpa
+from common.preference_losses import ANSWER_LOSSES, WITHOUT_REFERENCE
 from common.preflight import trainer_mode
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
 from common.preflight.model import ModelInfo
-from common.wandb_login import wandb_login
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
-DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64}
+BALANCED = 4 / 3  # good answers for a bad one, up to which KTO's authors leave the weights alone
+DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64, "reward_model": 192}
 EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
 # Usual learning rates: large models full and with LoRA, then models below SMALL_MODEL.
 # Self-play takes smaller steps, as there are rounds of them.
 LEARNING_RATES = {
     "sft": ("1e-5", "1e-4", "1e-3", "2e-3"),
     "dpo": ("5e-7", "5e-6", "3e-4", "1e-3"),
+    "reward_model": ("1e-5", "1e-4", "5e-4", "2e-3"),
     "gspo": ("1e-6", "1e-5", "5e-5", "5e-4"),
     "ppo": ("1e-6", "1e-5", "5e-5", "5e-4"),
 }
 PREFERENCE_LEARNING_RATES = ("5e-7", "5e-6", "2e-5", "2e-4")
 RL_LEARNING_RATES = ("1e-6", "1e-5", "1e-4", "1e-3")
-LARGEST_BATCH = {"sft": (128, 64), "dpo": (64, 32), "ppo": (256, 128)}  # for large models and small ones
+LARGEST_BATCH = {
+    "sft": (128, 64),
+    "dpo": (64, 32),
+    "reward_model": (64, 32),
+    "ppo": (256, 128),
+}  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
 USUAL_TOKENS = 16384  # of one forward pass
 
@@ -57,7 +64,7 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
         return
     trainer_mode.resolve_rollout_gpus(knobs, gpus)
     own = trainer_mode.gpus_beside(knobs)
-    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" that have no task of their own" if own else ""))
+    knobs.resolve("N_GPUS", max(1, gpus - own), "all visible GPUs" + (" without a separate task" if own else ""))
     trainer_mode.share_gpus(knobs)
     if has_package("flash_attn") and not machine.planned:
         knobs.resolve("ATTENTION", "flash_attention_2", "flash-attn is installed")
@@ -123,7 +130,7 @@ def longest_sequence(knobs: Knobs) -> int:
 
 def longest_group(knobs: Knobs) -> int:
     """Tokens that must be in one forward pass: a sequence, or for dpo a pair of them."""
-    return longest_sequence(knobs) * (2 if knobs.algorithm == "dpo" else 1)
+    return longest_sequence(knobs) * (2 if knobs.data_form == "dpo" else 1)
 
 
 def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int], answers: list[int]) -> None:
@@ -170,8 +177,9 @@ def resolve_without_plan(knobs: Knobs) -> None:
     knobs.resolve("FUSED_KERNELS", "false", "on a GPU the plan chooses it" if knobs["DEVICE"] == "cpu" else reason)
     knobs.resolve("SEQUENCE_PARALLEL", 1, "each process holds whole sequences")
     knobs.resolve("TENSOR_PARALLEL_SIZE", 1, "one device per copy")
+    knobs.resolve("MODEL_PARALLEL", "1x1x1x1", reason)  # of Megatron, when the model is not known
     knobs.resolve("GPU_MEMORY_UTILIZATION", 0.5, "half for the rollout engine, half for training")
-    longest, word = longest_group(knobs), "pair" if knobs.algorithm == "dpo" else "sequence"
+    longest, word = longest_group(knobs), "pair" if knobs.data_form == "dpo" else "sequence"
     usual = longest <= USUAL_TOKENS
     reason = "a usual budget" if usual else f"one {word} of {longest} tokens"
     knobs.resolve("TOKENS_PER_GPU", max(USUAL_TOKENS, longest), reason)
@@ -199,12 +207,31 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     knobs.resolve("SAVE_FREQ", freq, f"of {total} steps, every {freq // every} validations")
 
 
-def resolve_logging(knobs: Knobs) -> None:
-    """Choose whether Weights & Biases is on: only where it will not stop and ask."""
-    logged_in = wandb_login()
-    knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
-    if not knobs["WANDB_RUN_NAME"]:
-        knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
+def resolve_weights(knobs: Knobs, wanted: int, unwanted: int) -> None:
+    """Choose the weights of good and bad answers: the rarer kind is weighed up to the other (KTO, section 4.3).
+
+    Args:
+        knobs: Are resolved.
+        wanted: Good answers among the rows looked at.
+        unwanted: Bad ones.
+    """
+    if "DESIRABLE_WEIGHT" not in knobs:
+        return
+    names = ("DESIRABLE_WEIGHT", "UNDESIRABLE_WEIGHT")
+    if knobs["LOSS_TYPE"] not in ANSWER_LOSSES:
+        for name in names:
+            if not knobs.is_auto(name):
+                knobs.error(name, f"LOSS_TYPE={knobs['LOSS_TYPE']} compares pairs", "leave it auto")
+            knobs.resolve(name, "1.0", "not used: a pair has one answer of each kind")
+        return
+    reason = f"{wanted} good and {unwanted} bad answers among the rows looked at"
+    if not wanted or not unwanted:
+        knobs.warn("TRAIN_DATA", f"{reason}: there is only one kind", "add answers of the other kind")
+    elif all(map(knobs.is_auto, names)) and not 1 <= wanted / unwanted <= BALANCED:
+        rarer, weight = (names[0], unwanted / wanted) if wanted < unwanted else (names[1], wanted / unwanted)
+        knobs.resolve(rarer, f"{weight:.3g}", reason)
+    for name in names:
+        knobs.resolve(name, "1.0", reason)
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -216,7 +243,7 @@ def resolve_reference(knobs: Knobs) -> None:
     """Choose where the reference's log-probabilities come from; needs the epochs to be resolved."""
     if "REFERENCE" not in knobs:
         return
-    if knobs["LOSS_TYPE"] in ("simpo", "orpo"):
+    if knobs["LOSS_TYPE"] in WITHOUT_REFERENCE:
         knobs.resolve("REFERENCE", "none", f"{knobs['LOSS_TYPE']} has no reference")
     elif knobs.number("TOTAL_EPOCHS") > 1:
         knobs.resolve("REFERENCE", "precompute", "asked once, used in every epoch")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.metrics.named_validation import parse
 from common.plan.cores import CPUS_PER_GPU
 from common.preflight import (
     auto,
@@ -16,11 +16,13 @@ from common.preflight import (
     fused,
     launch_data,
     machines,
+    megatron,
     method,
     rendering,
     reward,
     self_play,
     sizing,
+    trackers,
     trainer_mode,
 )
 from common.preflight.attention import check_attention, check_shared_sequences
@@ -30,11 +32,11 @@ from common.preflight.dead_keys import dead_arguments
 from common.preflight.environment import check_environment
 from common.preflight.extensions import find_path
 from common.preflight.findings import problem_of
-from common.preflight.fitness import check_fitness
-from common.preflight.knobs import ROOT, SUPERVISED, Knobs, knobs_of_keys
+from common.preflight.knobs import SUPERVISED, Knobs, knobs_of_keys, script_of
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
-from common.preflight.ppo import check_critic, resolve_ppo
+from common.preflight.model_checks import check_fitness
+from common.preflight.ppo import check_critic, check_reward_head, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import check_reward_model, choose_function
 from common.preflight.run_name import OUTPUTS, choose_run
@@ -64,7 +66,7 @@ def check(knobs: Knobs, machine: Machine, verl: VerlCheck | None = None, everyth
     run_dir = choose_run(knobs, model)
     if run_dir:
         launch_data.set_knobs(knobs, run_dir)
-    auto.resolve_logging(knobs)
+    trackers.resolve_trackers(knobs)
     if everything:
         check_environment(knobs, machine, model, OUTPUTS)
         if run_dir and not unreadable:
@@ -110,7 +112,8 @@ def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
     if everything:
         check_reward(knobs, rows.train)  # rows, and whether there are errors
         data_checks.check_leak(knobs, rows.train, rows.validation)
-    check_wandb(knobs)
+    trackers.check_trackers(knobs)
+    check_validation_metrics(knobs)
     check_rate(knobs, knobs.model)  # the learning rate
 
 
@@ -118,6 +121,7 @@ def use_machine(knobs: Knobs, machine: Machine) -> None:
     """Device, processes and rollout engine."""
     auto.resolve_hardware(knobs, machine)
     check_hardware(knobs, machine)
+    megatron.check(knobs, machine)
     trainer_mode.check_mode(knobs, machine)
 
 
@@ -125,6 +129,7 @@ def use_model(knobs: Knobs, machine: Machine) -> None:
     """The model, and the attention that it can have on this device."""
     knobs.model = check_model(knobs, weights=not machine.planned)
     check_fitness(knobs, knobs.model)
+    check_reward_head(knobs, knobs.model)
     auto.resolve_attention(knobs, knobs.model)
 
 
@@ -132,7 +137,13 @@ def read_rows(knobs: Knobs) -> Rows:
     """The files to train and validate on."""
     train, validation = launch_data.make_ready(knobs)
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
-    return Rows(train, validation, pairs, sum(file.rows for file in train))
+    return Rows(train, validation, pairs, sum(learnt_rows(knobs, file) for file in train))
+
+
+def learnt_rows(knobs: Knobs, file: data.DataFile) -> int:
+    """What a file's rows are to the batches: themselves, but for losses of single answers each answer of a pair."""
+    answers = sum(data_checks.marks_in(file)) if knobs.data_form == "kto" else len(file.sample)
+    return file.rows * answers // len(file.sample)
 
 
 def measure_rows(knobs: Knobs, rows: Rows) -> None:
@@ -156,7 +167,10 @@ def choose_method(knobs: Knobs) -> None:
 
 
 def choose_batch(knobs: Knobs, rows: Rows) -> None:
-    """Batch sizes, epochs and steps."""
+    """Batch sizes, epochs and steps; the weights of good and bad answers."""
+    marks = [data_checks.marks_in(file) for file in rows.train] if knobs.data_form == "kto" else []
+    data_checks.resolve_margin(knobs, rows.train)
+    auto.resolve_weights(knobs, sum(good for good, _ in marks), sum(bad for _, bad in marks))
     if rows.usable:
         auto.resolve_batch(knobs, knobs.model, rows.usable)
         auto.resolve_schedule(knobs, knobs.model, rows.usable)
@@ -195,7 +209,7 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
     if config is None:
         return
     check = ConfigCheck(
-        config, knobs_of_keys(ROOT / knobs.algorithm / "train.sh"), knobs.registered, launch_data.coming(knobs, run_dir)
+        config, knobs_of_keys(script_of(knobs.algorithm)), knobs.registered, launch_data.coming(knobs, run_dir)
     )
     text = model.config.get("text_config", model.config) if model else {}
     check_config(check, text.get("num_attention_heads", 0), text.get("num_key_value_heads") or 0)
@@ -217,37 +231,37 @@ def check_command(knobs: Knobs, model: ModelInfo | None, run_dir: Path, verl: Ve
 
 def check_hardware(knobs: Knobs, machine: Machine) -> None:
     """GPUs asked for against GPUs there are; the rollout engine against the device."""
-    wanted, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
+    gpus, there = knobs.number("N_GPUS"), len(machine.gpu_memory)
     on_cpu = knobs["DEVICE"] == "cpu"
     if machine.gpu_problem and not (on_cpu and "DEVICE" not in knobs.reasons):
         knobs.error("DEVICE", machine.gpu_problem, "repair the driver, or set DEVICE=cpu")
     elif not on_cpu and not there:
         knobs.error("DEVICE", "no NVIDIA GPU is visible", "set DEVICE=cpu, or check nvidia-smi", value="cuda")
-    elif not on_cpu and wanted > there:
+    elif not on_cpu and gpus > there:
         knobs.error(
-            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=wanted
+            "N_GPUS", f"{there} GPU{'s are' if there > 1 else ' is'} visible", f"set N_GPUS={there}", value=gpus
         )
-    elif on_cpu and wanted > machine.cores:
+    elif on_cpu and gpus > machine.cores:
         knobs.error(
             "N_GPUS",
             f"on the CPU this is the number of training processes, and there are {machine.cores} cores",
             f"set N_GPUS={machine.cores} or less",
-            value=wanted,
+            value=gpus,
         )
-    if not on_cpu and machine.cores < CPUS_PER_GPU * wanted:
+    if not on_cpu and machine.cores < CPUS_PER_GPU * gpus:
         knobs.warn(
             "N_GPUS",
             f"{machine.cores} CPU cores are few for it, 4 for each GPU keep it busy",
             "expect slow steps",
-            value=wanted,
+            value=gpus,
         )
     if knobs["TRAIN_ENGINE"] == "fsdp" and knobs["OFFLOAD"] == "full":
         knobs.error("OFFLOAD", "FSDP1 cannot keep all states on the host", "set TRAIN_ENGINE=fsdp2, or OFFLOAD=true")
     own = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
-    if not on_cpu and wanted <= there < wanted + own:
+    if not on_cpu and gpus <= there < gpus + own:
         knobs.error(
             "REWARD_MODEL_GPUS",
-            f"with N_GPUS={wanted} that is {wanted + own} GPUs and {there} are visible",
+            f"with N_GPUS={gpus} that is {gpus + own} GPUs and {there} are visible",
             "lower one of the two",
             value=own,
         )
@@ -302,12 +316,18 @@ def model_folder(given: str) -> str:
 def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
     """The reference against the loss, the adapter and the architecture of the model."""
     if "REFERENCE" not in knobs:
+        if knobs.values.get("LOSS_TYPE") == "exo_pair":
+            knobs.error("LOSS_TYPE", "needs LABEL_SMOOTHING above 0, a knob of dpo/train.sh", "choose another loss")
         return
     reference, path = knobs["REFERENCE"], knobs["REFERENCE_MODEL_PATH"]
+    if knobs.data_form == "kto":
+        check_answer_loss(knobs)
     if reference == "adapter" and not knobs.number("LORA_RANK"):
         knobs.error("REFERENCE", "needs LoRA", "set LORA_RANK above 0, or REFERENCE=precompute", value="adapter")
     if reference == "adapter" and path:
         knobs.error("REFERENCE_MODEL_PATH", "REFERENCE=adapter uses the model itself", "set one of the two", value=path)
+    if knobs["LOSS_TYPE"] == "exo_pair" and knobs.decimal("LABEL_SMOOTHING") == 0:
+        knobs.error("LABEL_SMOOTHING", "LOSS_TYPE=exo_pair needs it above 0", "set LABEL_SMOOTHING=0.001")
     if knobs["LOSS_TYPE"] == "robust" and knobs.decimal("LABEL_SMOOTHING") == 0:
         knobs.warn("", "LOSS_TYPE=robust with LABEL_SMOOTHING=0 is the sigmoid loss", "set LABEL_SMOOTHING=0.1")
     if not path:
@@ -325,6 +345,18 @@ def check_reference(knobs: Knobs, model: ModelInfo | None) -> None:
             "use a model of the same family",
             value=path,
         )
+
+
+def check_answer_loss(knobs: Knobs) -> None:
+    """Knobs of pair losses that those of single answers do not read."""
+    loss = f"LOSS_TYPE={knobs['LOSS_TYPE']}"
+    for name, unused in {"LABEL_SMOOTHING": 0.0, "NLL_COEF": 0.0}.items():
+        if knobs.decimal(name) != unused:
+            knobs.error(name, f"{loss} does not read it", f"leave it {unused}")
+    if knobs["LENGTH_NORMALIZE"] == "true":
+        knobs.error("LENGTH_NORMALIZE", f"{loss} weighs whole answers", "leave it false")
+    if knobs["REFERENCE"] == "none":
+        knobs.error("REFERENCE", f"{loss} measures answers against a reference", "leave it auto", value="none")
 
 
 def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
@@ -356,13 +388,9 @@ def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
         knobs.errors.append(problem)
 
 
-def check_wandb(knobs: Knobs) -> None:
-    """``USE_WANDB=true`` must not end in a question that nobody answers."""
-    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
-    if knobs["USE_WANDB"] == "true" and not offline and not auto.wandb_login():
-        knobs.error(
-            "USE_WANDB",
-            "you are not logged in",
-            "run wandb login, export WANDB_API_KEY, or set WANDB_MODE=offline",
-            value="true",
-        )
+def check_validation_metrics(knobs: Knobs) -> None:
+    """``VAL_METRICS`` can be read; whether the reward returns them is known after the first validation only."""
+    try:
+        parse(knobs.values.get("VAL_METRICS", ""))
+    except ValueError as error:
+        knobs.error("VAL_METRICS", str(error), "e.g. VAL_METRICS=format:mean,pass4=acc:best@4")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.preflight.derived import CONFIG, names
-from common.preflight.knobs import ROOT, Knobs
+from common.preflight.knobs import Knobs, script_of
 from common.preflight.resolved import process_environment, write_resolved
 
 
@@ -28,7 +28,7 @@ def launch_command(knobs: Knobs, run_dir: Path) -> list[str]:
         resolved = Path(folder) / "resolved"
         write_resolved(resolved, knobs, run_dir)
         environment = {**os.environ, "RESOLVED_KNOBS": str(resolved), "DRY_RUN": "1", "PYTHON": sys.executable}
-        script = ROOT / knobs.algorithm / "train.sh"
+        script = script_of(knobs.algorithm)
         done = subprocess.run(
             ["bash", str(script), *knobs.arguments], env=environment, capture_output=True, text=True, timeout=60
         )

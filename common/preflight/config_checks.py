@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.preference_losses import ANSWER_LOSSES
 from common.preflight.config_async import MODE, MODES, SAMPLER, STRATEGIES, check_async
 from common.preflight.config_check import RL, ConfigCheck
 from common.preflight.config_sizes import (
@@ -43,7 +44,7 @@ LOGGERS = (
     "console", "file", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "rl_insight",
 )  # fmt: skip
 SAVED = ("model", "optimizer", "extra", "hf_model")
-# Key -> values, for RL configs and for SFT ones; a key that a config does not have is passed over.
+# Key -> values, for RL configs and for SFT ones; a key that a config does not have is skipped.
 ESTIMATOR, LOSS = "algorithm.adv_estimator", f"{RL}.actor.policy_loss.loss_mode"
 CHOICES: dict[str, tuple[str, ...]] = {
     ESTIMATOR: ESTIMATORS,
@@ -52,14 +53,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     LOSS: LOSSES,
     f"{RL}.actor.loss_agg_mode": AGGREGATIONS,
     f"{RL}.actor.kl_loss_type": KL_TYPES,
-    f"{RL}.actor.strategy": ("fsdp", "fsdp2"),
+    f"{RL}.actor.strategy": ("fsdp", "fsdp2", "megatron"),
     f"{RL}.actor.optim.lr_scheduler_type": ("constant", "cosine"),
     f"{RL}.rollout.name": ("vllm", "sglang", "trtllm", "hf"),
     f"{RL}.rollout.load_format": ("dummy", "safetensors", "auto", "dummy_dtensor", "hf"),
     f"{RL}.rollout.dtype": ("bfloat16", "float16", "float32", "auto"),
     "data.truncation": ("error", "left", "right", "middle"),
     "data.pad_mode": ("no_padding", "right", "left_right"),
-    "critic.strategy": ("fsdp", "fsdp2"),
+    "critic.strategy": ("fsdp", "fsdp2", "megatron"),
     "reward.reward_manager.name": ("naive", "dapo", "gdpo", "rate_limited", "remote"),
     "engine.strategy": ("fsdp", "fsdp2"),
     "optim.lr_scheduler_type": ("constant", "cosine"),
@@ -117,11 +118,11 @@ def _choices(check: ConfigCheck) -> None:
 def _lists(check: ConfigCheck) -> None:
     loggers = list(_texts(check.get("trainer.logger")))
     if "file" not in loggers:
-        wanted = ",".join(["console", "file", *(name for name in loggers if name != "console")])
+        loggers_needed = ",".join(["console", "file", *(name for name in loggers if name != "console")])
         check.error(
             "trainer.logger",
             "without file there is no metrics.jsonl: no charts, no curve on the page, no early stop",
-            f"write trainer.logger=[{wanted}]",
+            f"write trainer.logger=[{loggers_needed}]",
         )
     for name in loggers:
         if name not in LOGGERS:
@@ -134,11 +135,11 @@ def _lists(check: ConfigCheck) -> None:
         if contents and "model" not in contents:
             check.error(key, "without model nothing can be resumed or merged", "add model")
         elif contents and "optimizer" not in contents:
-            check.warn(key, "without optimizer a resumed run starts Adam anew", "add optimizer")
+            check.warn(key, "without optimizer a resumed run starts Adam from zero", "add optimizer")
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts of a list, or of what stands in the place of one."""
+    """The texts of a list, or of what is there in place of one."""
     from omegaconf import ListConfig
 
     for part in value if isinstance(value, ListConfig) else [] if value is None else [value]:
@@ -213,7 +214,7 @@ def _contradictions(check: ConfigCheck) -> None:
         check.warn("algorithm.use_kl_in_reward", "the KL is in the reward and in the loss", "one of them is usual")
     keys = [f"{RL}.actor.clip_ratio_{side}" for side in ("low", "high")]
     low, high = (check.get(key) for key in keys)
-    # verl would clip to [1 - low, 1 + high] without a word. CISPO has no lower bound, which is written as 1.
+    # verl would silently clip to [1 - low, 1 + high]. CISPO has no lower bound, which is written as 1.
     if all(isinstance(bound, float | int) for bound in (low, high)) and low > high and check.get(LOSS) != "cispo":
         high_name = check.name(keys[1])
         check.error(keys[0], f"is above {high_name}={high}; the bounds are the wrong way round", "swap the two")
@@ -241,7 +242,9 @@ def _supervised(check: ConfigCheck, heads: int, kv_heads: int) -> None:
     share = batch // max(1, world // parallel) if batch else 0
     if not check.get("data.use_dynamic_bsz") and micro and share % micro:
         check.error("data.micro_batch_size_per_gpu", f"must divide the {share} rows a GPU has of a batch")
-    pair = 2 * (check.count("data.max_prompt_length") + check.count("data.max_response_length"))  # of dpo
-    check_budget(check, "data", parallel, pair or check.count("data.max_length"), "pair" if pair else "sequence")
+    answer = check.count("data.max_prompt_length") + check.count("data.max_response_length")  # of dpo
+    pair = bool(answer) and check.get("algorithm.loss_type") not in ANSWER_LOSSES
+    longest = (2 * answer if pair else answer) or check.count("data.max_length")
+    check_budget(check, "data", parallel, longest, "pair" if pair else "sequence")
     if check.get("trainer.test_freq", -1) > 0 and not check.get("data.val_files"):
         check.error("trainer.test_freq", "there is no validation file, so SFT would fail there", "set VAL_DATA")

@@ -77,7 +77,7 @@ def check_parallel(check: ConfigCheck, world: int, heads: int, kv_heads: int) ->
     a_machine = check.size("trainer.n_gpus_per_node")
     if world > a_machine and a_machine % tensor and tensor % a_machine:
         # verl counts engines along all GPUs (workers/rollout/replica.py) and takes this one for one of one machine
-        check.error(key, f"an engine of {tensor} GPUs would lie across machines of {a_machine}", divisors(a_machine))
+        check.error(key, f"an engine of {tensor} GPUs would cross machines of {a_machine}", divisors(a_machine))
     elif world % (tensor * data * pipeline):
         check.error(
             key, f"a rollout engine of {tensor * data * pipeline} GPUs does not divide {world}", f"{divisors(world)}"

@@ -1,4 +1,4 @@
-"""The data of a launch: files, rows, their number and lengths, and validation rows that stand in training too."""
+"""The data of a launch: files, rows, their number and lengths, and validation rows that are in training too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from common.data.checks import structure
 from common.data.keys import prompt_key, question_of
+from common.data.self_play import is_pair
 from common.preflight import auto, data
 from common.preflight.findings import Problem, about
 from common.preflight.knobs import Knobs
@@ -32,18 +33,18 @@ def check_file(knobs: Knobs, name: str, path: Path) -> data.DataFile | None:
     except ValueError as error:
         knobs.error(name, about(path, error), value=path)
         return None
-    problem = first_bad_row(file, knobs.algorithm)
+    problem = first_bad_row(file, knobs.data_form)
     if problem:
         knobs.error(name, problem, value=path)
         return None
-    if knobs.algorithm == "dpo":
+    if knobs.data_form == "dpo":
         check_equal_answers(knobs, name, file)
     return file
 
 
 def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
     """Pairs that teach nothing: the trainer leaves them out."""
-    equal = sum(row["chosen"] == row["rejected"] for row in file.sample)
+    equal = sum(is_pair(row) and row["chosen"] == row["rejected"] for row in file.sample)
     if equal == len(file.sample):
         knobs.error(name, "chosen and rejected are the same in every row", "fix the data", value=file.path)
     elif equal:
@@ -53,6 +54,23 @@ def check_equal_answers(knobs: Knobs, name: str, file: data.DataFile) -> None:
             "these are left out (.venv/bin/python -m common.data_utils validate names them)",
             value=file.path,
         )
+
+
+def resolve_margin(knobs: Knobs, files: list[data.DataFile]) -> None:
+    """Whether the rows' margins count: where there are some."""
+    if "MARGIN" not in knobs:
+        return
+    having = sum(row.get("margin") is not None for file in files for row in file.sample)
+    if knobs["MARGIN"] == "true" and not having:
+        knobs.error("MARGIN", "no row looked at has a margin", "add a column margin (a number), or set MARGIN=false")
+    knobs.resolve("MARGIN", str(having > 0).lower(), f"{having} rows looked at have a margin")
+
+
+def marks_in(file: data.DataFile) -> tuple[int, int]:
+    """Good and bad answers in a file's sample, for losses of single answers: a pair is one of each."""
+    pairs = sum(is_pair(row) for row in file.sample)
+    good = sum(row.get("label") is True for row in file.sample)
+    return pairs + good, len(file.sample) - good
 
 
 def first_bad_row(file: data.DataFile, algorithm: str) -> Problem | None:
@@ -68,14 +86,14 @@ def first_bad_row(file: data.DataFile, algorithm: str) -> Problem | None:
 
 
 def check_leak(knobs: Knobs, train: list[data.DataFile], validation: list[data.DataFile]) -> None:
-    """Validation rows that stand in the training data measure memory, not ability."""
+    """Validation rows that are in the training data measure memory, not ability."""
     seen = {prompt_key(question_of(row)) for file in train for row in file.sample}
     rows = [row for file in validation for row in file.sample]
     both = sum(prompt_key(question_of(row)) in seen for row in rows)
     if both:
         knobs.warn(
             "VAL_DATA",
-            f"{both} of {len(rows)} rows looked at stand in the training data too",
+            f"{both} of {len(rows)} rows looked at are in the training data too",
             ".venv/bin/python -m common.data_utils validate --against names them",
         )
 

@@ -30,16 +30,16 @@ def validation_rows(rows: int, batch: int = 0) -> int:
         rows: All there are.
         batch: Of a trainer that validates on whole batches only, where the user has set it.
     """
-    wanted = max(min(MOST, max(FEWEST, -(-rows // SHARE))), batch)
-    return max(1, min(wanted, rows // LARGEST_PART))
+    target = max(min(MOST, max(FEWEST, -(-rows // SHARE))), batch)
+    return max(1, min(target, rows // LARGEST_PART))
 
 
-def choose(sizes: Mapping[int, int], wanted: int, rows: int) -> set[int]:
+def choose(sizes: Mapping[int, int], target: int, rows: int) -> set[int]:
     """The prompts to validate on, in the order of their hashes, so that the same data is always divided alike.
 
     Args:
         sizes: Hash of a prompt -> rows that have it; they go to one side together.
-        wanted: Rows for validation.
+        target: Rows for validation.
         rows: All rows; at least half of them stay for training.
 
     Returns:
@@ -47,7 +47,7 @@ def choose(sizes: Mapping[int, int], wanted: int, rows: int) -> set[int]:
     """
     chosen, taken = set(), 0
     for key in sorted(sizes):
-        if taken + sizes[key] <= wanted:
+        if taken + sizes[key] <= target:
             chosen.add(key)
             taken += sizes[key]
     if not chosen and len(sizes) > 1:
@@ -104,22 +104,22 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     there = pq.read_schema(file).names
-    wanted = [name for name in ("messages", "prompt", "chosen", "rejected", "self_play") if name in there]
-    for batch in parquet_batches(file, wanted):
+    columns = [name for name in ("messages", "prompt", "chosen", "rejected", "self_play") if name in there]
+    for batch in parquet_batches(file, columns):
         for row in batch.to_pylist():
             yield {name: loaded(value) for name, value in row.items()}
 
 
-def _write(source: Path, target: Path, wanted: list[bool]) -> int:
-    """Write the wanted rows of a parquet file; returns their number, and leaves no file where there are none."""
+def _write(source: Path, target: Path, selected: list[bool]) -> int:
+    """Write the selected rows of a parquet file; returns their number, and leaves no file where there are none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not any(wanted):
+    if not any(selected):
         return 0
     schema, at = pq.read_schema(source), 0
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for batch in parquet_batches(source):
-            writer.write_batch(batch.filter(pa.array(wanted[at : at + batch.num_rows])).cast(schema))
+            writer.write_batch(batch.filter(pa.array(selected[at : at + batch.num_rows])).cast(schema))
             at += batch.num_rows
-    return sum(wanted)
+    return sum(selected)

@@ -1,4 +1,4 @@
-"""Every variable that a launch sets besides the knobs: its name, the knobs it follows from, who reads it.
+"""Every variable that a launch sets in addition to the knobs: its name, the knobs it follows from, who reads it.
 
 ``resolved.py`` gives them their values. What is not in this table does not exist: a test compares it with each
 train.sh, with the YAML files and with what a launch exports.
@@ -43,7 +43,8 @@ DERIVED = (
     Derived("MACHINE_RANK", ("NNODES",), SCRIPT, "of this machine, 0 for the first; set on each by common/cluster"),
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
-    Derived("LOGGERS", ("USE_WANDB",), SCRIPT, "where metrics are written"),
+    Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
+    Derived("VERL_LR_SCHEDULER", ("LR_SCHEDULER",), SCRIPT, "constant where the kit makes the schedule, else the same"),
     Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),
     Derived("USE_KL_IN_REWARD", ("KL_IN", "KL_COEF"), SCRIPT, "whether the KL is taken off the reward"),
@@ -60,10 +61,11 @@ DERIVED = (
     Derived("RUN_DIR", ("EXPERIMENT_NAME",), CONFIG, "the folder of the run"),
     Derived("MAX_NUM_SEQS", ("GPU_MEMORY_UTILIZATION",), CONFIG, "answers that the engine decodes at once"),
     Derived("ENFORCE_EAGER", ("MODEL_PATH",), CONFIG, "true for small models: no CUDA graphs"),
+    Derived("DISABLE_LOG_STATS", ("PROMETHEUS",), CONFIG, "whether the rollout engine counts nothing"),
     Derived("AGENT_WORKERS", ("N_GPUS",), CONFIG, "processes that prepare prompts and store answers"),
     Derived("REWARD_WORKERS", ("N_GPUS", "REWARD"), CONFIG, "processes that call the reward function"),
     Derived("STORAGE_UNITS", ("N_GPUS",), CONFIG, "TransferQueue's processes that hold samples"),
-    Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray is told of"),
+    Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray may use"),
     Derived("ALGORITHM", (), PROCESS, "the folder of the train.sh"),
     Derived(
         "VERL_EXT", ("DEVICE", "ROLLOUT_ENGINE", "ATTENTION", "TOOLS_PATH"), PROCESS, "parts of common/verl_ext to load"
@@ -85,7 +87,10 @@ DERIVED = (
 )
 # Knobs that the trainer's processes read from the environment. All others end with the command: LAM, BETA or DEVICE are
 # names that another program might read as its own.
-PROCESS_KNOBS = ("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT")
+PROCESS_KNOBS = (
+    *("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT"),
+    *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS", "PROMETHEUS"),
+)
 
 
 def names(*readers: str) -> tuple[str, ...]:

@@ -8,12 +8,15 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.cluster.names import joins_ray
+from common.notify.send import LEVEL, LEVELS, URLS, addresses
 from common.plan.machine import GIB
 from common.preflight.gpus import DriverError, nvidia_smi, visible
 from common.preflight.knobs import SUPERVISED, Knobs
@@ -22,6 +25,7 @@ from common.preflight.model import ModelInfo
 
 SHARED_MEMORY = Path("/dev/shm")
 BFLOAT16_FROM = 8.0  # compute capability
+RAY_SECONDS = 20.0  # until a machine that has joined Ray is in its status
 SOCKET_PATH_LIMIT = 60  # characters of Ray's folder: a socket's whole path may have 107
 
 
@@ -39,6 +43,7 @@ def check_environment(knobs: Knobs, machine: Machine, model: ModelInfo | None, o
     """All of it; for a machine that is planned only what does not depend on this one."""
     check_packages(knobs, machine.planned)
     check_variables(knobs, model, os.environ)
+    check_notify(knobs, os.environ)
     if machine.planned:
         return
     check_disk(knobs, model, outputs)
@@ -51,14 +56,34 @@ def check_environment(knobs: Knobs, machine: Machine, model: ModelInfo | None, o
         check_gpu_use(knobs, gpu_use())
 
 
+def check_notify(knobs: Knobs, environment: Mapping[str, str]) -> None:
+    """``NOTIFY_URLS`` can be sent to; no address is shown, as it holds the key."""
+    found, level = addresses(environment), environment.get(LEVEL, LEVELS[0])
+    if level not in LEVELS:
+        knobs.error(LEVEL, f"must be {' | '.join(LEVELS)}", value=level)
+    if not found:
+        return
+    if not has_package("apprise"):
+        fix = "pip install --no-deps -r requirements/lock-notify.txt"
+        knobs.error(URLS, "messages are sent by the package apprise, which is not installed", fix, value="***")
+        return
+    import apprise
+
+    for number, address in enumerate(found, 1):
+        if apprise.Apprise.instantiate(address, suppress_exceptions=True) is None:
+            shown = f"{address.partition('://')[0][:20]}://***"
+            fix = "see https://github.com/caronc/apprise/wiki"
+            knobs.error(URLS, f"address {number} is none that Apprise knows", fix, value=shown)
+
+
 def check_packages(knobs: Knobs, planned: bool = False) -> None:
     """Packages that a run imports after minutes."""
-    wanted = (
+    needed = (
         {} if knobs.algorithm in SUPERVISED else {"transfer_queue": "verl's RL trainer", "ray": "verl's RL trainer"}
     )
     if knobs.number("LORA_RANK"):
-        wanted["peft"] = f"LORA_RANK={knobs['LORA_RANK']}"
-    for package, user in wanted.items():
+        needed["peft"] = f"LORA_RANK={knobs['LORA_RANK']}"
+    for package, user in needed.items():
         if not has_package(package):
             knobs.error("", f"{user} needs the Python package {package}", "run ./setup_env.sh")
     engine = knobs.values.get("ROLLOUT_ENGINE")
@@ -120,7 +145,7 @@ def check_variables(knobs: Knobs, model: ModelInfo | None, environment: Mapping[
     if environment.get("RAY_ADDRESS") not in (None, "", "local") and not joins:
         knobs.warn(
             "RAY_ADDRESS",
-            "the run starts a Ray of its own",
+            "the run starts its own Ray",
             f"to join that one add +ray_kwargs.ray_init.address={environment['RAY_ADDRESS']}",
             value=environment["RAY_ADDRESS"],
         )
@@ -204,23 +229,41 @@ def check_ray(knobs: Knobs) -> None:
         if files < 1024 and knobs.algorithm not in SUPERVISED:
             knobs.warn("", f"ulimit -n is {files} and Ray opens many files", "run ulimit -n 65536 first")
         return
-    command = ["ray", "status"] + ([] if address == "auto" else ["--address", address])
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    if done is None or done.returncode:
+    ray = str(Path(sys.executable).parent / "ray")  # the environment need not be active
+    command = [ray, "status"] + ([] if address == "auto" else ["--address", address])
+    gpus = knobs.number("N_GPUS") * knobs.number("NNODES")
+    found = _ray_gpus(command, gpus)
+    if found is None:
         knobs.error(
             key, "no Ray cluster answers there", "start one with ray start --head, or leave it out", value=address
         )
         return
-    match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
-    there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
-    wanted = knobs.number("N_GPUS") * knobs.number("NNODES")
-    if there - used < wanted:
+    there, used = found
+    if there - used < gpus:
         knobs.error(
-            "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=wanted
+            "N_GPUS", f"the Ray cluster at {address} has {there:g} GPUs, {used:g} in use", "ask for fewer", value=gpus
         )
+
+
+def _ray_gpus(command: list[str], wanted: int) -> tuple[float, float] | None:
+    """GPUs of a Ray and those in use, None where it does not answer.
+
+    What ``ray status`` says is some seconds old, and a machine that has just joined is missing in it: it is asked again
+    for `RAY_SECONDS` where there are fewer than wanted.
+    """
+    until = time.monotonic() + RAY_SECONDS
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode:
+            return None
+        match = re.search(r"([\d.]+)/([\d.]+) GPU", done.stdout)
+        there, used = (float(match[2]), float(match[1])) if match else (0.0, 0.0)
+        if there - used >= wanted or time.monotonic() > until:
+            return there, used
+        time.sleep(1)
 
 
 def gpu_use() -> list[GpuUse]:

@@ -1,4 +1,4 @@
-"""Files of the user's that extend a run: an algorithm, tools, an adapter to start from."""
+"""User-supplied files that extend a run: an algorithm, tools, an adapter to start from."""
 
 from __future__ import annotations
 

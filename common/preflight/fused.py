@@ -1,7 +1,7 @@
 """FUSED_KERNELS: log-probabilities and entropy from chunks of tokens; whole logits are never in memory.
 
 verl's chunked head takes ``lm_head.weight`` and nothing else (models/transformers/dense_common.py): a bias,
-a scale, a soft cap or an adapter of the head would be left out without a word. So it is for models without these only.
+a scale, a soft cap or an adapter of the head would be left out silently. So it is for models without these only.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def _adapted(knobs: Knobs) -> set[str]:
 
 def check_fused(knobs: Knobs, model: ModelInfo | None) -> None:
     """Refuse what would train on other probabilities; choose ``false`` where the plan must not choose ``true``."""
+    if "FUSED_KERNELS" not in knobs:
+        return
     problem = unfit(knobs, model)
     if problem:
         knobs.resolve("FUSED_KERNELS", "false", problem.text)
@@ -73,7 +75,9 @@ def check_fused_config(check: ConfigCheck) -> None:
     backend = check.get(f"{model}.fused_kernel_options.impl_backend")
     if backend not in BACKENDS:
         check.error(
-            f"{model}.fused_kernel_options.impl_backend", "is no way that verl surely takes", "write torch or triton"
+            f"{model}.fused_kernel_options.impl_backend",
+            "is not a backend that verl surely supports",
+            "write torch or triton",
         )
     elif backend == "triton" and check.get("trainer.device") == "cpu":
         check.error(f"{model}.fused_kernel_options.impl_backend", "needs a GPU", "write torch")

@@ -39,5 +39,5 @@ def visible(rows: list[list[str]]) -> list[list[str]]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return rows
-    wanted = [name.strip() for name in chosen.split(",") if name.strip()]
-    return [row for name in wanted for row in rows if name == row[0] or row[1].startswith(name)]
+    visible = [name.strip() for name in chosen.split(",") if name.strip()]
+    return [row for name in visible for row in rows if name == row[0] or row[1].startswith(name)]

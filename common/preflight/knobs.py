@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.algorithms import folder_of
 from common.files import ROOT
+from common.preference_losses import ANSWER_LOSSES, PAIR_LOSSES
 from common.preflight.findings import Finding, Problem
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from common.preflight.model import ModelInfo
 
 AUTO = "auto"
-SUPERVISED = ("sft", "dpo")  # algorithms that learn from answers in the data and generate none
+SUPERVISED = ("sft", "dpo", "reward_model")  # algorithms that learn from answers in the data and generate none
 BLOCK = re.compile(r"^# =+ edit here =+\n(.*?)^# =+ nothing to edit", re.DOTALL | re.MULTILINE)
 # NAME="${NAME:-default}", or what a person may write in its place: NAME="value", NAME='value', NAME=value
 BLOCK_LINE = re.compile(
@@ -57,6 +59,7 @@ def _count(auto: bool = True, low: int = 1) -> Rule:
 
 
 SWITCH = ("true", "false")
+NOTIFY = ("NOTIFY_URLS", "NOTIFY_LEVEL")  # of the environment only: knobs are written down
 # verl/experimental/agent_loop/tool_parser.py
 TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
@@ -67,7 +70,7 @@ RULES: dict[str, Rule] = {
     "MINI_BATCH_SIZE": _count(),
     "TOKENS_PER_GPU": _count(),
     "LEARNING_RATE": Rule("float", low=0, auto=True, above=True),
-    "LR_SCHEDULER": Rule("choice", choices=("constant", "cosine")),
+    "LR_SCHEDULER": Rule("choice", choices=("constant", "linear", "cosine", "wsd", "plateau")),
     "WARMUP_RATIO": Rule("float", low=0, high=1),
     "TOTAL_EPOCHS": _count(),
     "TOTAL_STEPS": _count(),
@@ -104,13 +107,18 @@ RULES: dict[str, Rule] = {
     "ENTROPY_COEF": Rule("float", low=0),
     "CRITIC_LR": Rule("float", low=0, auto=True, above=True),
     "CRITIC_WARMUP": _count(auto=False, low=0),
+    "VALUE_LOSS_COEF": Rule("float", low=0, above=True),
     "VALUE_CLIP": Rule("float", low=0, above=True),
     "MAX_GRAD_NORM": Rule("float", low=0, above=True),
-    "LOSS_TYPE": Rule("choice", choices=("sigmoid", "hinge", "ipo", "robust", "sppo", "simpo", "orpo")),
+    "LOSS_TYPE": Rule("choice", choices=(*PAIR_LOSSES, *ANSWER_LOSSES)),
     "BETA": Rule("float", low=0, above=True),
     "LABEL_SMOOTHING": Rule("float", low=0, high=0.499),
     "SIMPO_GAMMA": Rule("float", low=0),
     "NLL_COEF": Rule("float", low=0),
+    "CENTER_COEF": Rule("float", low=0),
+    "MARGIN": Rule("choice", choices=SWITCH, auto=True),
+    "DESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
+    "UNDESIRABLE_WEIGHT": Rule("float", low=0, auto=True, above=True),
     "LENGTH_NORMALIZE": Rule("choice", choices=SWITCH),
     "REFERENCE": Rule("choice", choices=("model", "adapter", "precompute", "none"), auto=True),
     "DEVICE": Rule("choice", choices=("cuda", "cpu"), auto=True),
@@ -118,7 +126,7 @@ RULES: dict[str, Rule] = {
     "NNODES": _count(auto=False),
     "THINKING": Rule("choice", choices=("true", "false"), auto=True),
     "ATTENTION": Rule("choice", choices=("flash_attention_2", "sdpa_varlen", "sdpa", "eager"), auto=True),
-    "TRAIN_ENGINE": Rule("choice", choices=("fsdp2", "fsdp")),
+    "TRAIN_ENGINE": Rule("choice", choices=("fsdp2", "fsdp", "megatron")),
     "FUSED_KERNELS": Rule("choice", choices=SWITCH, auto=True),
     "SEQUENCE_PARALLEL": _count(),
     "OFFLOAD": Rule("choice", choices=(*SWITCH, "full"), auto=True),
@@ -132,13 +140,14 @@ RULES: dict[str, Rule] = {
     "SAVE_FREQ": _count(),
     "KEEP_CHECKPOINTS": _count(auto=False),
     "TEST_FREQ": _count(),
+    "PROMETHEUS": Rule("choice", choices=SWITCH),
     "USE_WANDB": Rule("choice", choices=SWITCH, auto=True),
 }
 
 
 @dataclass
 class Knobs:
-    """Knobs of one algorithm, with what was found out about them.
+    """Knobs of one algorithm, with what was detected about them.
 
     Args:
         algorithm: Folder of the train.sh.
@@ -146,7 +155,7 @@ class Knobs:
         arguments: ``key=value`` arguments for verl.
         reasons: Knob -> why ``auto`` became this value.
         given: Knob -> value, of those that the environment sets to something else than the block does.
-        errors: What must be mended; all of them are shown at once.
+        errors: What must be fixed; all of them are shown at once.
         warnings: What to look at.
         reward_kwargs: Parameters of the reward function that follow from the knobs.
         facts: What was looked at and is in order: what, value, note.
@@ -154,7 +163,7 @@ class Knobs:
         plan: The memory plan, None where there is none.
         data: The files to train and validate on, None before they were looked for.
         cores: CPU cores of a node.
-        resume_from: The ``global_step_N`` folder to go on from, None for a run from the start.
+        resume_from: The ``global_step_N`` folder to resume from, None for a run from the start.
         registered: Key of verl -> names that the file of ``ALGORITHM_PATH`` adds to verl's own.
     """
 
@@ -180,14 +189,21 @@ class Knobs:
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
+    @property
+    def data_form(self) -> str:
+        """What the rows of the data are, one of ``common.data.rows.ALGORITHMS``."""
+        if self.algorithm not in ("dpo", "reward_model"):
+            return self.algorithm
+        return "kto" if self.values.get("LOSS_TYPE") in ANSWER_LOSSES else "dpo"
+
     def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:
-        """Note what must be mended.
+        """Note what must be fixed.
 
         Args:
             knob: Knob, key or variable, "" for none.
             problem: What is wrong.
             fix: What to do.
-            value: Of something that is no knob, or as the user wrote it; by default the knob's.
+            value: Of something that is not a knob, or as the user wrote it; by default the knob's.
         """
         self.errors.append(self._finding(knob, problem, fix, value))
 
@@ -230,10 +246,17 @@ def read_block(script: Path) -> dict[str, str]:
 
 
 def knobs_of_keys(script: Path) -> dict[str, str]:
-    """Return which knob of a train.sh sets which key of verl; derived variables, which nobody can set, are left out."""
+    """Return which knob of a train.sh sets which key of verl; derived variables are left out."""
     block = read_block(script)
     found = COMMAND_LINE.findall(script.read_text(encoding="utf-8"))
-    return {key: name for key, name in found if name in block} | {"trainer.total_epochs": "TOTAL_EPOCHS"}
+    behind = {"trainer.total_epochs": "TOTAL_EPOCHS"}  # knobs that reach verl as another variable
+    behind |= {key: "LR_SCHEDULER" for key, name in found if name == "VERL_LR_SCHEDULER" and "critic" not in key}
+    return {key: name for key, name in found if name in block} | behind
+
+
+def script_of(algorithm: str) -> Path:
+    """The train.sh of an algorithm."""
+    return ROOT / folder_of(algorithm) / "train.sh"
 
 
 def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, arguments: Sequence[str] = ()) -> Knobs:
@@ -248,9 +271,9 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
     Raises:
         ValueError: If there is no such algorithm.
     """
-    script = ROOT / algorithm / "train.sh"
-    if not re.fullmatch(r"[a-z]+", algorithm) or not script.is_file():
-        known = sorted(path.parent.name for path in ROOT.glob("*/train.sh"))
+    script = script_of(algorithm)
+    if not re.fullmatch(r"[a-z_]+", algorithm) or not script.is_file():
+        known = sorted(path.parent.name for path in (*ROOT.glob("*/train.sh"), *ROOT.glob("*/*/train.sh")))
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
     defaults = read_block(script)
     values = {name: environment.get(name) or default for name, default in defaults.items()}
@@ -311,7 +334,7 @@ def _number_words(rule: Rule) -> str:
 def misspelt(environment: Mapping[str, str], known: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return each environment variable that looks like a knob with a slip in it, and that knob."""
     found = []
-    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR"}
+    others = set(RULES) | {"VERBOSE", "DRY_RUN", "MASTER_ADDR", "MASTER_PORT", "OUTPUT_DIR", "OUTPUTS_DIR", *NOTIFY}
     for name in environment:
         if name in known or name in others or not re.fullmatch(r"[A-Z][A-Z_]{4,}", name):
             continue

@@ -1,6 +1,6 @@
 """The user's files made ready for a trainer: converted, split, compared with those that a run was started with.
 
-Everything is written into a folder of its own; the launcher moves it into the run directory (``common.run_data``), so
+Everything is written into a separate folder; the launcher moves it into the run directory (``common.run_data``), so
 that a check, or ``DRY_RUN=1``, leaves nothing behind.
 """
 
@@ -27,7 +27,7 @@ from common.preflight.data_checks import check_file, in_own_form
 from common.preflight.data_split import split_files
 from common.preflight.extensions import find_path
 from common.preflight.findings import Problem, about
-from common.preflight.knobs import ROOT, SUPERVISED, Knobs
+from common.preflight.knobs import ROOT, SUPERVISED, Knobs, read_block, script_of
 from common.preflight.run_name import OUTPUTS
 
 TOOL = ".venv/bin/python -m common.data_utils"
@@ -68,7 +68,7 @@ def make_ready(knobs: Knobs) -> tuple[list[data.DataFile], list[data.DataFile]]:
     before = len(knobs.errors)
     sample = _is_sample(knobs)
     if sample:
-        knobs.resolve("VAL_DATA", f"{knobs.algorithm}/data/val.parquet", "the sample's own")
+        knobs.resolve("VAL_DATA", knobs["TRAIN_DATA"].replace("train.parquet", "val.parquet"), "the sample's own")
     given = {name: find_files(knobs, name) for name in SIDES if not knobs.is_auto(name)}
     launch = knobs.data = LaunchData(None)
     if len(knobs.errors) == before and not _resume(knobs, launch, given) and len(knobs.errors) == before:
@@ -135,10 +135,10 @@ def _missing(text: str) -> Problem:
 
 
 def _is_sample(knobs: Knobs) -> bool:
-    return find_path(knobs["TRAIN_DATA"]) == ROOT / knobs.algorithm / "data" / "train.parquet"
+    return find_path(knobs["TRAIN_DATA"]) == ROOT / read_block(script_of(knobs.algorithm))["TRAIN_DATA"]
 
 
-# ---- a run that goes on -----------------------------------------------------------------------------------
+# ---- a run that is resumed ---------------------------------------------------------------------------------
 
 
 def _resume(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> bool:
@@ -166,11 +166,13 @@ def _changed(before: dict[str, Any], knob: str, ours: Path) -> Problem:
     """What to say of data that is not what a run was started with."""
     was = before[knob] if isinstance(before[knob], str) else ",".join(mark["path"] for mark in before[knob])
     kept = ",".join(str(ours / path) for path in before["files"][knob] if not Path(path).is_absolute())
-    go_on = f"set {knob}={kept} to go on with the rows of then" if kept else f"set {knob}={was} as it was then"
+    keep = (
+        f"set {knob}={kept} to continue with the original rows" if kept else f"set {knob}={was} as it was at the start"
+    )
     run = ours.parent
     return Problem(
         f"is not the data that {run.name} was started with ({was})",
-        f"{go_on}, or choose another EXPERIMENT_NAME (RESUME={run} then goes on from its last checkpoint with the new "
+        f"{keep}, or choose another EXPERIMENT_NAME (RESUME={run} then resumes from its last checkpoint with the new "
         "data)",
     )
 
@@ -184,7 +186,7 @@ def _prepare(knobs: Knobs, launch: LaunchData, given: dict[str, list[Path]]) -> 
         launch.files[knob] = _converted(knobs, launch.folder, knob, files)
     if knobs.is_auto("VAL_DATA") and launch.files["TRAIN_DATA"]:
         before = len(knobs.errors)
-        for path in launch.files["TRAIN_DATA"]:  # while the rows stand where the user can find them
+        for path in launch.files["TRAIN_DATA"]:  # while the rows are where the user can find them
             check_file(knobs, "TRAIN_DATA", path)
         if len(knobs.errors) > before:
             launch.files = {}
@@ -208,14 +210,14 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
     """The files as the trainer reads them: parquet of verl's own form as it is, all others in one new file."""
     own, others = [], []
     for path in files:
-        (own if in_own_form(path, knobs.algorithm) else others).append(path)
+        (own if in_own_form(path, knobs.data_form) else others).append(path)
     if commas := [path for path in own if "," in str(path)]:
         knobs.error(knob, "a comma separates files", "rename it without one", value=commas[0])
     if not others:
         return own
     target = folder / f"{SIDES[knob]}.parquet"
     try:
-        report = convert([Source(path) for path in others], target, Options(algorithm=knobs.algorithm))
+        report = convert([Source(path) for path in others], target, Options(algorithm=knobs.data_form))
     except (DataError, OSError) as error:
         _refuse(knobs, knob, others, error, folder)
         return []
@@ -229,7 +231,7 @@ def _converted(knobs: Knobs, folder: Path, knob: str, files: list[Path]) -> list
 
 
 def _refuse(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder: Path) -> None:
-    """Note the door's own words, and how the file can be converted with options of its own."""
+    """Note the data door's own message, and how the file can be converted with options of the user's choice."""
     names = " ".join(shlex.quote(str(path)) for path in files)
     file = next((file for file in files if str(error).startswith(f"{file}: ")), files[0])
     said = about(file, error).text.replace(f"{folder}/", "")
@@ -237,7 +239,7 @@ def _refuse(knobs: Knobs, knob: str, files: list[Path], error: Exception, folder
         first, file = error.report.bad[0], error.report.bad[0].file
         counts = f"{error.report.rows_bad:,} of {error.report.read:,} rows cannot be used"
         said = f"{place_word(file)} {first.place}: {first.problem} ({counts})"
-    options = f"{TOOL} convert {names} mine.parquet --algo {knobs.algorithm}"
+    options = f"{TOOL} convert {names} mine.parquet --algo {knobs.data_form}"
     fix = (
         f"fix it; or, to name columns, an encoding or a sheet, or to leave bad rows out (--skip-bad): {options}, then "
         f"{knob}=mine.parquet (convert --help lists the options)"
@@ -254,7 +256,7 @@ def _split(knobs: Knobs, launch: LaunchData) -> None:
         files.append(path)
     batch = knobs.number("BATCH_SIZE") if knobs.algorithm in SUPERVISED else 0
     try:
-        train, val, rows, kept = split_files(files, launch.folder, knobs.algorithm, batch)
+        train, val, rows, kept = split_files(files, launch.folder, knobs.data_form, batch)
     except DataError as error:
         knobs.error("TRAIN_DATA", str(error))
         launch.files = {}

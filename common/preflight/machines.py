@@ -17,7 +17,7 @@ def check(knobs: Knobs) -> None:
     if knobs.number("REWARD_MODEL_GPUS") and knobs.values.get("REWARD") == "model":
         knobs.error(
             "REWARD_MODEL_GPUS",
-            "a reward model has no GPUs of its own with several machines",
+            "a reward model cannot have separate GPUs with several machines",
             "set REWARD_MODEL_GPUS=0",
         )
     if machines_wanted(os.environ) == 1 and os.environ.get("NNODES"):
@@ -25,9 +25,6 @@ def check(knobs: Knobs) -> None:
         knobs.error("NNODES", "comes too late as an argument for verl: the launchers meet before it is read", fix)
         return
     if joins_ray(environment, knobs.algorithm):
-        if knobs.number("SELF_PLAY_ROUNDS") > 1:
-            fix = "start train.sh on every machine instead, see docs/cluster.md"
-            knobs.error("SELF_PLAY_ROUNDS", "preference stages need a launcher on each machine, not RAY_ADDRESS", fix)
         return
     try:
         read_cluster(environment)
@@ -36,7 +33,7 @@ def check(knobs: Knobs) -> None:
 
 
 def variables(knobs: Knobs) -> dict[str, str]:
-    """What train.sh takes from it; common/cluster sets anew, on each machine, what differs between them."""
+    """What train.sh takes from it; common/cluster sets again, on each machine, what differs between them."""
     environment = {**os.environ, "NNODES": knobs["NNODES"]}
     several = machines_wanted(environment) > 1
     if knobs.algorithm not in SUPERVISED:

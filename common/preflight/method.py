@@ -7,7 +7,7 @@ from typing import Any
 
 from common.preflight.knobs import ROOT, Knobs
 
-# What a knob that is auto becomes where there is no variant to say it.
+# What a knob that is auto becomes where no variant sets it.
 DEFAULTS: dict[str, dict[str, str]] = {
     "gspo": {
         "ADV_ESTIMATOR": "grpo",

@@ -127,14 +127,17 @@ def count_parameters(folder: Path) -> int:
                 header = json.loads(stream.read(length))
             except (struct.error, ValueError, RecursionError) as error:
                 raise RefusedError(
-                    "MODEL_PATH", folder, f"{file.name} is no safetensors file ({error})", "is the download complete?"
+                    "MODEL_PATH",
+                    folder,
+                    f"{file.name} is not a safetensors file ({error})",
+                    "is the download complete?",
                 ) from error
         total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     return total
 
 
 def read_chat_template(folder: Path) -> str | None:
-    """The chat template of a tokenizer, from either of the two places it may stand in."""
+    """The chat template of a tokenizer, from either of the two places where it may be."""
     separate = folder / "chat_template.jinja"
     if separate.is_file():
         return separate.read_text(encoding="utf-8")

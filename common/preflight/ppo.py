@@ -23,6 +23,14 @@ VALUE_HEADS = (
     "smollm3", "stablelm", "starcoder2", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod",
 )
 # fmt: on
+# Of these, those whose head is the same in a classifier (AutoModelForSequenceClassification).
+# fmt: off
+SCORE_HEADS = (
+    "arcee", "deepseek_v3", "diffllama", "exaone4", "gemma", "gemma2", "glm", "glm4", "gpt_oss", "helium", "llama",
+    "minimax", "ministral", "ministral3", "mistral", "mixtral", "nemotron", "persimmon", "phi", "phi3", "qwen2",
+    "qwen2_moe", "qwen3", "qwen3_5", "qwen3_moe", "qwen3_next", "seed_oss", "smollm3", "stablelm", "starcoder2",
+)
+# fmt: on
 SPREAD = 0.5  # standard deviation of a score from 0 to 1 that is right half of the time
 HORIZON = 10  # steps; faster, and it swings, for the policy answers to the coefficient with a delay of some steps
 
@@ -93,6 +101,18 @@ def check_critic(knobs: Knobs, model: ModelInfo | None, path: str) -> None:
             problem,
             "the critic reads the policy's token ids, so use a model of the same family, or leave it empty",
             value=given,
+        )
+
+
+def check_reward_head(knobs: Knobs, model: ModelInfo | None) -> None:
+    """A reward model is trained as a value model and served as a classifier; both must have the same head."""
+    kind = model.config.get("model_type") if model and knobs.algorithm == "reward_model" else None
+    if kind and kind not in SCORE_HEADS and "auto_map" not in model.config:
+        knobs.error(
+            "MODEL_PATH",
+            f"a {kind} has no head that transformers reads both at each token and at the last one",
+            "start from another family (a llama or a qwen3, say); the policy may be any, a reward model reads text",
+            value=model.path,
         )
 
 

@@ -10,6 +10,7 @@ from common.preflight.model import ModelInfo
 USUAL = {
     "sft": ((1e-6, 5e-5), (1e-5, 1e-3)),
     "dpo": ((1e-7, 5e-6), (5e-7, 5e-5)),
+    "reward_model": ((1e-6, 5e-5), (1e-5, 1e-3)),
     "rl": ((1e-7, 1e-5), (1e-6, 1e-4)),
 }
 HOPELESS = 30.0  # times the highest: such a run has collapsed within its first steps

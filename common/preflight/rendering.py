@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data.conversation import SIDES, Rendered, Renderer, as_messages, pair_tokens, thinking_of
+from common.data.conversation import Rendered, Renderer, Side, answer_tokens, answers_of, as_messages, thinking_of
 from common.data.templates import trial as template_trial
 from common.data.templates.trial import DangerousTemplate
 from common.data.turns import ANSWER, BESIDE_CALL, EARLIER_THOUGHT, LAST_THOUGHT, RenderError, has_thought
@@ -22,7 +22,7 @@ LOOKED_AT = 300  # rows of a file whose turns are looked for one by one, and the
 FIX = {
     EARLIER_THOUGHT: "the model does not see them either when it answers; split a conversation to learn them all",
     LAST_THOUGHT: "use a model whose template shows reasoning_content, or write <think>...</think> into the content",
-    BESIDE_CALL: "use a model whose template shows both, or give the text a turn of its own",
+    BESIDE_CALL: "use a model whose template shows both, or give the text a separate turn",
     ANSWER: "see it with .venv/bin/python -m common.data_utils preview, and correct the rows",
 }
 
@@ -33,7 +33,7 @@ class Measured:
 
     Args:
         lengths: Of whole conversations (sft) or of prompts.
-        answers: dpo: of the longer answer of each pair.
+        answers: dpo and kto: of the longer answer of each row.
         teaches_from: sft and dpo: how many tokens a row must keep to teach anything: up to the first token that is
             learnt, or up to the first that differs between the answers of a pair.
     """
@@ -46,8 +46,8 @@ class Measured:
 class _Look:
     """What is found in one file."""
 
-    def __init__(self, renderer: Renderer, tokenizer: FolderTokenizer, algorithm: str, tools: list[dict] | None):
-        self.renderer, self.tokenizer, self.algorithm, self.tools = renderer, tokenizer, algorithm, tools
+    def __init__(self, renderer: Renderer, tokenizer: FolderTokenizer, form: str, tools: list[dict] | None):
+        self.renderer, self.tokenizer, self.form, self.tools = renderer, tokenizer, form, tools
         self.measured = Measured()
         self.texts: list[str] = []
         self.refused: list[tuple[int, str]] = []
@@ -58,7 +58,7 @@ class _Look:
     def row(self, number: int, row: dict[str, Any]) -> None:
         """Measure a row; note why the template cannot show it."""
         try:
-            getattr(self, f"_{self.algorithm}" if self.algorithm in SUPERVISED else "_prompt")(row)
+            getattr(self, f"_{self.form}", self._prompt)(row)
         except RenderError as error:
             self.refused.append((number, str(error)))
 
@@ -88,14 +88,18 @@ class _Look:
         self.endless += bool(rendered.endless)
         self.thoughtful += any(has_thought(message) for message in messages)
 
-    def _dpo(self, row: dict[str, Any]) -> None:
-        sides = pair_tokens(self.renderer, self.tokenizer, row, self.tools)
-        chosen, rejected = (side.answer for side in sides)
+    def _kto(self, row: dict[str, Any]) -> list[Side]:
+        names = answers_of(self.form, row)
+        sides = [answer_tokens(self.renderer, self.tokenizer, row, name, self.tools) for name in names]
         self.looked_at += 1
-        for name, side in zip(SIDES, sides, strict=True):
+        for name, side in zip(names, sides, strict=True):
             self._note(side.rendered, as_messages(row[name], "assistant"))
         self.measured.lengths.append(max(len(side.prompt) for side in sides))
-        self.measured.answers.append(max(len(chosen), len(rejected)))
+        self.measured.answers.append(max(len(side.answer) for side in sides))
+        return sides
+
+    def _dpo(self, row: dict[str, Any]) -> None:
+        chosen, rejected = (side.answer for side in self._kto(row))
         same = next((at for at, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
         self.measured.teaches_from.append(min(len(chosen), len(rejected)) if same is None else same)
 
@@ -124,7 +128,7 @@ def measure(
         knobs.warn("", f"token lengths were not measured: {error}")
         return found
     for name, file in ((name, file) for name, these in files.items() for file in these):
-        look = _Look(renderer, tokenizer, knobs.algorithm, tools)
+        look = _Look(renderer, tokenizer, knobs.data_form, tools)
         for number, row in enumerate(file.sample, 1):
             look.row(number, row)
         look.finish()

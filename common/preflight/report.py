@@ -147,7 +147,7 @@ def step_of(knobs: Knobs) -> Step:
     """What a step does; answers are taken to be half as long as they may be."""
     batch, mini = knobs.number("BATCH_SIZE"), knobs.number("MINI_BATCH_SIZE") if "MINI_BATCH_SIZE" in knobs else 0
     if knobs.algorithm in SUPERVISED:
-        sides = 2 if knobs.algorithm == "dpo" else 1
+        sides = 2 if knobs.data_form == "dpo" else 1
         return Step(batch, sides, knobs.plan.setup.sequence // sides // 2)
     prompt, answer = knobs.number("MAX_PROMPT_LENGTH") // 2, knobs.number("MAX_RESPONSE_LENGTH") // 2
     return Step(batch, knobs.number("ROLLOUT_N"), prompt + answer, max(1, batch // mini) if mini else 1)

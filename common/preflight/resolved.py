@@ -9,11 +9,12 @@ from pathlib import Path
 from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
-from common.preflight import machines, trainer_mode
+from common.preflight import machines, trackers, trainer_mode
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
 OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
+KIT_SCHEDULES = ("linear", "wsd", "plateau")  # verl has none of them: common/verl_ext/schedule.py
 REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
 FEWEST_SEQUENCES, MOST_SEQUENCES = 256, 1024  # that the engine decodes at once; verl's default, vLLM's for large GPUs
@@ -72,9 +73,9 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     if "TRAINER_MODE" in values:
         values.update(trainer_mode.derived(knobs))
     if "KL_IN" in values:
-        wanted = bool(knobs.decimal("KL_COEF"))
-        values["USE_KL_LOSS"] = str(wanted and values["KL_IN"] == "loss").lower()
-        values["USE_KL_IN_REWARD"] = str(wanted and values["KL_IN"] == "reward").lower()
+        with_kl = bool(knobs.decimal("KL_COEF"))
+        values["USE_KL_LOSS"] = str(with_kl and values["KL_IN"] == "loss").lower()
+        values["USE_KL_IN_REWARD"] = str(with_kl and values["KL_IN"] == "reward").lower()
         values["KL_CONTROL"] = "adaptive" if knobs.decimal("KL_TARGET") else "fixed"
     for name in ("TRAIN_DATA", "VAL_DATA"):
         values[name] = hydra_list(values[name].split(","))
@@ -91,7 +92,11 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm
-    values["LOGGERS"] = "[console,file,tensorboard" + (",wandb]" if knobs["USE_WANDB"] == "true" else "]")
+    own = values["LR_SCHEDULER"] in KIT_SCHEDULES
+    values["VERL_LR_SCHEDULER"] = "constant" if own else values["LR_SCHEDULER"]
+    if "PROMETHEUS" in values:  # verl refuses metrics of servers that count nothing
+        values["DISABLE_LOG_STATS"] = str(values["PROMETHEUS"] == "false").lower()
+    values["LOGGERS"] = trackers.loggers(knobs)
     if "KL_LOSS_COEF" in values:  # without a KL there is no reference model to hold in memory
         values["USE_KL_LOSS"] = str(bool(knobs.decimal("KL_LOSS_COEF"))).lower()
     values["REMOVE_PADDING"] = str(knobs["ATTENTION"] not in PADDED).lower()  # the others know where a sequence ends
@@ -113,18 +118,21 @@ def agent_loop(knobs: Knobs) -> str:
 def verl_parts(knobs: Knobs) -> list[str]:
     """The parts of `common.verl_ext.loading.load` that the run needs."""
     on_cpu, engine = knobs["DEVICE"] == "cpu", knobs.values.get("ROLLOUT_ENGINE")
-    wanted = {
+    parts = {
         "cpu": on_cpu,
         "hf": engine == "hf",
         "vllm_cpu": on_cpu and engine == "vllm",
         "hf_reward": engine == "hf" and knobs.values.get("REWARD") == "model",
         "varlen": knobs["ATTENTION"] == "sdpa_varlen",
+        "padded": knobs["ATTENTION"] in PADDED,
         "tools": bool(knobs.values.get("TOOLS_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),
+        "schedule": knobs["LR_SCHEDULER"] in KIT_SCHEDULES,
+        "value_coef": knobs.decimal("VALUE_LOSS_COEF") not in (None, 1.0),
         "separate": knobs.values.get("TRAINER_MODE") == "separate",
     }
-    return [part for part, needed in wanted.items() if needed]
+    return [part for part, needed in parts.items() if needed]
 
 
 def process_environment(knobs: Knobs) -> dict[str, str]:
@@ -146,7 +154,7 @@ def process_environment(knobs: Knobs) -> dict[str, str]:
         # An API's single reward worker, set above, stays.
         environment = counts.environment | engine_environment(knobs) | environment
     if knobs.number("NNODES") == 1 or knobs.algorithm in SUPERVISED:
-        environment["RAY_ADDRESS"] = "local"  # a Ray of its own, not one that happens to run on this host
+        environment["RAY_ADDRESS"] = "local"  # its own Ray, not one that happens to run on this host
     environment["VERL_USE_EXTERNAL_MODULES"] = "common.verl_ext.plugin"
     return {**environment, "VERL_EXT": ",".join(verl_parts(knobs))}
 

@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on: ``RESUME=auto|never|<path>``."""
+"""From which checkpoint a run resumes: ``RESUME=auto|never|<path>``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WORDS = ("auto", "never")
 def named_checkpoint(knobs: Knobs, outputs: Path) -> Checkpoint | None:
     """The checkpoint that ``RESUME=<path>`` names; None for ``auto`` and ``never``, or when it cannot be used.
 
-    A run directory stands for its newest complete checkpoint. What is wrong goes to the errors.
+    A run directory means its newest complete checkpoint. What is wrong goes to the errors.
     """
     text = knobs["RESUME"]
     if text in WORDS:
         return None
     path = find_path(text)
     if path is None or not path.is_dir():
-        knobs.error("RESUME", "no such folder", "give auto, never, or a run or checkpoint to go on from", value=text)
+        knobs.error("RESUME", "no such folder", "give auto, never, or a run or checkpoint to resume from", value=text)
         return None
     checkpoint = checkpoint_at(path)
     if checkpoint is None and checkpoints_of(path):
@@ -74,19 +74,21 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
         return Problem(f"it is of {kind}", f"to train its model with {knobs.algorithm} {_from_weights(checkpoint)}")
     if knobs.algorithm == "ppo" and "critic" not in checkpoint.roles:
         return Problem("it has no critic", _from_weights(checkpoint))
-    world, wanted = checkpoint.world_size, knobs.number("N_GPUS") * knobs.number("NNODES")
-    if world and wanted and world != wanted:
+    world, gpus = checkpoint.world_size, knobs.number("N_GPUS") * knobs.number("NNODES")
+    if world and gpus and world != gpus:
         return Problem(
-            f"it was written by {world} GPUs and N_GPUS is {wanted}: verl loads optimiser, learning rate schedule and "
+            f"it was written by {world} GPUs and N_GPUS is {gpus}: verl loads optimiser, learning rate schedule and "
             "random state on the same number only",
-            f"set N_GPUS={world}, or {_from_weights(checkpoint)} (the weights alone go on, the optimiser starts anew)",
+            f"set N_GPUS={world}, or {_from_weights(checkpoint)} (only the weights are kept, not the optimiser)",
         )
     try:
         before = read_run(checkpoint.run_dir)
     except ValueError as error:
         return Problem(str(error), "choose another checkpoint")
     # verl's SFT trainer writes the place in the data once for each group of GPUs that shares sequences
-    kept = ("MODEL_PATH", "LORA_RANK", "TRAIN_ENGINE") + (("SEQUENCE_PARALLEL",) if checkpoint.is_supervised else ())
+    kept = ("MODEL_PATH", "LORA_RANK", "TRAIN_ENGINE", "MODEL_PARALLEL") + (
+        ("SEQUENCE_PARALLEL",) if checkpoint.is_supervised else ()
+    )
     for name in kept:
         value = before.get("knobs", {}).get(name)
         if value is not None and value != knobs.values.get(name, value):
@@ -96,7 +98,7 @@ def unusable(knobs: Knobs, checkpoint: Checkpoint) -> Problem | None:
     )
     if was != mode and "sync" in (was, mode):  # the others fetch prompts one by one, and have answers under way
         return Problem(
-            f"it was written with TRAINER_MODE={was}, whose place in the data the mode {mode} cannot take up",
+            f"it was written with TRAINER_MODE={was}, whose place in the data the mode {mode} cannot continue from",
             f"set TRAINER_MODE={was}, or {_from_weights(checkpoint)}",
         )
     return None
@@ -108,7 +110,7 @@ def _from_weights(checkpoint: Checkpoint) -> str:
 
 
 def fork_problem(knobs: Knobs, checkpoint: Checkpoint, run_dir: Path) -> Problem | None:
-    """Return why a run cannot go on from the checkpoint that ``RESUME`` names, or None; says what will happen."""
+    """Return why a run cannot resume from the checkpoint that ``RESUME`` names, or None; says what will happen."""
     problem = unusable(knobs, checkpoint)
     if problem:
         return problem

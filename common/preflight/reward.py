@@ -24,7 +24,7 @@ def check_reward(
 ) -> Finding | None:
     """Return what is wrong with a reward function, or None.
 
-    It runs in a process of its own, so that one that hangs cannot hold up the preflight for longer than a few calls.
+    It runs in a separate process, so that one that hangs cannot hold up the preflight for longer than a few calls.
 
     Args:
         path: Python file.

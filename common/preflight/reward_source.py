@@ -94,7 +94,7 @@ def _unfit(knobs: Knobs, model: ModelInfo) -> str | None:
         return f"has {labels} labels; a reward model has one score"
     if model.chat_template is None:
         return "its tokenizer has no chat template, so it cannot read a conversation; add chat_template.jinja to it"
-    wanted = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH") + ROOM
-    if model.context and wanted > model.context:
-        return f"reads {model.context} tokens, but prompt, answer and template may have {wanted}; lower the lengths"
+    needed = knobs.number("MAX_PROMPT_LENGTH") + knobs.number("MAX_RESPONSE_LENGTH") + ROOM
+    if model.context and needed > model.context:
+        return f"reads {model.context} tokens, but prompt, answer and template may have {needed}; lower the lengths"
     return None

@@ -23,7 +23,7 @@ NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 def choose_run(knobs: Knobs, model: ModelInfo | None) -> Path | None:
-    """Resolve ``EXPERIMENT_NAME`` and return the run directory; what stands against it goes to the errors."""
+    """Resolve ``EXPERIMENT_NAME`` and return the run directory; what prevents its use goes to the errors."""
     short = short_model_name(model.path) if model else "demo"
     stamp = datetime.now().strftime("%m%d-%H%M%S")
     name = re.sub(r"[^\w.-]+", "-", f"{knobs.algorithm}-{short}-{stamp}")
@@ -53,7 +53,7 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
     """Return why a run directory that exists cannot be used, or None when it is resumed.
 
     Args:
-        knobs: Their ``resume_from`` becomes the checkpoint to go on from.
+        knobs: Their ``resume_from`` becomes the checkpoint to resume from.
         run_dir: Exists.
         named: The checkpoint that ``RESUME`` names.
     """
@@ -110,7 +110,7 @@ def problem_with_existing(knobs: Knobs, run_dir: Path, named: Checkpoint | None 
 
 
 def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> Problem | None:
-    """Return why a run of self-play cannot go on, or None; it goes on at the stage that was cut."""
+    """Return why a run of self-play cannot resume, or None; it resumes at the stage that was cut."""
     done = [stage["name"] for stage in run["stages"]]
     for knob in ("MODEL_PATH", "LORA_RANK"):
         before = run.get("knobs", {}).get(knob)
@@ -130,7 +130,7 @@ def _problem_with_rounds(knobs: Knobs, run: dict, name: str) -> Problem | None:
 def _confirmed(run_dir: Path, step: int) -> bool:
     """Ask on a terminal whether a finished run is to be trained on; without one the answer is yes.
 
-    The caller has raised the number of steps of a named run, which says what is wanted.
+    The caller has raised the number of steps of a named run, which says what the user wants.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True

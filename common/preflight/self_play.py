@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
+from common.cluster.names import joins_ray
 from common.data.readers.records import read_records
 from common.data.rows import loaded
 from common.data.self_play import is_pair, is_prompt
@@ -73,6 +75,14 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: 
             "answers with tool calls are conversations and make no pairs",
             "set HARVEST_PAIRS=false",
             value="true",
+        )
+    if knobs["SELF_PLAY"] == "true" and joins_ray({**os.environ, "NNODES": knobs["NNODES"]}, knobs.algorithm):
+        knobs.error(
+            "RAY_ADDRESS",
+            f"a Ray trains no preferences ({pairs:,} pairs in the data, HARVEST_PAIRS={knobs['HARVEST_PAIRS']})",
+            "start train.sh on every machine instead, see docs/cluster.md; or leave pairs out and set "
+            "SELF_PLAY_ROUNDS=1 HARVEST_PAIRS=false",
+            value=os.environ["RAY_ADDRESS"],
         )
     if knobs["SELF_PLAY"] == "true":
         source = " and ".join(

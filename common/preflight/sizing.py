@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from common.attention import PADDED
@@ -9,6 +10,7 @@ from common.plan.fit import Fit, choose, sequence_sizes, ways_out
 from common.plan.machine import GIB, Gpus
 from common.plan.memory import Setup
 from common.plan.weights import Model, read_weights
+from common.preflight import megatron
 from common.preflight.auto import VARLEN_FAMILIES
 from common.preflight.fused import unfit
 from common.preflight.knobs import SUPERVISED, Knobs
@@ -43,7 +45,8 @@ def plan_run(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
     if setup is None:
         return None
     fixed = frozenset(field for name, field in KNOBS.items() if name in knobs and not knobs.is_auto(name))
-    fit = choose(setup, fixed)
+    choices = partial(choose, fixed=fixed)
+    fit = megatron.choose_split(knobs, setup, choices) if megatron.wanted(knobs) else choices(setup)
     for name, field in KNOBS.items():
         if name in knobs:
             knobs.resolve(name, as_knob(getattr(fit.setup, field)), reason_of(field, fit))
@@ -80,9 +83,8 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,
         answers=_answers(knobs, gpus) if rollout else 0,
         flash=knobs["ATTENTION"] == "flash_attention_2",
-        padded=knobs["ATTENTION"] in PADDED,
         keeps_away=knobs["TRAIN_ENGINE"] == "fsdp2",
-        fused=knobs["FUSED_KERNELS"] == "true",
+        fused=knobs.values.get("FUSED_KERNELS") == "true",
         fusable=unfit(knobs, model) is None,
         sequence_parallel=knobs.number("SEQUENCE_PARALLEL") or 1,
         sequence_sizes=_sequence_sizes(knobs, weights, gpus),

@@ -1,4 +1,4 @@
-"""When answers are generated: between the updates (``sync``), over several steps (``colocate``), beside (``separate``).
+"""When answers are generated: between updates (``sync``), over several steps (``colocate``), meanwhile (``separate``).
 
 The three are verl's own trainers (verl/trainer/ppo/v1). Its rules for them are in ``config_async.py``.
 """

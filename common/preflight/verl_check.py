@@ -1,4 +1,4 @@
-"""verl's own validation of a config, in a process of its own: importing verl takes seconds, which pass meanwhile."""
+"""verl's own validation of a config, in a separate process: importing verl takes seconds, which pass meanwhile."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class VerlCheck:
         return json.loads(lines[-1])
 
     def cancel(self) -> None:
-        """End it, where other errors stand in the way already."""
+        """End it, where other errors prevent the launch already."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()

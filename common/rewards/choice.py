@@ -18,7 +18,7 @@ from common.answers import accepted
 from common.answers.letters import only_letters, stated_letters
 from common.rewards.result import refuse, scored, unusable
 
-WANTED = "a letter A to J, such as B or (B) or B. Paris, or several: A, C"
+EXPECTED = "a letter A to J, such as B or (B) or B. Paris, or several: A, C"
 _FIRST = re.compile(
     r"(?:(?i:option|choice|answer|选项|答案)[\s:是为]*)?[(\[【]?\s?([A-Ja-j])\s?[)\]】]?(?:\s*[.:),、]\s*\S.*|\s*[.)、]?)"
 )
@@ -30,12 +30,12 @@ def multiple_choice(
     r"""Scores 1.0 when the last clear statement of an answer names the right letter, or just the right letters.
 
     Clear are "The answer is (B)", "B is correct", "答案是B", "选B", "B正确", "\boxed{B}", "#### B",
-    "<answer>B</answer>", and a first or last line that is the letter alone or before its text. "A or B" is no answer.
+    "<answer>B</answer>", and a first or last line that is the letter alone or before its text. "A or B" is no choice.
     An unfinished thought has none.
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; its last 20,000 characters count. Anything that is no string scores 0.
+        solution_str: The model's answer; its last 20,000 characters count. Anything that is not a string scores 0.
         ground_truth: A letter A to J, alone or before its text: "B", "(B)", "B. Paris"; or several, which must all be
             named, in any order: "A, C", "AC", "A和C", ["A", "C"]. A list of longer texts (["AC", "AD"]) lists answers
             of which any one counts.
@@ -64,7 +64,7 @@ def truth_letters(truth: Any) -> frozenset[frozenset[str]]:
     try:
         texts = tuple(map(str, accepted(truth)))
     except ValueError as error:
-        raise unusable("multiple_choice", truth, WANTED) from error
+        raise unusable("multiple_choice", truth, EXPECTED) from error
     if len(texts) > 1 and texts[0].startswith("["):  # a list in a text: its items
         texts = texts[1:]
     return _letter_sets(texts)
@@ -85,5 +85,5 @@ def _letters(text: str) -> frozenset[str]:
         return letters
     found = _FIRST.fullmatch(text.partition("\n")[0])
     if not found:
-        raise unusable("multiple_choice", text, WANTED)
+        raise unusable("multiple_choice", text, EXPECTED)
     return frozenset(found[1].upper())

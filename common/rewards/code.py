@@ -3,7 +3,7 @@ r"""Reward for programs: the share of test cases that the Python program in an a
     >>> code("mbpp", "```python\ndef f(x):\n    return x + 1\n```", ["assert f(1) == 2", "assert f(2) == 4"])
     {'score': 0.5, 'acc': 0.0, 'passed': 1.0, 'ran': 2.0, 'tests': 2.0, 'timeouts': 0.0, 'has_code': 1.0}
 
-The program runs in `sandbox.py`, never in this process.
+The program runs in the sandbox (`common.rewards.sandbox`), never in this process.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def code(
             answers that are partly right, but is also paid for a program that prints the most frequent output.
         require: Names of protections without which nothing is run (`python -m common.rewards.sandbox` lists them); an
             empty list runs programs wherever it is.
-        **kwargs: What verl adds when a reward model runs beside the function; anything else is refused.
+        **kwargs: What verl adds when a reward model runs next to the function; anything else is refused.
 
     Returns:
         `score` in [0, 1]; `acc` 1.0 when all tests passed; `passed`, `ran` (the program got to an end in them),
@@ -91,7 +91,7 @@ def extract_program(text: Any) -> str | None:
         text: The whole answer. Its thought is not part of it.
 
     Returns:
-        The last block fenced as python, py, python3 or nothing; where there is no fence at all, what stands in
+        The last block fenced as python, py, python3 or nothing; where there is no fence at all, what is in
         `<answer>`, else the whole text; None when there is neither, or the thought or the last fence is not closed (the
         answer was cut off).
     """

@@ -14,11 +14,15 @@ from functools import lru_cache
 from typing import Any
 
 from common.rewards.choice import multiple_choice
+from common.rewards.citations import citations
+from common.rewards.constraints import constraints
 from common.rewards.gsm8k import gsm8k
+from common.rewards.json_schema import json_schema
 from common.rewards.match import exact_match, format_match, normalized_match
 from common.rewards.math_reward import math
 from common.rewards.result import refuse
 from common.rewards.shaping import language, linear_length, repetition, soft_overlong
+from common.rewards.sql import sql
 
 Parameters = Mapping[str, Mapping[str, Any]]  # reward -> parameter -> value
 
@@ -38,6 +42,10 @@ _TABLE: tuple[tuple[Callable[..., Any], bool], ...] = (
     (multiple_choice, True),
     (exact_match, True),
     (normalized_match, True),
+    (constraints, True),
+    (json_schema, True),
+    (sql, True),
+    (citations, True),
     (format_match, False),
     (soft_overlong, False),
     (linear_length, False),
@@ -73,6 +81,13 @@ ROUTES = {
     "ceval/ceval-exam": "multiple_choice",
     "haonan-li/cmmlu": "multiple_choice",
     "choice": "multiple_choice",
+    "google/IFEval": "constraints",
+    "ifeval": "constraints",
+    "json_schema": "json_schema",
+    "sql": "sql",
+    "spider": "sql",
+    "bird": "sql",
+    "citations": "citations",
     "searchR1_*": "normalized_match",
     "rajpurkar/squad": "normalized_match",
 }
@@ -105,7 +120,7 @@ def combine(
         `score`, the score of each part under its name, and `acc` of the first part that has one.
 
     Raises:
-        ValueError: If a reward is unknown, a weight is no number, or a part cannot use its parameters or the row.
+        ValueError: If a reward is unknown, a weight is not a number, or a part cannot use its parameters or the row.
     """
     refuse(kwargs, "combine", "it has weights and params; the parameters of a part go into params")
     parts, params = _weights(weights), _params(params, weights or {})
@@ -138,7 +153,7 @@ def by_data_source(
         solution_str: The model's answer.
         ground_truth: Column `reward_model.ground_truth` of the row.
         extra_info: Column `extra_info` of the row.
-        routes: Data source -> reward, before those of `ROUTES`; `*` stands for any text: `{"my/*": "math"}`.
+        routes: Data source -> reward, before those of `ROUTES`; `*` matches any text: `{"my/*": "math"}`.
         params: Reward -> its parameters, e.g. `{"math": {"boxed": True}}`.
         **kwargs: What verl adds; anything else is refused.
 
@@ -189,7 +204,7 @@ def route(data_source: str, extra: tuple[tuple[str, str], ...] = ()) -> str:
 def _reward(name: str) -> Callable[..., Any]:
     reward = by_data_source if name == "by_data_source" else REWARDS.get(name)
     if reward is None:
-        raise ValueError(f"{name!r} is no reward; there are {', '.join(REWARDS)}")
+        raise ValueError(f"{name!r} is not a reward; there are {', '.join(REWARDS)}")
     return reward
 
 

@@ -1,7 +1,7 @@
 """Answers whose reward raised: each counts 0 and 1 in ``reward_error``, and is written down with its message.
 
-verl turns an exception of a reward into a lost answer and continues without a word
-(`AgentLoopWorkerTQ._run_prompt`), so that a run with a broken reward trains on what is left. Here a run goes on
+verl turns an exception of a reward into a lost answer and continues silently
+(`AgentLoopWorkerTQ._run_prompt`), so that a run with a broken reward trains on what is left. Here a run continues
 only while it is a rare accident: ``common.callbacks`` ends it above `MAX_SHARE` of a step's answers.
 """
 
@@ -43,7 +43,7 @@ class RewardErrors:
     def __init__(self, folder: Path | None):
         self.folder = folder
         self.written = 0
-        self.keys: dict[str, Any] = {}  # what a good answer's result has beside the score, as zeros
+        self.keys: dict[str, Any] = {}  # what a good answer's result has next to the score, as zeros
         self.lock = threading.Lock()  # verl calls plain functions from several threads
 
     def call(self, reward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def size(folder: Path) -> int:
 
 
 def read_errors(folder: Path, after: int = 0) -> list[dict[str, Any]]:
-    """What the processes of a run have written down behind so many bytes; a torn line is passed over."""
+    """What the processes of a run have written after so many bytes; a torn line is skipped."""
     found = []
     if (folder / FILE).is_file():
         with (folder / FILE).open("rb") as file:
@@ -116,7 +116,7 @@ def read_errors(folder: Path, after: int = 0) -> list[dict[str, Any]]:
 
 
 def problem(step: int, raised: float, answers: float, errors: list[dict[str, Any]]) -> str | None:
-    """Why the run must end, or None while it may go on.
+    """Why the run must end, or None while it may continue.
 
     Args:
         step: Of the training.
@@ -142,7 +142,7 @@ def this_run() -> RewardErrors:
 
 
 def _place(error: Exception) -> str:
-    """File, line and function of the last frame that is no library's."""
+    """File, line and function of the last frame outside of libraries."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename != __file__]
     last = (own or frames)[-1:]

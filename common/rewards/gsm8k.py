@@ -16,7 +16,7 @@ from common.answers.final import MARK, hash_line
 from common.answers.number import Number, last_number, leading_number
 from common.rewards.result import refuse, scored, truth_key, unusable
 
-WANTED = "a number such as 72, or a solution that ends in #### 72"
+EXPECTED = "a number such as 72, or a solution that ends in #### 72"
 TAIL = 1000  # characters at the end in which `flexible` looks for a number
 
 
@@ -36,7 +36,7 @@ def gsm8k(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; anything that is no string scores 0.
+        solution_str: The model's answer; anything that is not a string scores 0.
         ground_truth: The right number as text or number, or a whole GSM8K solution, whose `#### N` counts; or several
             in a list, of which one has to match.
         extra_info: Column `extra_info` of the row. Unused.
@@ -48,11 +48,11 @@ def gsm8k(
         `score` and `acc`, 1.0 or 0.0, and `format`, 1.0 when there is a number where one is looked for.
 
     Raises:
-        ValueError: If the ground truth is no number.
+        ValueError: If the ground truth is not a number.
     """
     if kwargs:
         refuse(kwargs, "gsm8k", "it has flexible")
-    truths = _truths(ground_truth if type(ground_truth) is str else truth_key("gsm8k", ground_truth, WANTED))
+    truths = _truths(ground_truth if type(ground_truth) is str else truth_key("gsm8k", ground_truth, EXPECTED))
     answer = behind_thought(solution_str)
     line = hash_line(answer) if answer is not None else None
     first_text, first = truths[0]
@@ -84,9 +84,9 @@ def _truths(truth: str | tuple) -> tuple[tuple[str, Number], ...]:
     try:
         texts = [str(one) for one in accepted(truth)]
     except ValueError as error:
-        raise unusable("gsm8k", truth, WANTED) from error
+        raise unusable("gsm8k", truth, EXPECTED) from error
     lines = [hash_line(text) if MARK in text else text for text in texts]
     truths = tuple((line, number) for line in lines if (number := _number(line)) is not None)
     if not truths:
-        raise unusable("gsm8k", truth, WANTED)
+        raise unusable("gsm8k", truth, EXPECTED)
     return truths

@@ -15,7 +15,7 @@ from common.answers.words import same_words
 from common.rewards.result import as_text, refuse, scored, unusable
 
 LONGEST = 10_000  # characters of a text that is normalised; a longer answer is not the right one
-WANTED = "a text that is not empty, a number, or a list of such"
+EXPECTED = "a text that is not empty, a number, or a list of such"
 # <think> reasoning, then <answer>: the form of DeepSeek-R1, each of them once.
 _INSIDE = r"(?:(?!</?(?:think|answer)>).)*+"
 THINK_ANSWER = rf"\s*<think>{_INSIDE}</think>\s*<answer>{_INSIDE}</answer>\s*"
@@ -98,10 +98,10 @@ def format_match(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; anything that is no string scores 0.
+        solution_str: The model's answer; anything that is not a string scores 0.
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
-        pattern: Regular expression (module `regex`; `.` also stands for a line end) that the whole answer has to
+        pattern: Regular expression (module `regex`; `.` also matches a line end) that the whole answer has to
             match. The default is `<think>...</think><answer>...</answer>`, each of them once: a second block is
             another form.
         max_chars: Longer answers score 0, in characters.
@@ -113,7 +113,7 @@ def format_match(
         1.0 or 0.0.
 
     Raises:
-        ValueError: If the pattern is no regular expression.
+        ValueError: If the pattern is not a regular expression.
     """
     if kwargs:
         refuse(kwargs, "format_match", "it has pattern, max_chars and timeout_s")
@@ -133,7 +133,7 @@ def _truths(reward: str, truth: Any) -> frozenset[str]:
     try:
         texts = [str(one).strip() for one in accepted(truth)]
     except ValueError as error:
-        raise unusable(reward, truth, WANTED) from error
+        raise unusable(reward, truth, EXPECTED) from error
     return frozenset(texts + [marked for text in texts if (marked := marked_answer(text))])
 
 

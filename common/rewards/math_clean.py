@@ -95,7 +95,7 @@ def cleaned(text: str) -> str:
 
 
 def opened(text: str) -> str:
-    r"""Takes off what stands around the whole of a text: a box, `$`, `\(`, bold marks."""
+    r"""Takes off what surrounds the whole of a text: a box, `$`, `\(`, bold marks."""
     text = text.strip()
     while True:
         inner = _without_wrapper(text)
@@ -140,7 +140,7 @@ def without_text(text: str) -> str:
 
 
 def closing(text: str, start: int) -> int:
-    """Returns where the bracket at `start` is closed; -1 when it is not. Kinds are not told apart: [0, 1) is a pair."""
+    """Returns where the bracket at `start` is closed; -1 when it is not. Kinds may differ: [0, 1) is a pair."""
     depth, at = 0, start
     while at < len(text):
         character = text[at]
@@ -158,7 +158,7 @@ def closing(text: str, start: int) -> int:
 
 
 def split(text: str, signs: str = ",;、，；") -> list[str]:
-    """Cuts a text at its commas (or other signs) that stand in no bracket, not at those in brackets."""
+    """Cuts a text at its commas (or other signs) that are outside of brackets, not at those in brackets."""
     parts, depth, start = [], 0, 0
     for at, character in enumerate(text):
         if character in "([{":

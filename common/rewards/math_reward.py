@@ -4,7 +4,7 @@ r"""Reward for mathematical answers, compared by value with math-verify: \frac{1
     {'score': 1.0, 'acc': 1.0, 'format': 1.0}
 
 math-verify limits its time with a signal, which does not work in the threads that verl calls from. Here it runs in a
-process of its own, which is killed at the limit. Equal texts and whole numbers are compared without it.
+separate process, which is killed at the limit. Equal texts and whole numbers are compared without it.
 
 Source: math-verify, https://github.com/huggingface/Math-Verify (HendrycksMATH's \boxed{}, arXiv 2103.03874).
 """
@@ -23,7 +23,7 @@ from common.worker import Worker, WorkerDied
 
 LONGEST = 2000  # characters of a box, or of the end of an answer without one, that are looked at
 WHOLE = re.compile(r"-?\d{1,18}")
-WANTED = r"an expression such as 72, \frac{1}{2} or $x^2$, a solution with \boxed{...}, or a list of such"
+EXPECTED = r"an expression such as 72, \frac{1}{2} or $x^2$, a solution with \boxed{...}, or a list of such"
 
 logger = logging.getLogger(__name__)
 _worker = Worker("common.rewards.math_worker")
@@ -42,7 +42,7 @@ def math(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; anything that is no string scores 0.
+        solution_str: The model's answer; anything that is not a string scores 0.
         ground_truth: The right answer in LaTeX or plain, as text or number, or a solution with a `\boxed{...}`;
             or several in a list or an object such as `{"target": [...]}`, of which one has to match.
         extra_info: Column `extra_info` of the row. Unused.
@@ -60,7 +60,7 @@ def math(
     """
     if kwargs:
         refuse(kwargs, "math", "it has boxed and timeout_s")
-    truths = _truths(ground_truth if isinstance(ground_truth, str) else truth_key("math", ground_truth, WANTED))
+    truths = _truths(ground_truth if isinstance(ground_truth, str) else truth_key("math", ground_truth, EXPECTED))
     reading = read_answer(solution_str)
     if not reading.layers or (boxed and not reading.is_boxed):
         return scored(False, False)
@@ -92,10 +92,10 @@ def _truths(truth: str | tuple) -> tuple[str, ...]:
     try:
         texts = [str(one).strip() for one in accepted(truth)]
     except ValueError as error:
-        raise unusable("math", truth, WANTED) from error
+        raise unusable("math", truth, EXPECTED) from error
     found = tuple(last_box(text) or (final_answer(text) if is_prose(text) else "") or text for text in texts)
     if any(len(text) > LONGEST for text in found):
-        raise unusable("math", truth, f"{WANTED}, of at most {LONGEST:,} characters")
+        raise unusable("math", truth, f"{EXPECTED}, of at most {LONGEST:,} characters")
     return found
 
 
@@ -121,13 +121,13 @@ def _same(truth: str, answer: str, whole: bool, timeout_s: float) -> bool | None
     except WorkerDied as error:
         logger.warning("math: math-verify died of an answer, which scores 0: %.100r (%s)", answer, error)
     if not WHOLE.fullmatch(truth) and not _can_be_read(truth, timeout_s):
-        raise unusable("math", truth, f"{WANTED}, which math-verify reads within {timeout_s:g} s")
+        raise unusable("math", truth, f"{EXPECTED}, which math-verify reads within {timeout_s:g} s")
     return None
 
 
 @lru_cache(maxsize=4096)
 def _can_be_read(truth: str, timeout_s: float) -> bool:
-    """Tells whether math-verify comes to an end with a truth beside an answer that takes no time."""
+    """Tells whether math-verify comes to an end with a truth next to an answer that takes no time."""
     try:
         _worker.ask((truth, "0", True), timeout_s)
     except (TimeoutError, WorkerDied):

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.answers import accepted
 
-# What verl itself adds when a reward model runs beside the function (reward_manager/naive.py).
+# What verl itself adds when a reward model runs next to the function (reward_manager/naive.py).
 FROM_VERL = {"reward_router_address", "reward_model_tokenizer"}
 
 
@@ -17,7 +17,7 @@ def scored(correct: bool, found: bool) -> dict[str, float]:
 
     Args:
         correct: The answer is right.
-        found: There is an answer in the wanted form, right or wrong.
+        found: The answer has the expected form, right or wrong.
 
     Returns:
         `score` (what is trained on) and `acc`, 1.0 or 0.0, and `format`, 1.0 when an answer was found.
@@ -26,7 +26,7 @@ def scored(correct: bool, found: bool) -> dict[str, float]:
 
 
 def as_text(answer: Any) -> str:
-    """Returns the model's answer, or "" for anything that is no string: nothing in it can be right."""
+    """Returns the model's answer, or "" for anything that is not a string: nothing in it can be right."""
     return answer if isinstance(answer, str) else ""
 
 
@@ -34,7 +34,7 @@ def refuse(kwargs: Mapping[str, Any], reward: str, known: str) -> None:
     """Refuses parameters that a reward does not have: a misspelled one would otherwise change nothing, silently.
 
     Args:
-        kwargs: What the reward got beside its own parameters.
+        kwargs: What the reward got in addition to its own parameters.
         reward: Its name, for the message.
         known: Its parameters, for the message; "" for none.
 
@@ -46,25 +46,25 @@ def refuse(kwargs: Mapping[str, Any], reward: str, known: str) -> None:
             raise ValueError(f"{name}={reprlib.repr(value)}: {reward} has no such parameter; {known or 'it has none'}")
 
 
-def unusable(reward: str, truth: Any, wanted: str) -> ValueError:
+def unusable(reward: str, truth: Any, expected: str) -> ValueError:
     """Returns the error for a ground truth that a reward cannot use.
 
     Args:
         reward: Name of the reward.
         truth: Column `reward_model.ground_truth` of the row.
-        wanted: What it must be.
+        expected: What it must be.
     """
     kind = "" if isinstance(truth, str) else f" ({type(truth).__name__})"
-    return ValueError(f"ground_truth={reprlib.repr(truth)}{kind}: {reward} needs {wanted}; repair or drop the row")
+    return ValueError(f"ground_truth={reprlib.repr(truth)}{kind}: {reward} needs {expected}; repair or drop the row")
 
 
-def truth_key(reward: str, truth: Any, wanted: str) -> tuple:
-    """Returns the accepted answers of a ground truth that is no text, in a form that a cache can keep.
+def truth_key(reward: str, truth: Any, expected: str) -> tuple:
+    """Returns the accepted answers of a ground truth that is not a text, in a form that a cache can keep.
 
     Args:
         reward: Name of the reward.
         truth: Number, list, array or object.
-        wanted: What it must be, for the message.
+        expected: What it must be, for the message.
 
     Raises:
         ValueError: If it holds no answer.
@@ -72,4 +72,4 @@ def truth_key(reward: str, truth: Any, wanted: str) -> tuple:
     try:
         return tuple(accepted(truth))
     except ValueError as error:
-        raise unusable(reward, truth, wanted) from error
+        raise unusable(reward, truth, expected) from error

@@ -35,7 +35,7 @@ def soft_overlong(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; anything that is no string has length 0.
+        solution_str: The model's answer; anything that is not a string has length 0.
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
         max_length: L_max of the paper, in tokens or characters, above 0. Set it to your MAX_RESPONSE_LENGTH.
@@ -70,7 +70,7 @@ def linear_length(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; anything that is no string has length 0.
+        solution_str: The model's answer; anything that is not a string has length 0.
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
         max_length: In tokens or characters, above 0.
@@ -100,7 +100,7 @@ def repetition(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; anything that is no string scores 0.
+        solution_str: The model's answer; anything that is not a string scores 0.
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
         n: Words in an n-gram, at least 1; a Chinese character is a word. Shorter answers score 0.
@@ -140,7 +140,7 @@ def language(
 
     Args:
         data_source: Column `data_source` of the row. Unused.
-        solution_str: The model's answer; without a word of either language, or no string, it scores 0.
+        solution_str: The model's answer; without a word of either language, or not a string, it scores 0.
         ground_truth: Unused.
         extra_info: Column `extra_info` of the row. Unused.
         target: `zh` or `en`.
@@ -167,7 +167,7 @@ def length(answer: Any, tokenizer_path: str | None = None) -> int:
     """Counts the tokens of an answer when a tokenizer is given, else its characters.
 
     Raises:
-        ValueError: If there is no tokenizer at the path.
+        ValueError: If the path has no tokenizer.
     """
     text = as_text(answer)
     if tokenizer_path is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from common.cluster.names import SUPERVISED, ClusterError, launchers_of
+from common.cluster.board import leave
+from common.cluster.names import SUPERVISED, ClusterError, launchers_of, machines_wanted
 from common.cluster.ray_node import command_of
 from common.preflight.compose import ConfigError, compose_command
 from common.run_data import discard
@@ -44,4 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    (leave if machines_wanted(os.environ) > 1 else sys.exit)(main())

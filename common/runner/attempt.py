@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from common import __version__, run_data
+from common import __version__, machine_use, run_data
 from common.checkpoints.integrity import latest_checkpoint, read_marker
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import is_current
@@ -32,6 +32,7 @@ from common.cluster import run_secrets
 from common.cluster.names import Cluster, joins_ray
 from common.cluster.watch import Problem, Watch, open_watch
 from common.files import ROOT, write_atomically
+from common.notify.notifier import Notifier
 from common.preflight.derived import COMMAND_VARIABLES, PROCESS_KNOBS, SCRIPT, names
 from common.run_dir import (
     LOG_FILE,
@@ -51,9 +52,15 @@ from common.runner.ray_folder import ray_folder
 from common.runner.supervisor import STOP
 from common.runner.terminal import Terminal
 from common.tail import MetricsTail, Tail
+from common.trackers.place import STATE_FILE as TRACKERS_FILE
 
 POLL_SECONDS = 0.2
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
+TRACKERS_PASSED_ON = (  # the trackers run in one of them; their keys are no part of it: log in by file there
+    *("WANDB_MODE", "WANDB_BASE_URL", "SWANLAB_MODE", "SWANLAB_WORKSPACE", "SWANLAB_LOG_DIR"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CLEARML_OFFLINE_MODE", "CLEARML_CONFIG_FILE"),
+)
+FILES_SECONDS = 60.0  # for the charts to reach the trackers
 OWN_WORD_SECONDS = 10.0  # after a failure on another machine
 VERSIONS = ("verl", "torch", "transformers", "ray", "vllm", "sglang", "flash-attn")  # run.json names those installed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -82,15 +89,16 @@ class Attempt:
         if self.joined:
             self.environment |= for_workers(self.run_dir, self.environment)
         self.stop_signal: int | None = None
+        self.notifier = Notifier(self.run_dir, os.environ, environment["ALGORITHM"])
 
     def _trainer_environment(self) -> dict[str, str]:
-        """What the trainer's processes find in their environment beside what train.sh exported."""
+        """What the trainer's processes find in their environment next to what train.sh exported."""
         run_id = read_run(self.run_dir).get("id") or uuid.uuid4().hex[:8]
         return {
             "VERL_FILE_LOGGER_PATH": str(self.metrics),
             "TENSORBOARD_DIR": str(self.run_dir / "tensorboard"),
             "WANDB_DIR": str(self.run_dir),
-            "WANDB_RUN_ID": run_id,  # a resumed run goes on with its own curve
+            "WANDB_RUN_ID": run_id,  # a resumed run continues its own curve
             "WANDB_RESUME": "allow",
             "ATTEMPT": str(self.number),
             **quiet(),
@@ -103,16 +111,19 @@ class Attempt:
             self.watch = open_watch(self.cluster, self.environment)
         self._open()
         length = self.knobs.get("MAX_RESPONSE_LENGTH", "")
-        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", int(length) if length.isdigit() else None)
+        limit = int(length) if length.isdigit() else None
+        terminal = Terminal(self.run_dir, os.environ.get("VERBOSE") == "1", limit, self.notifier)
         terminal.phase(f"Starting {self.knobs_words()} in {os.path.relpath(self.run_dir, ROOT)} (log: {LOG_FILE})")
         log = Tail(self.run_dir / LOG_FILE, self._log_size(), progress_bars=True)
         listen(self._on_signal)
         heartbeat = Heartbeat(self.run_dir)
-        keeper = self._start(self.command)
+        if self.cluster:
+            machine_use.record(self.run_dir, self.cluster.rank)
+        supervisor = self._start(self.command)
         try:
-            self._follow(keeper, terminal, log)
+            self._follow(supervisor, terminal, log)
         finally:
-            status, problem = self._end(keeper)
+            status, problem = self._end(supervisor)
             terminal.close()
             status = self._close(status, terminal, problem)  # also when the view broke: the last state is written
             heartbeat.stop()
@@ -132,7 +143,7 @@ class Attempt:
     # ---- files -------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Make the run directory, or go on in it: command.sh, the log's heading, run.json."""
+        """Make the run directory, or continue in it: command.sh, the log's heading, run.json."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         run_data.place(self.run_dir, self.environment)
         if self.resume_from:
@@ -145,17 +156,16 @@ class Attempt:
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         facts = describe_run(self.run_dir, self.knobs, self.environment["ALGORITHM"], self.number)
         tries = json.loads(self.environment.get("NUMBERS_TO_TRY") or "{}")
-        if self.cluster:
-            facts["machines"] = json.loads(self.environment["CLUSTER_MACHINES"])
         if self.cluster or self.joined:
             run_secrets.make(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         update_run(self.run_dir, id=self.environment["WANDB_RUN_ID"], numbers_to_try=tries, **facts)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
-        """Make the run's folder fit to the checkpoint that it goes on from.
+        """Make the run's folder fit the checkpoint that it resumes from.
 
-        A run that goes on from another's takes up its curve. In its own folder later checkpoints, which are of a line
-        of training that is left, are set aside: overwritten bit by bit they would look complete when they are not.
+        A run that resumes from another run's checkpoint continues that run's curve. In its own folder later
+        checkpoints, which belong to the training that is abandoned, are set aside: overwritten bit by bit they would
+        look complete when they are not.
         """
         if self.forked:
             records = [record for record in read_metrics(checkpoint.run_dir) if record["step"] <= checkpoint.step]
@@ -179,7 +189,7 @@ class Attempt:
     # ---- while it runs -----------------------------------------------------------------------------------
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen:
-        """Start a command under a keeper of its own, its output appended to the log.
+        """Start a command under its own supervisor, its output appended to the log.
 
         The log is the processes' own output and not a pipe, so nothing is lost when the launcher dies.
         """
@@ -197,18 +207,18 @@ class Attempt:
         """The environment of the trainer: knobs and arguments that are in its command already are left out."""
         return process_environment(self.environment, self.knobs)
 
-    def _end(self, keeper: subprocess.Popen) -> tuple[int, Problem | None]:
+    def _end(self, supervisor: subprocess.Popen) -> tuple[int, Problem | None]:
         """End what is left here and on other machines; returns the exit status, and what was wrong elsewhere."""
         problem = self.watch.problem() if self.watch else None
         if problem and problem.stop_signal:
             self.stop_signal = problem.stop_signal
         elif problem and not problem.gone:  # the trainer here may be about to say why itself
             with contextlib.suppress(subprocess.TimeoutExpired):
-                keeper.wait(OWN_WORD_SECONDS)
+                supervisor.wait(OWN_WORD_SECONDS)
         if self.watch and self.stop_signal is not None:
             self.watch.tell_over()
-        said = keeper.poll()  # its own word
-        status = self._stop(keeper)
+        said = supervisor.poll()  # ended by itself
+        status = self._stop(supervisor)
         if said == 0:
             return 0, None  # all steps are done, whatever has happened since
         if said is None and problem:
@@ -217,13 +227,13 @@ class Attempt:
             problem = self.watch.who_is_gone() or (replace(problem, echo=True) if problem else None)
         return status, problem
 
-    def _stop(self, keeper: subprocess.Popen) -> int:
-        """Have the keeper end what is left, and return its exit status."""
+    def _stop(self, supervisor: subprocess.Popen) -> int:
+        """Have the supervisor end what is left, and return its exit status."""
         try:
-            keeper.communicate(STOP)
+            supervisor.communicate(STOP)
         except BrokenPipeError:  # it has ended already
-            keeper.wait()
-        return keeper.returncode
+            supervisor.wait()
+        return supervisor.returncode
 
     def _on_signal(self, number: int, frame: object) -> None:
         first, self.stop_signal = self.stop_signal is None, number
@@ -233,12 +243,12 @@ class Attempt:
                     "\nstopping: ending the trainer and all its processes (a few seconds)", file=sys.stderr, flush=True
                 )
 
-    def _follow(self, keeper: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
+    def _follow(self, supervisor: subprocess.Popen, terminal: Terminal, log: Tail) -> None:
         """Show the log and the metrics until the trainer ends or a signal asks to stop."""
         metrics = MetricsTail(self.metrics)
         running = True
         while running and self.stop_signal is None:
-            running = keeper.poll() is None and not (self.watch and self.watch.problem())
+            running = supervisor.poll() is None and not (self.watch and self.watch.problem())
             terminal.look(log, metrics)
             if running:
                 time.sleep(POLL_SECONDS)
@@ -247,7 +257,7 @@ class Attempt:
 
     def _close(self, status: int, terminal: Terminal, problem: Problem | None = None) -> int:
         """Export, draw, write the last state, say how it ended, here and on other machines."""
-        stage = os.environ.get("STAGE")  # of self-play, which says itself how to go on
+        stage = os.environ.get("STAGE")  # of self-play, which says itself how to resume
         resume = resume_command(self.run_dir, self.environment["ALGORITHM"])
         well = self.stop_signal is None and status == 0 and problem is None
         exported = well and self._finish_model(terminal)
@@ -268,14 +278,30 @@ class Attempt:
             run_secrets.discard(self.run_dir, self.environment["CLUSTER_LAUNCH"])
         if self.watch:
             found = latest_checkpoint(self.run_dir) if state in ("failed", "stopped") else None
-            goes_on = f"; to go on from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
-            self.watch.tell_end(status, f"{reason}{goes_on}" if reason else "")
+            how_to_resume = (
+                f"; to resume from the checkpoint of step {found[0]}, on all machines: {resume}" if found else ""
+            )
+            self.watch.tell_end(status, f"{reason}{how_to_resume}" if reason else "")
+        self._tell(state, early, terminal)
         draw(self.run_dir, terminal.console)
+        send_files(self.run_dir, self._process_environment(), terminal.console)
         if exported:
             terminal.summary(reason, show_files=not stage)
         elif state == "failed" and not stage and latest_checkpoint(self.run_dir):
             terminal.stopped(resume)
+        for problem in self.notifier.close():
+            terminal.console.print(f"[yellow]warning:[/yellow] {problem}")
         return status
+
+    def _tell(self, state: str, early: dict[str, Any] | None, terminal: Terminal) -> None:
+        """A message of how it ended; none of a run that a person has stopped, nor of a stage that went well."""
+        if state == "failed":
+            self.notifier.tell(f"failed:{self.number}", "failed", terminal.failure, "error")
+        elif early and not os.environ.get("STAGE"):
+            words = f"step {early['step']}: {early['reason']}\n{terminal.outcome()}"
+            self.notifier.tell(f"stopped early:{self.number}", "stopped early", words)
+        elif state == "finished" and not os.environ.get("STAGE"):
+            self.notifier.tell(f"finished:{self.number}", "finished", terminal.outcome())
 
     def _finish_model(self, terminal: Terminal) -> bool:
         """See that ``model/`` is the newest checkpoint's; RL trainers write it themselves at their last step."""
@@ -303,16 +329,16 @@ def quiet() -> dict[str, str]:
 
 
 def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a run that joins a Ray: where its secrets lie, and the names of what its workers are given.
+    """Variables of a run that joins a Ray: where its secrets are, and the names of what its workers are given.
 
     Only what a run and the user have set, by name: no key of a service is among them.
     """
     launch = secrets.token_hex(8)
     own = {"CLUSTER_LAUNCH": launch, **run_secrets.keys_file(run_dir, launch)}
-    wanted = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
-    wanted |= {"WANDB_RUN_ID", "WANDB_RESUME"}
-    wanted -= {"RAY_ADDRESS"}
-    found = sorted(name for name in environment | own if name in wanted or name.startswith(PASSED_ON))
+    passed = {*COMMAND_VARIABLES, *quiet(), *own, "ATTEMPT", "VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "WANDB_DIR"}
+    passed |= {"WANDB_RUN_ID", "WANDB_RESUME", *TRACKERS_PASSED_ON}
+    passed -= {"RAY_ADDRESS", *(name for name in TRACKERS_PASSED_ON if "@" in environment.get(name, ""))}  # user:key@
+    found = sorted(name for name in environment | own if name in passed or name.startswith(PASSED_ON))
     return {**own, "WORKER_ENV": ",".join(found)}
 
 
@@ -354,6 +380,20 @@ def draw(run_dir: Path, console: Console) -> None:
         console.print(f"[yellow]warning:[/yellow] the charts were not drawn: {escape(str(error))}")
 
 
+def send_files(run_dir: Path, environment: Mapping[str, str], console: Console) -> None:
+    """Send charts and comparison to the run's trackers; a tracker that is away holds nothing up for long."""
+    if not (run_dir / TRACKERS_FILE).is_file():
+        return
+    command = [sys.executable, "-m", "common.trackers", str(run_dir)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=FILES_SECONDS)
+        said = [line for line in done.stdout.splitlines() if line.startswith("Tracker ")] if done.returncode else []
+    except subprocess.TimeoutExpired:
+        said = [f"the trackers took longer than {FILES_SECONDS:.0f} s for charts and comparison"]
+    for line in said:
+        console.print(f"[yellow]warning:[/yellow] {escape(line)}")
+
+
 def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attempt: int) -> dict[str, Any]:
     """What run.json says of a run that this process starts now."""
     return {
@@ -374,6 +414,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
         "exit_status": None,
         "versions": {"kit": __version__, **{name: found for name in VERSIONS if (found := _version(name))}},
         "git_commit": _git_commit(),
+        "machines": json.loads(os.environ.get("CLUSTER_MACHINES") or "[]"),  # those of this attempt, where several
         "knobs": dict(knobs),
     }
 

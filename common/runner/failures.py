@@ -2,7 +2,7 @@
 
 A verl log ends with wrappers (RayTaskError, "The actor died", torch's ChildFailedError). `diagnose` reads the log once,
 line by line, undoes Ray's, vLLM's and torchrun's line prefixes, collects the real exceptions of every process, chooses
-the one that ended the run, and looks it up in `KNOWN_FAILURES`. Pure Python; hundreds of megabytes are no problem.
+the one that ended the run, and looks it up in `KNOWN_FAILURES`. Pure Python; logs of hundreds of megabytes are fine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WRAPPER = re.compile(
     r"OwnerDiedError|ObjectLostError|RayTaskError)\b|ChildFailedError|^SystemExit|EngineDeadError"
 )
 _STOPPED = re.compile(r"^KeyboardInterrupt|SignalException|TaskCancelledError|got signal: (?:2|15)\b")
-# An error that is a line of its own, without a traceback: "RuntimeError: ...", "error: ...", logging's "ERROR:...".
+# An error on a separate line, without a traceback: "RuntimeError: ...", "error: ...", logging's "ERROR:...".
 _BARE = re.compile(
     r"(?:[\w.]{0,100}[A-Z]\w{0,60}(?:Error|Exception)(?:\([^)]{0,200}\))?|[Ee]rror|ERROR|FATAL|fatal): ?\S"
 )
@@ -225,7 +225,7 @@ def _explain(error: _Error) -> Diagnosis:
 
 
 def _explain_note(notes: list[tuple[int, str]]) -> Diagnosis:
-    """Explains the note that stands highest in the table: "memory pressure" says more than "killed"."""
+    """Explains the note that is highest in the table: "memory pressure" says more than "killed"."""
     found = (
         (known, match, text[max(0, match.start() - 40) :], line)
         for known in KNOWN_FAILURES

@@ -1,6 +1,6 @@
 """What a train.sh becomes on a machine that is not the first of several: its share of the processes, nothing else.
 
-The first machine has the run: its state, its metrics, its log. This one writes ``train.node<rank>.log`` beside them.
+The first machine has the run: its state, its metrics, its log. This one writes ``train.node<rank>.log`` next to them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common import machine_use
 from common.checkpoints.integrity import latest_checkpoint
 from common.cluster.names import Cluster, ClusterError
 from common.cluster.watch import End, Watch, open_watch
@@ -58,13 +59,14 @@ class Follower:
             f"machine {self.cluster.rank + 1} of {self.cluster.nnodes}: the first, {self.cluster.master}, shows the run"
         )
         self._say(f"  log here: {self.log}")
-        keeper = self._start()
+        machine_use.record(self.run_dir, self.cluster.rank)
+        supervisor = self._start()
         try:
-            self._follow(keeper, watch)
+            self._follow(supervisor, watch)
             if self.stop_signal is not None and not watch.end():
                 watch.report("", self.stop_signal)
         finally:
-            status = self._stop(keeper)
+            status = self._stop(supervisor)
         end = self._end(status, watch)
         watch.close()
         self._say(f"ended with status {end.status}" + (f": {end.reason}" if end.reason else ""))
@@ -84,17 +86,17 @@ class Follower:
                 start_new_session=True,
             )
 
-    def _follow(self, keeper: subprocess.Popen, watch: Watch) -> None:
-        while keeper.poll() is None and self.stop_signal is None and not watch.is_over() and not watch.problem():
+    def _follow(self, supervisor: subprocess.Popen, watch: Watch) -> None:
+        while supervisor.poll() is None and self.stop_signal is None and not watch.is_over() and not watch.problem():
             time.sleep(POLL_SECONDS)
 
     @staticmethod
-    def _stop(keeper: subprocess.Popen) -> int:
+    def _stop(supervisor: subprocess.Popen) -> int:
         try:
-            keeper.communicate(STOP)
+            supervisor.communicate(STOP)
         except BrokenPipeError:
-            keeper.wait()
-        return keeper.returncode
+            supervisor.wait()
+        return supervisor.returncode
 
     def _end(self, status: int, watch: Watch) -> End:
         """Wait for the first machine's word; one that is not all right tells it so first."""
@@ -117,7 +119,7 @@ class Follower:
     def _how_to_resume(self) -> str:
         found = latest_checkpoint(self.run_dir)
         where = f"from the checkpoint of step {found[0]}" if found else "from the start (no checkpoint yet)"
-        return f"\nto go on {where}, on all machines: {resume_command(self.run_dir, self.environment['ALGORITHM'])}"
+        return f"\nto resume {where}, on all machines: {resume_command(self.run_dir, self.environment['ALGORITHM'])}"
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.stop_signal = number

@@ -34,7 +34,7 @@ _RAM = (
 _MODEL = "Check the spelling of MODEL_PATH, or download the model on a machine with a network and give its folder."
 
 # fmt: off
-# The first match wins, so the special stands before the general. Comments name the source of the message.
+# The first match wins, so special rows come before general ones. Comments name the source of the message.
 KNOWN_FAILURES: tuple[Known, ...] = (
     # verl/trainer/main_ppo.py and ppo/v1/*.py import it
     Known(r"No module named '(transfer_queue)'",

@@ -1,6 +1,6 @@
 """End a tree of processes, with those whose parents have died.
 
-Ray starts raylets and workers in sessions of their own and renames them, so neither a process group nor the
+Ray starts raylets and workers in separate sessions and renames them, so neither a process group nor the
 environment tells whose they are. A process that is a child subreaper (Linux, prctl(2)) becomes the parent of every
 descendant whose own parent dies, so all that a run has started stays below it.
 """
@@ -58,7 +58,7 @@ def end_descendants(keep_status_of: int | None = None, grace: float = TERMINATE_
 
 
 def living_descendants(keep_status_of: int | None = None) -> list[psutil.Process]:
-    """Return the processes below this one that still run, and take leave of those that have ended."""
+    """Return the processes below this one that still run, and reap those that have ended."""
     living = []
     for process in psutil.Process().children(recursive=True):
         try:

@@ -1,4 +1,4 @@
-"""Ray's folder: Ray opens its logs and sockets to every user of the machine, so they lie in a folder of this user."""
+"""Ray's folder: Ray opens its logs and sockets to every user of the machine, so a folder of this user holds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def ray_folder(environment: Mapping[str, str]) -> str:
     """The value of RAY_TMPDIR for a run: the one that is set, else a folder that only this user may enter.
 
     Ray 2.60 makes the folders of a session with mode 0777 whatever the umask (``try_make_directory_shared`` in
-    ray/_common/utils.py): others could read what the trainer prints, and put their sockets in the place of Ray's.
+    ray/_common/utils.py): others could read what the trainer prints, and put their sockets in place of Ray's.
     """
     given = environment.get("RAY_TMPDIR")
     if given:

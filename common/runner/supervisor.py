@@ -1,7 +1,7 @@
 """Holds the processes of a run together: ``python -m common.runner.supervisor RUN_DIR -- COMMAND``.
 
 The launcher starts this process, and this process starts the trainer. It ends everything below it when the trainer
-ends, when the launcher says so on its standard input, and when that input ends without a word, because then the
+ends, when the launcher says so on its standard input, and when that input just ends, because then the
 launcher was killed. It exits with the trainer's status.
 """
 
@@ -14,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from common.notify.notifier import Notifier
 from common.run_dir import update_run
 from common.runner import processes
 
@@ -28,7 +29,10 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     run_dir, command = Path(sys.argv[1]), sys.argv[sys.argv.index("--") + 1 :]
     processes.become_subreaper()
-    trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_prepare_trainer, start_new_session=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFY_")}
+    trainer = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_prepare_trainer, start_new_session=True
+    )
     asked = threading.Event()
     heard: list[bytes] = []
     threading.Thread(target=_listen, args=(asked, heard), daemon=True).start()
@@ -37,7 +41,10 @@ def main() -> int:
     processes.end_descendants(keep_status_of=trainer.pid)
     status = trainer.wait()
     if asked.is_set() and heard != [STOP] and str(run_dir) != NO_RUN:
-        update_run(run_dir, state="failed", reason="the launcher was killed", exit_status=137)
+        run = update_run(run_dir, state="failed", reason="the launcher was killed", exit_status=137)
+        notifier = Notifier(run_dir, os.environ, run.get("algorithm", ""))
+        notifier.tell(f"died:{run.get('attempt', 1)}", "died", f"the launcher on {run.get('host')} was killed", "error")
+        notifier.close()
     return status if status >= 0 else 128 - status
 
 

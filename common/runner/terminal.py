@@ -15,9 +15,10 @@ from rich.markup import escape
 from common.checkpoints.integrity import latest_checkpoint
 from common.cluster.watch import Problem
 from common.console import QuietConsole, without_controls
-from common.metrics.names import HEADLINES, check_health, friendly
+from common.metrics.names import HEADLINES, Metric, check_health, friendly
 from common.metrics.progress_line import format_duration, step_line
-from common.run_dir import LOG_FILE, read_run
+from common.notify.notifier import Notifier
+from common.run_dir import LOG_FILE, read_metrics, read_run
 from common.runner.failures import diagnose
 from common.tail import MetricsTail, Tail
 
@@ -31,6 +32,7 @@ PHASES: tuple[tuple[str, str], ...] = (
     (r"Total steps: \d+, num_warmup_steps", "Model and optimiser are ready"),
     (r"Found latest checkpoint: \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
     (r"Resuming from \S*global_step_(\d+)", "Resuming from the checkpoint of step {0}"),
+    (r"Tracker (\w+): (.*)", "Tracker {0}: {1}"),
 )
 # At the start of a line, behind Ray's prefix: an answer of the model that has these words is not verl's word.
 TOTAL_STEPS = re.compile(
@@ -51,11 +53,13 @@ class Terminal:
         run_dir: Its run directory.
         verbose: Print the raw log too.
         max_response_length: ``MAX_RESPONSE_LENGTH`` in tokens, None for SFT.
+        notifier: Told of warnings and best scores, None for nobody.
     """
 
-    def __init__(self, run_dir: Path, verbose: bool, max_response_length: int | None):
+    def __init__(self, run_dir: Path, verbose: bool, max_response_length: int | None, notifier: Notifier | None = None):
         self.console = QuietConsole(highlight=False, soft_wrap=True)
-        self.run_dir = run_dir
+        self.run_dir, self.notifier = run_dir, notifier
+        self.failure = ""  # what `failed` has printed, for a message
         self.verbose = verbose
         self.max_response_length = max_response_length
         self.started = time.monotonic()
@@ -83,14 +87,14 @@ class Terminal:
             self.status.update(escape(text))
 
     def look(self, log: Tail, metrics: MetricsTail) -> None:
-        """Show what is new in the log and in the metrics. Whatever is wrong with them, the run goes on."""
+        """Show what is new in the log and in the metrics. Whatever is wrong with them, the run continues."""
         for show in (lambda: self.log_lines(log.lines()), lambda: self.records(metrics.records())):
             try:
                 show()
             except Exception as error:
                 self._say_once("view", f"a part of the output cannot be shown ({type(error).__name__}: {error})")
         if metrics.bad:
-            words = "a line of the metrics is no record and was passed over; more are counted at the end"
+            words = "a line of the metrics is not a record and was skipped; more are counted at the end"
             self._say_once("metrics", words)
             self.bad_lines = metrics.bad
 
@@ -152,7 +156,17 @@ class Terminal:
         for metric in VALIDATIONS:
             if metric.name in values:
                 self.validations.append((step, metric.short, values[metric.name]))
+                if self.notifier and self.notifier.on:
+                    self._tell_best(metric, step, values[metric.name])
                 return
+
+    def _tell_best(self, metric: Metric, step: int, score: float) -> None:
+        """A message of a score that is better than all of the run before it, in any attempt."""
+        named = ((record["step"], friendly(record["data"])) for record in read_metrics(self.run_dir))
+        before = [values[metric.name] for at, values in named if at < step and metric.name in values]
+        pick, better = (min, score.__lt__) if metric.better == "lower" else (max, score.__gt__)
+        if before and better(pick(before)):
+            self.notifier.best(step, metric.short, score)
 
     def _warn(self) -> None:
         if not self.history:
@@ -161,6 +175,8 @@ class Terminal:
         for warning in warnings:
             if warning.name not in self.warned:
                 self.console.print(f"[yellow]warning:[/yellow] {escape(str(warning))}")
+                if self.notifier:
+                    self.notifier.warning(warning.name, str(warning))
         self.warned = {warning.name for warning in warnings}
 
     # ---- the end -----------------------------------------------------------------------------------------
@@ -169,6 +185,20 @@ class Terminal:
         """Stop the moving line."""
         if self.status:
             self.status.stop()
+
+    def outcome(self) -> str:
+        """Before, after and best of a run and how long it took, for a message."""
+        lines = []
+        rewards = [values["reward_mean"] for values in self.history if "reward_mean" in values][-3:]
+        if rewards:
+            first, last = (sum(part) / len(part) for part in (self.first_rewards, rewards))
+            lines.append(f"mean reward {first:.3f} -> {last:.3f}")
+        if self.validations:
+            pick = min if self.validations[-1][1] in LOWER else max
+            best = pick(self.validations, key=lambda entry: entry[2])
+            _, words, last = self.validations[-1]
+            lines.append(f"{words} {self.validations[0][2]:.3f} -> {last:.3f} (best {best[2]:.3f} at step {best[0]})")
+        return "\n".join([*lines, f"{(time.monotonic() - self.started) / 60:.1f} minutes"])
 
     def summary(self, stopped: str | None = None, show_files: bool = True) -> None:
         """Print what a run has reached and what to do next.
@@ -195,7 +225,7 @@ class Terminal:
                 f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
             )
         if self.bad_lines:
-            self.console.print(f"  {'metrics':<19} {self.bad_lines} lines were no records and were passed over")
+            self.console.print(f"  {'metrics':<19} {self.bad_lines} lines were not records and were skipped")
         if not show_files:
             return
         folder = _relative(self.run_dir)
@@ -214,14 +244,18 @@ class Terminal:
         log = self.run_dir / LOG_FILE
         if elsewhere and not elsewhere.echo:
             self.console.print(f"\n[bold red]Failed[/bold red] with exit status {status}: {escape(elsewhere.text)}")
+            self.failure = elsewhere.text
             self.console.print(f"  logs: {_relative(log)}; of the other machines: train.node<rank>.log next to it")
             return elsewhere.text
         diagnosis = diagnose(log)
         where = f"{_relative(log)}" + (f", line {diagnosis.line}" if diagnosis.line else "")
         self.console.print(f"\n[bold red]Failed[/bold red] with exit status {status}: {escape(diagnosis.cause)}")
+        tried = self._numbers(diagnosis.cause)
+        parts = (diagnosis.cause, diagnosis.fix and f"fix: {diagnosis.fix}", *(f"try: {text}" for text in tried))
+        self.failure = "\n".join([*filter(None, parts), f"log: {where}"])
         if diagnosis.fix:
             self.console.print(f"  fix: {escape(diagnosis.fix)}")
-        for text in self._numbers(diagnosis.cause):
+        for text in tried:
             self.console.print(f"  try: {escape(text)}")
         self.console.print(f"  log: {where}")
         if elsewhere:
@@ -234,10 +268,10 @@ class Terminal:
         return [text for start, texts in tries.items() if cause.startswith(start) for text in texts]
 
     def stopped(self, resume: str) -> None:
-        """Print where a run that was stopped can go on."""
+        """Print from where a run that was stopped can be resumed."""
         found = latest_checkpoint(self.run_dir)
         where = f"from the checkpoint of step {found[0]}" if found else "from the start (no checkpoint yet)"
-        self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To go on {where}:\n  {resume}")
+        self.console.print(f"\n[bold yellow]Stopped.[/bold yellow] To resume {where}:\n  {resume}")
         if found:
             export = f"{program('python')} -m common.checkpoints merge {_relative(self.run_dir)}"
             self.console.print(f"For its model as it is now:\n  {export}")

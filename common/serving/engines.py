@@ -58,7 +58,7 @@ def adapter_of(source: ModelSource) -> tuple[Path, str] | None:
     """Folder of a model's LoRA adapter and its base model; None for a model that has none.
 
     Args:
-        source: After ``prepare``, so that a run's model and the adapter beside it are there.
+        source: After ``prepare``, so that a run's model and the adapter next to it are there.
     """
     folder = source.adapter or Path(source.path) / "lora_adapter"
     if not (folder / ADAPTER).is_file():

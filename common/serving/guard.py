@@ -24,7 +24,7 @@ class Guard:
         app: What is behind it.
         key: Of the bearer; "" when none is needed.
         port: The server's.
-        hosts: Names beside localhost under which it is reached.
+        hosts: Names next to localhost under which it is reached.
     """
 
     def __init__(self, app: ASGIApp, key: str, port: int, hosts: Iterable[str] = ()):

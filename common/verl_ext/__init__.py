@@ -12,7 +12,7 @@ a file per row         what takes the place of a function; see the table
 ``plugin``             what verl imports
 ``loading``            what a run of an algorithm needs: extension points filled, functions replaced
 ``table``              the functions that are replaced, and how
-``private``            methods of verl that the kit overrides or calls though they are no interface
+``private``            methods of verl that the kit overrides or calls though they are not a public interface
 ``source``             finds a definition in the installed files, and stops when it has changed
 ``version``            verl's version, from requirements.txt
 ``queue_guard``        keys for TransferQueue's sockets, and when the two rows are put in

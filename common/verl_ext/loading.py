@@ -20,6 +20,7 @@ PLUGINS = {
 PARTS_OF = {
     "sft": ("supervised",),
     "dpo": ("supervised",),
+    "reward_model": ("supervised", "ppo"),  # a value model, as PPO's critic is
     "grpo": ("rl",),
     "gspo": ("rl",),
     "ppo": ("rl", "ppo"),
@@ -30,11 +31,11 @@ def load(algorithm: str, seed: int, parts: Collection[str] = ()) -> None:
     """Make this process ready for a run, while verl is imported.
 
     Args:
-        algorithm: ``sft``, ``dpo``, ``grpo``, ``gspo`` or ``ppo``.
+        algorithm: ``sft``, ``dpo``, ``reward_model``, ``grpo``, ``gspo`` or ``ppo``.
         seed: Of the run.
         parts: Other parts of the run: ``cpu`` (the device), ``hf`` (the rollout engine), ``hf_reward`` (its reward
-            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` (attention), ``tools``, ``remax``, ``user``
-            (``ALGORITHM_PATH``), ``separate`` (``TRAINER_MODE``).
+            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` or ``padded`` (attention), ``tools``, ``remax``,
+            ``user`` (``ALGORITHM_PATH``), ``separate`` (``TRAINER_MODE``).
     """
     if "rl" in PARTS_OF.get(algorithm, ()):
         queue_guard.start()

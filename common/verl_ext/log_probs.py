@@ -21,7 +21,7 @@ CHUNK_NUMBERS = 2**24  # logits in one call of logsumexp: bounds its temporary m
 
 
 def replacement(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Chunks of rows in the place of single rows."""
+    """Chunks of rows in place of single rows."""
 
     def log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return chunked_log_probs(logits, labels)

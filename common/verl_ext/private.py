@@ -51,6 +51,12 @@ PRIVATE = (
     Private(f"{SFT}._init_engine", ("self.total_training_steps =", "self.training_client.reset()"), DPO, "extended"),
     Private(f"{SFT}._get_batch_seqlens", ("return batch_seqlens",), DPO, "called: tokens of each sequence"),
     Private(f"{SFT}.fit", ("self.resume_global_step", "self.steps_per_epoch"), DPO, "replaced: the loop over pairs"),
+    Private(
+        f"{FSDP}._build_module",
+        ("load_valuehead_model(", "self.model_config.hf_config.num_labels = 1"),
+        "ppo/reward_model/trainer.py",
+        "extended: the value model as a sequence classifier",
+    ),
     Private(f"{FSDP}._build_fsdp_module", ("self._autocast_dtype =", "self.scaler ="), ENGINE, "replaced: no GPU"),
     Private(
         f"{FSDP}._merged_lora_per_tensor_param",

@@ -17,6 +17,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -68,12 +69,28 @@ def make_keys() -> None:
 
 
 def read_keys(file: Path) -> None:
-    """Take the keys that the first machine has written (``common/cluster/run_secrets.py``)."""
+    """Take the keys that the first machine has written (``common/cluster/run_secrets.py``).
+
+    Raises:
+        RuntimeError: If they are not seen here.
+    """
     until = time.monotonic() + SHARE_SECONDS
-    while not file.is_file() and time.monotonic() < until:
+    while not os.path.isfile(file):  # Path.is_file raises where another user may not look
+        if time.monotonic() > until:
+            raise RuntimeError(
+                f"{KEYS_FILE}={file} is not seen on {platform.node()} after {SHARE_SECONDS:.0f} s, so this process "
+                "cannot talk to the run's TransferQueue; OUTPUTS_DIR must be one folder for all machines, and Ray must "
+                "run as the same user on all of them"
+            )
         time.sleep(0.2)
-    keys = json.loads(file.read_text(encoding="utf-8"))
-    os.environ.update({name: keys[name] for name in (PUBLIC, SECRET)})
+    try:
+        keys = json.loads(file.read_text(encoding="utf-8"))
+        os.environ.update({name: keys[name] for name in (PUBLIC, SECRET)})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RuntimeError(
+            f"{KEYS_FILE}={file} cannot be read on {platform.node()} ({type(error).__name__}); start the run "
+            "again, it writes a new one"
+        ) from None  # what is in it stays out of the log
 
 
 def guard() -> None:

@@ -1,4 +1,4 @@
-"""``python -m common.verl_ext.registered FILE``: what a file registers with verl, as JSON, in a process of its own."""
+"""``python -m common.verl_ext.registered FILE``: what a file registers with verl, as JSON, in a separate process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def registered(path: Path) -> dict[str, list[str]]:
 
 
 def answer_of(module: str, path: Path) -> Any:
-    """Run a module on a file of the user's, which may hang or crash, and return the JSON that it prints.
+    """Run a module on a user-supplied file, which may hang or crash, and return the JSON that it prints.
 
     Args:
         module: Module that takes the file as its argument.
@@ -48,7 +48,7 @@ def answer_of(module: str, path: Path) -> Any:
         raise ValueError(f"importing it took longer than {LIMIT_S:g} s") from None
     last = done.stdout.strip().splitlines()[-1:]
     if done.returncode or not last:
-        raise ValueError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        raise ValueError((done.stderr.strip().splitlines() or ["it ended without output"])[-1])
     return json.loads(last[0])
 
 

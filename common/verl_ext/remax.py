@@ -31,7 +31,7 @@ def sampling_of(session: int, group: int, sampling_params: dict[str, Any]) -> di
     Args:
         session: Number of the answer in its group, from 0.
         group: Answers per prompt, ``rollout.n``.
-        sampling_params: Of the run. Validation has groups of its own size, whose last answer is not reached.
+        sampling_params: Of the run. Validation has groups of another size, whose last answer is not reached.
     """
     return {**sampling_params, **GREEDY} if session == group - 1 else sampling_params
 

@@ -2,7 +2,7 @@
 
 Target: `_call_with_kwargs`, verl/trainer/ppo/reward.py:32.
 
-verl turns the exception into a lost answer, of which nobody hears. ``common.rewards.errors`` counts it, and the run
+verl turns the exception into a lost answer, silently. ``common.rewards.errors`` counts it, and the run
 ends when it is more than a rare accident.
 
 Upstream: https://github.com/verl-project/verl/issues/4417 (open) asks for a way to handle rewards that fail.

@@ -1,4 +1,4 @@
-"""A guard for the places where the kit relies on code of verl that is no interface: it must still be the code we read.
+"""A guard for the places where the kit relies on internal code of verl: it must still be the code we read.
 
 Sources are read from the installed files and never imported, so that a look costs milliseconds and no device.
 """
@@ -17,7 +17,7 @@ from common.verl_ext.version import installed, pinned
 
 @dataclass(frozen=True)
 class Source:
-    """A definition as it stands in a file.
+    """A definition as it is written in a file.
 
     Args:
         file: The file, from the folder of its package, such as ``verl/trainer/ppo/reward.py``.
@@ -42,7 +42,7 @@ def find(target: str) -> Source:
         target: ``package.module:Class.method``, or a function, a class or a variable of the module.
 
     Raises:
-        SourceChanged: If there is no such definition.
+        SourceChanged: If the definition is not there.
     """
     module, _, name = target.partition(":")
     file, shown = _file(module)

@@ -7,7 +7,7 @@ SFT and DPO is made by torchrun itself.
 
 Upstream: no issue known.
 
-Until: torch binds the store to the address that it is told to announce.
+Until: torch binds the store to the address that it is to announce.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The original on a listener of its own."""
+    """The original on a separate listener."""
     several = os.environ.get("NNODES", "1") != "1"
 
     def create(host_name: str, port: int, *args: Any, is_master: bool = False, **kwargs: Any) -> Any:

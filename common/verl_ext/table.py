@@ -103,6 +103,13 @@ REPLACEMENTS = (
         "log_probs",
         "all",
     ),
+    Replacement("verl.utils.tracking:Tracking.__init__", 'self.logger["file"] = FileLogger(', "trackers", "all"),
+    Replacement(
+        "verl.utils.seqlen_balancing:rearrange_micro_batches",
+        "num_micro_batches = min(num_groups, ceildiv(total_seqlen, max_token_len))",
+        "padded_batches",
+        "padded",
+    ),
     Replacement(
         "verl.trainer.ppo.reward:_call_with_kwargs", "return raw_fn(*args, **merged_kwargs)", "reward_call", "rl"
     ),
@@ -111,6 +118,13 @@ REPLACEMENTS = (
         "return await raw_fn(*args, **merged_kwargs)",
         "reward_call_async",
         "rl",
+    ),
+    Replacement("verl.workers.utils.losses:value_loss", "return vf_loss, metrics", "value_coef", "value_coef"),
+    Replacement(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngine._build_lr_scheduler",
+        'if lr_scheduler_type == "constant":',
+        "schedule",
+        "schedule",
     ),
     Replacement(
         "verl.utils.model:load_valuehead_model", 'attn_implementation="flash_attention_2"', "critic_attention", "ppo"
@@ -179,6 +193,14 @@ REPLACEMENTS = (
         "ray.util.get_node_ip_address()",
         "queue_address",
         "queue_on_one_machine",
+    ),
+    Replacement("verl.utils.tracking:Tracking.__init__", "self.logger = {}", "tracking", "report"),
+    Replacement(
+        "hydra:main",
+        "def main_decorator(task_function: TaskFunction) -> Callable[[], None]:",
+        "trainer_main",
+        "report",
+        read="hydra.main:main",
     ),
     Replacement(
         "vllm._custom_ops:_supports_onednn",

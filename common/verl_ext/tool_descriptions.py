@@ -1,4 +1,4 @@
-"""``python -m common.verl_ext.tool_descriptions FILE``: the tools of a file as JSON, in a process of its own."""
+"""``python -m common.verl_ext.tool_descriptions FILE``: the tools of a file as JSON, in a separate process."""
 
 from __future__ import annotations
 

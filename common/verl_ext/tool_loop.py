@@ -1,4 +1,4 @@
-"""verl's tool agent loop with limits: tools run in processes of their own and may take only so long.
+"""verl's tool agent loop with limits: tools run in separate processes and may take only so long.
 
 verl calls a function tool in a thread without a limit (`ToolAgentLoop._call_tool`), so one that hangs
 would stop the whole run. What a tool raises goes to the model as text, as verl does it.

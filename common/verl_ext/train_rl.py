@@ -6,9 +6,11 @@ when a machine is gone.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,6 +19,7 @@ from omegaconf import open_dict
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.trainer import main_ppo
 
+from common.cluster import joined
 from common.verl_ext import private
 
 LOOK_SECONDS = 3.0
@@ -61,7 +64,8 @@ def join_ray(config: Any) -> None:
 def watch_machines() -> None:
     """End this process when a machine of the run is gone, or its Ray.
 
-    verl waits for ever then: its replay buffer (trainer/ppo/v1/replay_buffer.py) counts the lost answers as running.
+    Of a Ray that was there before, the machines of the run are those with its actors. Without this verl waits for ever:
+    its replay buffer (trainer/ppo/v1/replay_buffer.py) counts the lost answers as running.
     """
     ours: dict[str, str] = {}
     while True:
@@ -69,7 +73,7 @@ def watch_machines() -> None:
         if not ray.is_initialized():
             continue
         try:
-            nodes = ray.nodes()
+            nodes, used = ray.nodes(), joined.nodes_of_run() if os.environ.get("WORKER_ENV") else None
         except Exception as error:
             end(f"Ray does not answer any more: {error}")
         alive = {
@@ -80,7 +84,14 @@ def watch_machines() -> None:
         gone = [name for node, name in ours.items() if node not in alive]
         if gone:
             end(f"a machine of the run is gone: {', '.join(gone)}")
-        ours.update(alive)
+        ours.update({node: name for node, name in alive.items() if used is None or node in used})
+
+
+def record_machines() -> None:
+    """Keep figures of all machines once verl has joined Ray."""
+    while not ray.is_initialized():
+        time.sleep(LOOK_SECONDS)
+    joined.record_machines(Path(os.environ["RUN_DIR"]), json.loads(os.environ["CLUSTER_MACHINES"]))
 
 
 def end(reason: str) -> None:
@@ -101,6 +112,8 @@ def main(config: Any) -> None:
     )
     join_ray(config)
     threading.Thread(target=watch_machines, daemon=True).start()
+    if os.environ.get("WORKER_ENV"):  # a Ray that was there before the run has no launcher on each machine
+        threading.Thread(target=record_machines, daemon=True).start()
     main_ppo.run_ppo(config, task_runner_class=Here())
 
 

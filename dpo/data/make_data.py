@@ -1,10 +1,10 @@
-"""Write the DPO sample data: sums, answered in the wanted form and otherwise.
+"""Write the DPO sample data: sums, answered in the expected form and otherwise.
 
-    python -m dpo.data.make_data                  # rewrites train.parquet and val.parquet beside this file
+    python -m dpo.data.make_data                  # rewrites train.parquet and val.parquet next to this file
     python -m dpo.data.make_data --out /tmp/data
 
 The chosen answer shows the working and ends in `#### N`. The rejected one is either the plain sentence that the demo
-model gives about half of the time, or the wanted form with a wrong number. No pair of numbers in validation is asked
+model gives about half of the time, or the expected form with a wrong number. No pair of numbers in validation is asked
 about in training.
 """
 

@@ -1,6 +1,6 @@
 """Write the GRPO sample data: small sums, one question a row, in verl's RL format.
 
-    python grpo/data/make_data.py                  # rewrites train.parquet and val.parquet beside this file
+    python grpo/data/make_data.py                  # rewrites train.parquet and val.parquet next to this file
     python grpo/data/make_data.py --out /tmp/data
 
 Both numbers are 0..49. No validation question is in the training set, nor is the same sum in the other order.

@@ -28,12 +28,12 @@ def search(query: str) -> str:
         query: Words to look for.
     """
     passages, frequencies = read_folder(os.environ.get("SEARCH_FOLDER", "docs"))
-    wanted = set(words(query))
+    asked = set(words(query))
     average = sum(sum(counts.values()) for _, counts in passages) / len(passages)
 
     def score(counts: Counter[str]) -> float:
         total = 0.0
-        for word in wanted & counts.keys():
+        for word in asked & counts.keys():
             rarity = math.log(1 + (len(passages) - frequencies[word] + 0.5) / (frequencies[word] + 0.5))
             length = 1 - B + B * sum(counts.values()) / average
             total += rarity * counts[word] * (K1 + 1) / (counts[word] + K1 * length)
@@ -46,7 +46,7 @@ def search(query: str) -> str:
 
 @cache
 def read_folder(folder: str) -> tuple[list[tuple[str, Counter[str]]], Counter[str]]:
-    """The paragraphs of a folder with their word counts, and in how many paragraphs each word stands.
+    """The paragraphs of a folder with their word counts, and in how many paragraphs each word occurs.
 
     Raises:
         FileNotFoundError: If the folder has no text.

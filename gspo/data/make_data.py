@@ -1,10 +1,10 @@
 """Write the GSPO sample data: sums to answer, pairs to compare, and rows that are both.
 
-    python -m gspo.data.make_data                  # rewrites train.parquet and val.parquet beside this file
+    python -m gspo.data.make_data                  # rewrites train.parquet and val.parquet next to this file
     python -m gspo.data.make_data --out /tmp/data
 
 The questions are those of grpo/data, whose validation questions are not asked in training. The pairs are about other
-training questions, but for the rows with `self_play`, which stand for both.
+training questions, but for the rows with `self_play`, which serve as both.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ function paint(cell) {
 
 function draw() {
   const charts = Array.isArray(props.value) ? props.value : [];
-  const wanted = new Set(charts.map((chart) => chart.key));
+  const keys = new Set(charts.map((chart) => chart.key));
   for (const [key, cell] of cells) {
-    if (wanted.has(key)) continue;
+    if (keys.has(key)) continue;
     sight.unobserve(cell.node);
     if (window.Plotly) window.Plotly.purge(cell.plot);
     cell.node.remove();

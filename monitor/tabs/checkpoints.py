@@ -74,7 +74,7 @@ def _row(one: Saved, columns: Columns, name: str, w: Words) -> list[str]:
 
 
 def _quoted(path: str) -> str:
-    r"""A path as bash reads it; what the page cannot show stands as bytes in ``$'\xff'``."""
+    r"""A path as bash reads it; what the page cannot show is written as bytes in ``$'\xff'``."""
     if plain(path) == path:
         return shlex.quote(path)
     letters = (chr(one) if 32 <= one < 127 and one not in b"'\\" else f"\\x{one:02x}" for one in os.fsencode(path))

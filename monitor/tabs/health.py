@@ -87,7 +87,7 @@ def _advice(one: Finding, w: Words) -> str:
 
 
 def _overview(columns: Columns, found: list[Finding], w: Words) -> str:
-    """Every metric that has a rule: where it stands, and where it should."""
+    """Every metric that has a rule: where it is, and where it should be."""
     wrong = {one.name for one in found if one.now}
     heads = [(w("metric"), ""), (w("now"), "number"), (w("healthy_range"), "number"), (w("state"), "")]
     rows = []

@@ -10,6 +10,7 @@ import gradio as gr
 from monitor.change_token import NO_RUN, Asked, changed
 from monitor.i18n import Words
 from monitor.log_tail import WARNING, errors, is_error, search, tail
+from monitor.machines import logs_of
 from monitor.plain import plain
 from monitor.tables import note, problem
 from monitor.tabs import QUIET, Page, Tab, tailing, view
@@ -17,31 +18,44 @@ from monitor.tabs import QUIET, Page, Tab, tailing, view
 
 def token(asked: Asked) -> str:
     """Changes with the log."""
-    return changed(asked.monitor.log(asked.run)) if asked.row else NO_RUN
+    return "|".join(map(changed, logs_of(asked.monitor, asked.run).values())) if asked.row else NO_RUN
 
 
 def build(page: Page) -> Tab:
     """Lays out the tab."""
     w = page.words
     with gr.Row(elem_classes="controls"):
-        text = gr.Textbox(placeholder=w("search_log"), show_label=False, container=False, max_lines=1)
+        machine = gr.Dropdown(
+            [],
+            label=w("machine"),
+            show_label=False,
+            container=False,
+            visible=False,
+            elem_id="log-machine",
+            allow_custom_value=True,
+        )
+        text = gr.Textbox(placeholder=w("search_log"), show_label=False, container=False, max_lines=1, scale=3)
     head = view()
     lines = tailing()
 
-    def fill(run, text):
-        """Inputs: top.run, text. Outputs: head, lines."""
-        path = page.monitor.log(run)
-        if path is None:
-            return note(w("no_log") if page.monitor.row(run) else w("no_run")), ""
+    def fill(run, text, machine):
+        """Inputs: top.run, text, machine. Outputs: head, lines, machine."""
+        logs = logs_of(page.monitor, run)
+        if not logs:
+            return note(w("no_log") if page.monitor.row(run) else w("no_run")), "", gr.Dropdown([], visible=False)
+        chosen = machine if machine in logs else next(iter(logs))
+        choice = gr.Dropdown(list(logs), value=chosen, visible=len(logs) > 1)
+        path = logs[chosen]
         try:
             if (text or "").strip():
-                return _found(path, text.strip(), w)
-            return _errors(path, page.monitor.row(run).state in ("failed", "died"), w), _lines(tail(path))
+                return *_found(path, text.strip(), w), choice
+            failed = page.monitor.row(run).state in ("failed", "died")
+            return _errors(path, failed, w), _lines(tail(path)), choice
         except OSError as error:
-            return problem(plain(f"{path.name}: {error.strerror}")), ""
+            return problem(plain(f"{path.name}: {error.strerror}")), "", choice
 
-    inputs, outputs = [page.run, text], [head, lines]
-    text.input(fill, inputs, outputs, **QUIET, trigger_mode="always_last")
+    inputs, outputs = [page.run, text, machine], [head, lines, machine]
+    gr.on([text.input, machine.input], fill, inputs, outputs, **QUIET, trigger_mode="always_last")
     return Tab(fill, inputs, outputs)
 
 

@@ -1,13 +1,17 @@
-"""System: GPUs, CPU, memory and disk, now and over the last hour."""
+"""System: GPUs, CPU, memory and disk, now and over the last hour; of a run on several machines those of all."""
 
 from __future__ import annotations
 
+import time
 from html import escape
 
-from monitor.change_token import Asked
+from common.machine_use import Gpu, Moment
+from common.metrics.progress_line import format_duration
+from monitor.change_token import Asked, changed
 from monitor.figures import plain_panel
 from monitor.i18n import Words
-from monitor.system import Gpu, Moment, Sampler
+from monitor.machines import Figures, Machine, machines_of
+from monitor.plain import plain
 from monitor.tables import note, number, table
 from monitor.tabs import Page, Tab, charts, view
 
@@ -18,7 +22,8 @@ MAX_POINTS = 360  # of one line
 def token(asked: Asked) -> str:
     """Changes with every look at the machine."""
     moments = asked.sampler.moments
-    return f"{moments[-1].time:.1f}" if moments else ""
+    others = "|".join(changed(machine.file) for machine in machines_of(asked.monitor, asked.run))
+    return f"{moments[-1].time:.1f}|{others}" if moments else others
 
 
 def build(page: Page) -> Tab:
@@ -26,18 +31,70 @@ def build(page: Page) -> Tab:
     w, sampler = page.words, page.sampler
     now = view()
     grid = charts()
+    figures = Figures()
 
-    def fill():
-        """Outputs: now, grid."""
+    def fill(run):
+        """Inputs: top.run. Outputs: now, grid."""
         moments = list(sampler.moments)
-        if not moments:
+        others = {machine: figures.of(machine) for machine in machines_of(page.monitor, run)}
+        if not moments and not others:
             return note(w("measuring")), []
-        return _now(moments[-1], sampler, w), _hour(moments, w)
+        head = _of_run(others, run, w)
+        if others:
+            head += f'<h3 class="part">{escape(w("this_machine"))}</h3>'
+        here = _now(moments[-1], w("no_gpu", sampler.gpu_problem or "0"), w) if moments else note(w("measuring"))
+        return head + here, _of_all(others, w) + (_hour(moments, w) if moments else [])
 
-    return Tab(fill, [], [now, grid])
+    return Tab(fill, [page.run], [now, grid])
 
 
-def _now(moment: Moment, sampler: Sampler, w: Words) -> str:
+def _of_run(machines: dict[Machine, list[Moment]], run: str, w: Words) -> str:
+    """Each machine of a run as it was when it last wrote; nothing for a run on one machine."""
+    if not machines:
+        return ""
+    parts = [f'<h3 class="part">{escape(w("machines_of", plain(run)))}</h3>']
+    for machine, moments in machines.items():
+        parts.append(f'<h4 class="machine">{escape(machine.title)}')
+        if not moments:
+            parts.append(f"</h4>{note(w('nothing_written'))}")
+            continue
+        age = format_duration(max(0.0, time.time() - moments[-1].time))
+        parts.append(f" <small>{escape(w('written_ago', age))}</small></h4>")
+        parts.append(_now(moments[-1], w("no_gpus"), w))
+    return "".join(parts)
+
+
+def _of_all(machines: dict[Machine, list[Moment]], w: Words) -> list[dict]:
+    """Charts with a line for each machine of a run; minutes before now on x."""
+    now = time.time()
+    kept = {machine: moments for machine, moments in machines.items() if moments}
+
+    def panel(key: str, title: str, top: float | None, value) -> list[dict]:
+        lines = {}
+        for machine, moments in kept.items():
+            values = [value(one) for one in moments]
+            if any(one is not None for one in values):
+                lines[machine.title] = ([(one.time - now) / 60 for one in moments], values)
+        return [plain_panel(key, title, lines, top, "")] if lines else []
+
+    def mean_use(moment: Moment) -> float | None:
+        uses = [gpu.use for gpu in moment.gpus if gpu.use is not None]
+        return sum(uses) / len(uses) if uses else None
+
+    def gpu_memory(moment: Moment) -> float | None:
+        used = [gpu.memory for gpu in moment.gpus if gpu.memory is not None]
+        return sum(used) / GIB if used else None
+
+    machines_of_it = w("machines")
+    return [
+        *panel("all_gpu_use", f"{w('gpu_use')} (%) · {machines_of_it}", 100, mean_use),
+        *panel("all_gpu_memory", f"GPU {w('memory')} (GiB) · {machines_of_it}", None, gpu_memory),
+        *panel("all_cpu", f"CPU (%) · {machines_of_it}", 100, lambda one: one.cpu),
+        *panel("all_memory", f"{w('memory')} (GiB) · {machines_of_it}", None, lambda one: one.memory / GIB),
+    ]
+
+
+def _now(moment: Moment, without_gpu: str, w: Words) -> str:
     meters = [
         _meter("CPU", moment.cpu / 100, f"{moment.cpu:.0f}%"),
         _meter(w("memory"), moment.memory / moment.memory_total, _gib(moment.memory, moment.memory_total)),
@@ -45,7 +102,7 @@ def _now(moment: Moment, sampler: Sampler, w: Words) -> str:
     ]
     head = f'<div class="meters">{"".join(meters)}</div>'
     if not moment.gpus:
-        return head + f'<div class="problem mild">{escape(w("no_gpu", sampler.gpu_problem or "0"))}</div>'
+        return head + f'<div class="problem mild">{escape(without_gpu)}</div>'
     return head + _gpu_table(moment.gpus, w)
 
 
@@ -65,7 +122,8 @@ def _gpu_table(gpus: tuple[Gpu, ...], w: Words) -> str:
         memory = _gib(gpu.memory, gpu.total) if gpu.memory is not None and gpu.total else "–"
         power = number(gpu.power, ".0f") + (f" / {gpu.limit:.0f}" if gpu.limit else "") + " W"
         used = ", ".join(
-            f"{one.name} {one.pid}" + (f" ({one.memory / GIB:.1f} GiB)" if one.memory else "") for one in gpu.processes
+            f"{plain(one.name)} {one.pid}" + (f" ({one.memory / GIB:.1f} GiB)" if one.memory else "")
+            for one in gpu.processes
         )
         rows.append([
             escape(f"{gpu.index}  {gpu.name}"),

@@ -1,6 +1,6 @@
 """Write the PPO sample data: the sums of the GRPO sample, so that the two algorithms can be compared.
 
-python -m ppo.data.make_data                  # rewrites train.parquet and val.parquet beside this file
+python -m ppo.data.make_data                  # rewrites train.parquet and val.parquet next to this file
 python -m ppo.data.make_data --out /tmp/data
 """
 

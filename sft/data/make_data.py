@@ -1,6 +1,6 @@
 """Write the SFT sample data: differences and comparisons, answered with the working and `#### N`.
 
-    python sft/data/make_data.py                  # rewrites train.parquet and val.parquet beside this file
+    python sft/data/make_data.py                  # rewrites train.parquet and val.parquet next to this file
     python sft/data/make_data.py --out /tmp/data
 
 The demo model knows sums and none of this. Numbers are 0..49. Most rows are one question and one answer, some

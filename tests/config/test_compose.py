@@ -118,10 +118,10 @@ def test_every_knob_reaches_the_config(command, algorithm):
         if key in ("+hardware", "+variants"):
             continue
         node = OmegaConf.select(composed, key.lstrip("+"), throw_on_missing=True)
-        wanted = yaml.safe_load(value)
+        expected = yaml.safe_load(value)
         if isinstance(node, float):
-            wanted = float(wanted)
-        assert (OmegaConf.to_container(node) if OmegaConf.is_config(node) else node) == wanted, key
+            expected = float(expected)
+        assert (OmegaConf.to_container(node) if OmegaConf.is_config(node) else node) == expected, key
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -175,8 +175,8 @@ def test_a_variant_composes_and_sets_no_key_of_the_script(command, path):
     plain = compose_command(command("grpo"))
     for key in keys:
         node = OmegaConf.select(composed, key)
-        wanted = OmegaConf.select(OmegaConf.create(overlay), key, throw_on_resolution_failure=False)
-        assert node is not None and (wanted is None or node == wanted), key
+        expected = OmegaConf.select(OmegaConf.create(overlay), key, throw_on_resolution_failure=False)
+        assert node is not None and (expected is None or node == expected), key
         assert key.startswith(NOT_IN_SCHEMA) or _has(plain, key), key
     assert composed.algorithm.adv_estimator == overlay["knobs"]["ADV_ESTIMATOR"]
     assert composed.actor_rollout_ref.actor.policy_loss.loss_mode == overlay["knobs"]["POLICY_LOSS"]

@@ -1,4 +1,4 @@
-"""Variables that a launch sets besides the knobs: the table, the scripts, the YAML files and the launches agree."""
+"""Variables that a launch sets next to the knobs: the table, the scripts, the YAML files and the launches agree."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def exported(monkeypatch, tmp_path):
         machine = planned_machine(parse_gpus(gpus)) if gpus else checks.Machine((), 2, 16 * 2**30)
         read = read_knobs(algorithm, knobs)
         checks.prepare(read, machine, everything=False)
-        checks.auto.resolve_logging(read)
+        checks.trackers.resolve_trackers(read)
         write_resolved(tmp_path / "resolved", read, tmp_path / "run")
         words = (tmp_path / "resolved").read_bytes().decode().split("\0")
         return dict(zip(words[::2], words[1::2], strict=False))
@@ -129,7 +129,8 @@ def test_the_trainers_processes_get_no_knob_that_is_in_their_command(exported):
     environment = exported("ppo", NONE, {"SEED": "7"})
     passed = Attempt(["true"], {**environment, "MY_OWN": "1"})._process_environment()
     left = set(read_block(ROOT / "ppo" / "train.sh")) & set(passed)
-    assert left == {"SEED", "TOOL_TIMEOUT", "NNODES", "WANDB_ENTITY", "WANDB_PROJECT"}
+    own = {"LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS", "PROMETHEUS"}  # read by what the kit puts into verl
+    assert left == own | {"SEED", "TOOL_TIMEOUT", "NNODES", "WANDB_ENTITY", "WANDB_PROJECT"}
     assert (passed["SEED"], passed["MY_OWN"], passed["ALGORITHM"]) == ("7", "1", "ppo")
     assert set(passed) & set(names(SCRIPT)) == set()
 
@@ -159,7 +160,7 @@ def test_knobs_of_the_environment_are_shown_at_the_start(train):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=ALGORITHMS)
 def test_messages_never_name_a_variable_that_nobody_can_set(script):
-    """An error about `trainer.resume_mode` names that key, not RESUME_MODE, which is no knob."""
+    """An error about `trainer.resume_mode` names that key, not RESUME_MODE, which is not a knob."""
     owners = knobs_of_keys(script)
     assert len(owners) > 20 and set(owners.values()) <= set(read_block(script))
     assert owners["trainer.total_epochs"] == "TOTAL_EPOCHS" and "trainer.resume_mode" not in owners

@@ -58,8 +58,8 @@ def test_verls_own_validation_is_heard(config):
 def test_the_process_beside_answers_and_can_be_cancelled(config):
     bad = config("grpo")
     OmegaConf.update(bad, "actor_rollout_ref.actor.loss_agg_mode", "token_mean")
-    beside = VerlCheck()
-    assert "token_mean" in beside.finish(bad, {})[0]
+    check = VerlCheck()
+    assert "token_mean" in check.finish(bad, {})[0]
     other = VerlCheck()
     other.cancel()
     assert other.process.poll() is not None

@@ -2,7 +2,8 @@
 
     torchrun ... -m tests.e2e.dpo_losses FOLDER '{"plain": [], "fixed": ["data.use_dynamic_bsz=false"]}'
 
-The overrides of a run that is named in an earlier one's folder (``"resumed": ["folder=plain"]``) resume it.
+The overrides of a run that is named in an earlier one's folder (``"resumed": ["folder=plain"]``) resume it;
+``kind=reward_model`` trains a reward model on the pairs.
 """
 
 import json
@@ -35,17 +36,24 @@ def run(folder: Path, name: str, overrides: list[str]) -> dict[str, list[float]]
     """Train once; returns the training and the validation losses."""
     from hydra import compose, initialize_config_dir
 
+    from common.preference_losses import ANSWER_LOSSES
+    from dpo.kto import KTOTrainer
     from dpo.trainer import DPOTrainer
+    from ppo.reward_model.trainer import RewardModelTrainer
 
-    where = [text.split("=")[1] for text in overrides if text.startswith("folder=")]
-    os.environ["RUN_DIR"] = str(folder / (where[0] if where else name))
+    earlier = [text.split("=")[1] for text in overrides if text.startswith("folder=")]
+    os.environ["RUN_DIR"] = str(folder / (earlier[0] if earlier else name))
     Path(os.environ["RUN_DIR"]).mkdir(exist_ok=True)
     given = [f"{key}={value}" for key, value in BASE.items()]
-    with initialize_config_dir(config_dir=str(ROOT / "dpo"), version_base=None):
-        config = compose("config", ["+hardware=cpu", *given, *(o for o in overrides if not o.startswith("folder="))])
-    found: dict[str, list[float]] = {"train/loss": [], "val/loss": [], "val/rewards/accuracies": []}
+    scores = "kind=reward_model" in overrides
+    keys = [text for text in overrides if not text.startswith(("folder=", "kind="))]
+    where = ROOT / ("ppo/reward_model" if scores else "dpo")
+    with initialize_config_dir(config_dir=str(where), version_base=None):
+        config = compose("config", ["+hardware=cpu", *given, *keys])
+    single = not scores and config.algorithm.loss_type in ANSWER_LOSSES
+    found: dict[str, list[float]] = {"train/loss": [], "val/loss": [], "val/rewards/accuracies": [], "kto/distance": []}
 
-    class Recording(DPOTrainer):
+    class Recording(RewardModelTrainer if scores else KTOTrainer if single else DPOTrainer):
         def _tracking(self):
             return self
 

@@ -1,4 +1,4 @@
-"""Launchers of several machines on this host: each with a folder of its own for Ray, meeting on loopback."""
+"""Launchers of several machines on this host: each with a separate folder for Ray, meeting on loopback."""
 
 from __future__ import annotations
 

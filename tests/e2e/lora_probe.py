@@ -16,7 +16,7 @@ class WriteServerWeights(RunCallback):
     """At each save: the server's weights, which are those of the step before (weights travel after the save)."""
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs) -> None:
-        """Write ``server_<step>.pt`` beside the checkpoints for each server."""
+        """Write ``server_<step>.pt`` next to the checkpoints for each server."""
         folder = Path(self.config.trainer.default_local_dir).parent
         for rank in range(self.config.trainer.n_gpus_per_node):
             server = ray.get_actor(f"hf_server_{rank}_0")

@@ -99,7 +99,7 @@ def _call(port: int, method: str, metadata: tuple) -> str:
 
 
 def joins_ray(sockets: list[tuple[str, int, str]], home: Path, token: str | None) -> str:
-    """What Ray says to a stranger with this token who wants to join the run's cluster; "joined" when he is let in."""
+    """What Ray says to a stranger with this token who wants to join the run's cluster; "joined" when it is let in."""
     port = next(port for _, port, command in sockets if "gcs_server" in command)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else Ray asks at the node's address, where nothing listens

@@ -68,7 +68,7 @@ def test_a_launcher_that_is_killed_ends_all_and_is_named_with_the_checkpoint(sta
     assert time.monotonic() - killed < 90
     said = launchers.text(0)
     assert "machine 2 of 2, " in said and "is gone" in said, launchers.said()
-    assert "To go on from the checkpoint of step" in said
+    assert "To resume from the checkpoint of step" in said
     run = read_run(launchers.run_dir)
     assert run["state"] == "failed" and "machine 2 of 2" in run["reason"] and run["exit_status"] != 0
     until = time.monotonic() + 20
@@ -100,6 +100,7 @@ def test_grpo_on_two_machines_trains_saves_and_shares_no_secret(start):
     assert launchers.wait() == [0, 0], launchers.said()
     log = (launchers.run_dir / "train.log").read_text(errors="replace")
     assert "Ray: 2 of 2 machines" in log
+    assert {path.name for path in (launchers.run_dir / "machines").iterdir()} == {"0.jsonl", "1.jsonl"}
     assert token not in log and token not in (launchers.run_dir / "command.sh").read_text()
     assert not folder.exists()  # it ends with the attempt
     [checkpoint] = checkpoints_of(launchers.run_dir)

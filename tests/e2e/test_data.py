@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 
 
 def talks():
-    """ShareGPT conversations, each with a tool of its own shape; every fourth without."""
+    """ShareGPT conversations, each with a tool of another shape; every fourth without."""
     for number in range(16):
         tool = {"name": f"lookup_{number}", "description": "d", "parameters": {f"key_{number}": {"type": "string"}}}
         call = json.dumps({"name": tool["name"], "arguments": {f"key_{number}": "x"}})

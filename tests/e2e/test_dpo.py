@@ -37,7 +37,7 @@ def test_a_run_writes_everything(train, run_dir):
 
 def train_in_turn(folder, runs, processes=1):
     """Losses of several runs, one after the other in the same processes."""
-    knobs = read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"})  # registered by a module of its own
+    knobs = read_knobs("dpo", {"DEVICE": "cpu", "ATTENTION": "sdpa_varlen"})  # registered by a separate module
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, **process_environment(knobs), "ALGORITHM": "dpo", "SEED": "1", "RUN_DIR": str(folder)}
     done = subprocess.run(
@@ -74,3 +74,49 @@ def test_the_same_losses_however_they_are_computed(tmp_path):
     for name in ("ipo", "orpo"):  # one with a reference per token, one without
         assert found[name]["val/loss"][-1] < found[name]["val/loss"][0], name
     assert found["half"]["train/loss"] + found["resumed"]["train/loss"] == pytest.approx(plain, abs=1e-4)
+
+
+@pytest.mark.nightly
+def test_kto_the_same_losses_however_they_are_computed(tmp_path):
+    """As for pairs; LoRA's frozen base as the reference too, and the distance of all ranks."""
+    kto = ["algorithm.loss_type=kto", "algorithm.beta=0.5"]
+    runs = {
+        "plain": ["algorithm.reference=precompute"],
+        "frozen": ["algorithm.reference=model"],
+        "fixed": ["data.use_dynamic_bsz=false", "data.micro_batch_size_per_gpu=2"],
+        "half": ["algorithm.reference=precompute", "trainer.total_training_steps=2"],
+        "resumed": ["algorithm.reference=precompute", "folder=half"],
+        "adapter": ["algorithm.reference=adapter", "model.lora_rank=8", "model.lora_alpha=16"],
+    }
+    found = train_in_turn(tmp_path, {name: kto + more for name, more in runs.items()})
+    found["two ranks"] = train_in_turn(tmp_path / "..", {"two": [*kto, "algorithm.reference=precompute"]}, 2)["two"]
+    plain = found["plain"]["train/loss"]
+    assert len(plain) == 4 and plain[0] == pytest.approx(0.5, abs=1e-6) and plain[-1] < 0.5  # all are the reference
+    assert max(found["plain"]["kto/distance"]) > 0
+    for name in ("frozen", "fixed", "two ranks"):
+        for key in ("train/loss", "val/loss", "kto/distance"):
+            assert found[name][key] == pytest.approx(found["plain"][key], abs=1e-4), (name, key)
+    assert found["half"]["train/loss"] + found["resumed"]["train/loss"] == pytest.approx(plain, abs=1e-4)
+    assert found["adapter"]["val/loss"][-1] < found["adapter"]["val/loss"][0]
+
+
+@pytest.mark.nightly
+def test_a_reward_model_has_the_same_losses_however_it_is_trained(tmp_path):
+    """Batches, ranks and a resume move nothing; LoRA learns too."""
+    kind = ["kind=reward_model", "optim.lr=5e-4"]
+    runs = {
+        "plain": [],
+        "fixed": ["data.use_dynamic_bsz=false", "data.micro_batch_size_per_gpu=2"],
+        "half": ["trainer.total_training_steps=2"],
+        "resumed": ["folder=half"],
+        "adapter": ["model.lora_rank=8", "model.lora_alpha=16", "optim.lr=2e-3"],
+    }
+    found = train_in_turn(tmp_path, {name: kind + more for name, more in runs.items()})
+    found["two ranks"] = train_in_turn(tmp_path / "..", {"two": kind}, 2)["two"]
+    plain = found["plain"]
+    assert plain["val/loss"][-1] < plain["val/loss"][0] and len(plain["train/loss"]) == 4
+    for name in ("fixed", "two ranks"):
+        for key in ("train/loss", "val/loss"):
+            assert found[name][key] == pytest.approx(plain[key], abs=1e-4), (name, key)
+    assert found["half"]["train/loss"] + found["resumed"]["train/loss"] == pytest.approx(plain["train/loss"], abs=1e-4)
+    assert found["adapter"]["val/loss"][-1] < found["adapter"]["val/loss"][0]

@@ -1,4 +1,4 @@
-"""A real run of GSPO's stages on the CPU: stopped in the preference stage, it goes on there."""
+"""A real run of GSPO's stages on the CPU: stopped in the preference stage, it resumes there."""
 
 from __future__ import annotations
 

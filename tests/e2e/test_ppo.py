@@ -47,7 +47,7 @@ def advantages_by_hand(batch, gamma, lam):
 
 @pytest.mark.nightly
 def test_killed_and_resumed_with_its_critic(clean_environment, train, run_dir):
-    """Actor and critic resume together; the best checkpoint stays beside the newest; the advantages are GAE's."""
+    """Actor and critic resume together; the best checkpoint stays next to the newest; the advantages are GAE's."""
     knobs = {**SMALL, "TOTAL_STEPS": 5, "SAVE_FREQ": 1, "TEST_FREQ": 2, "KEEP_CHECKPOINTS": 1, "KL_TARGET": 0.01}
     dump = "trainer.checkpoint_callback_class=tests.e2e.batch_dump.DumpBatch"
     launcher = start(clean_environment, "ppo", run_dir, **knobs)
@@ -91,7 +91,7 @@ def test_reward_model_and_early_stop(train, run_dir):
 
 @contextlib.contextmanager
 def failing_judge(port=0):
-    """The stand-in judge, which fails in each way 3 times in 100 calls, in a process of its own."""
+    """The stand-in judge, which fails in each way 3 times in 100 calls, in a separate process."""
     script = (
         "import asyncio, sys; from aiohttp import web; from tests.api_server import FAILURES, Judge\n"
         "async def go():\n"

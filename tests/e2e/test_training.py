@@ -194,7 +194,7 @@ def test_grpo_on_two_processes_with_lora_dynamic_sampling_and_an_algorithm_of_on
 
 @pytest.mark.nightly
 def test_grpo_killed_and_resumed(clean_environment, train, run_dir):
-    """Nothing of the run is left within 20 s; started again it goes on, and the curve has no gap and no double step."""
+    """Nothing of the run is left within 20 s; started again it resumes, and the curve has no gap and no double step."""
     knobs = {"TOTAL_STEPS": 7, "SAVE_FREQ": 2, "TEST_FREQ": 7, "BATCH_SIZE": 16}
     stop_at_step(clean_environment, "grpo", run_dir, 5, "SIGKILL", knobs)
     assert latest_checkpoint(run_dir)[0] >= 4
@@ -208,7 +208,7 @@ def test_grpo_killed_and_resumed(clean_environment, train, run_dir):
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["colocate", "separate"])
 def test_grpo_asynchronous_killed_and_resumed(clean_environment, train, run_dir, mode):
-    """Answers under way are in the checkpoint: the run goes on without a gap and learns; some answers are old."""
+    """Answers under way are in the checkpoint: the run continues without a gap and learns; some answers are old."""
     knobs = {"TRAINER_MODE": mode, "TOTAL_STEPS": 10, "SAVE_FREQ": 3, "TEST_FREQ": 10}
     knobs |= {"BATCH_SIZE": 32, "MINI_BATCH_SIZE": 16} if mode == "separate" else {}
     stop_at_step(clean_environment, "grpo", run_dir, 5, "SIGKILL", knobs)
@@ -299,11 +299,30 @@ def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_
 
 
 @pytest.mark.nightly
+def test_sft_with_plateau_halves_its_rate_and_resumes_with_the_same(train, run_dir, small_sft_data):
+    """Where nothing is learned validation never gains, so the rate is halved at the third look and again."""
+    knobs = {
+        **SMALL_SFT,
+        "TRAIN_DATA": small_sft_data,
+        "LR_SCHEDULER": "plateau",
+        "LEARNING_RATE": 1e-9,
+        "TEST_FREQ": 1,
+    }
+    finish(train, "sft", run_dir, **knobs)
+    whole = curve(run_dir, "learning_rate")
+    assert [whole[step] / 1e-9 for step in range(1, 9)] == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25], rel=1e-3)
+    shutil.rmtree(run_dir)
+    for stop in (3, 6, 8):
+        finish(train, "sft", run_dir, **{**knobs, "TOTAL_STEPS": stop})
+    assert curve(run_dir, "learning_rate") == pytest.approx(whole)
+
+
+@pytest.mark.nightly
 def test_sft_on_two_processes_and_with_another_seed(train, run_dir, small_sft_data, whole_sft_curve):
     knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "TOTAL_STEPS": 4, "N_GPUS": 2}
     finish(train, "sft", run_dir, **knobs)
     two_loss = curve(run_dir, "loss")
-    # The two processes draw the same 64 rows in batches of their own order, so single steps differ a little.
+    # The two processes draw the same 64 rows in batches of different order, so single steps differ a little.
     assert sum(two_loss.values()) == pytest.approx(sum(whole_sft_curve[step] for step in range(1, 5)), rel=0.1)
     shutil.rmtree(run_dir)
     finish(train, "sft", run_dir, SEED=2, **{**knobs, "TOTAL_STEPS": 1})
@@ -312,7 +331,7 @@ def test_sft_on_two_processes_and_with_another_seed(train, run_dir, small_sft_da
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root may")
 def test_sft_with_a_full_disk_says_so_and_keeps_the_last_checkpoint(train, run_dir, small_sft_data):
-    """The run's checkpoints lie on a file system of 15 MB, which holds one checkpoint of the demo but not two."""
+    """The run's checkpoints are on a file system of 15 MB, which holds one checkpoint of the demo but not two."""
     checkpoints = run_dir / "checkpoints"
     checkpoints.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=15m", "tmpfs", str(checkpoints)], check=True)

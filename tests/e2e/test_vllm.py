@@ -1,4 +1,4 @@
-"""verl's own vLLM rollout without a GPU: real runs in an environment of its own.
+"""verl's own vLLM rollout without a GPU: real runs in a separate environment.
 
     ./setup_env.sh --cpu --engine vllm
     .venv/bin/python -m pytest -m vllm
@@ -40,8 +40,21 @@ def vllm_environment(monkeypatch):
 def run_dir(request):
     path = ROOT / "outputs" / f"test-{request.node.name.replace('[', '-').strip(']')}-{os.getpid()}"
     yield path
-    for folder in path.parent.glob(f"{path.name}*"):
+    folders = [*path.parent.glob(f"{path.name}*"), *path.glob("round-*/rl")]
+    for row in map(row_of_the_table, folders):
+        print(row)  # pytest -s shows it
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def row_of_the_table(folder) -> str:
+    """What docs/measured.md says of a run: rewards, validations, agreement, seconds of the steps after the first."""
+    shown = []
+    for name in ("reward_mean", "val_score", "rollout_corr", "training/rollout_probs_diff_max", "step_time"):
+        values = [record["data"][name] for record in read_metrics(folder) if name in record["data"]]
+        values = values or list(curve(folder, name).values())
+        shown.append(f"{name} {' '.join(f'{value:.6g}' for value in values)}")
+    return f"| {folder.name.removeprefix('test-')} | {' | '.join(shown)} |"
 
 
 def agrees(run_dir) -> float:

@@ -96,8 +96,8 @@ def largest_difference(server: dict[str, torch.Tensor], expected: dict[str, torc
         if missing := [one for one in names if one not in expected]:
             raise ValueError(f"not in the trainer: {missing}")
         used.update(names)
-        wanted = torch.cat([expected[one] for one in names])
-        worst = max(worst, float((tensor[: len(wanted)].double() - wanted).abs().max()))
+        reference = torch.cat([expected[one] for one in names])
+        worst = max(worst, float((tensor[: len(reference)].double() - reference).abs().max()))
     if left := set(expected) - used - {"lm_head.weight"}:
         raise ValueError(f"not on the server: {sorted(left)}")
     return worst

@@ -24,7 +24,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that a reader did not stand."""
+    """An input that a reader did not survive."""
 
     reader: str
     seed: int
@@ -44,7 +44,7 @@ class Failure:
 
 
 def run(name: str, seed: int, first: int, count: int, seconds: float, folder: Path) -> tuple[int, Failure | None]:
-    """Give inputs to a reader in a process of its own.
+    """Give inputs to a reader in a separate process.
 
     Args:
         name: Of the reader.

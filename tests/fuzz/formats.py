@@ -118,7 +118,7 @@ def damaged_parquet(random: Random, samples: Sequence[bytes]) -> bytes:
 
 
 def _growing_parquet(random: Random) -> bytes:
-    """One text for all rows: some hundred bytes that stand for up to 2 GiB."""
+    """One text for all rows: some hundred bytes that unpack to up to 2 GiB."""
     import pyarrow as pa
 
     size = 10 ** random.randrange(1, 7)
@@ -198,7 +198,7 @@ def xlsx_samples() -> list[bytes]:
 
 
 def damaged_xlsx(random: Random, _) -> bytes:
-    """Damage of a part before it is packed; or a part is missing, or shares its bytes with another, or lies."""
+    """Damage of a part before it is packed; or a part is missing, or shares its bytes with another, or is untrue."""
     parts = {name: text.encode() for name, text in _PARTS.items()}
     name = random.choice([*parts, *["xl/worksheets/sheet1.xml"] * 6])
     what = random.random()

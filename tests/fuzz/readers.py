@@ -145,7 +145,7 @@ _FAILURE_TOKENS = (
 
 
 def _made_failure(random: Random, samples: Sequence[bytes]) -> bytes:
-    """A line of its own, or within a traceback."""
+    """A separate line, or within a traceback."""
     line = changed_line(random, samples, _FAILURE_TOKENS)
     return (
         random.choice((b"", b"Traceback (most recent call last):\n")) + line + random.choice((b"", b"ValueError: x\n"))

@@ -1,4 +1,4 @@
-"""Whatever bytes stand in a file or a reply: each reader ends within a second and 300 MiB, with an error it names.
+"""Whatever bytes are in a file or a reply: each reader ends within a second and 300 MiB, with an error it names.
 
 FUZZ_SEED=7 .venv/bin/python -m pytest tests/fuzz                  other inputs than always
 FUZZ_SEED=7 .venv/bin/python -m pytest tests/fuzz -m nightly       those of a night again

@@ -30,6 +30,9 @@ def kit(tmp_path_factory):
         made.write_text("\n".join([*lines, f'exec "{sys.executable}" -S -E "{STANDIN}" "$@"', ""]))
         made.chmod(0o755)
     shutil.copytree(ROOT / "grpo" / "variants", folder / "grpo" / "variants")
+    preflight = folder / "common" / "preflight"  # found first by `python -m common.preflight` in this folder
+    preflight.mkdir(parents=True)
+    (preflight / "__main__.py").write_text("""print('{"ok": true, "rows": [], "plan": null}')\n""")
     return folder
 
 

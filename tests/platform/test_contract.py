@@ -1,7 +1,7 @@
 """The promised API as its users call it: `requests` against the server, and the logger's four ways of use.
 
 The calls, names, types and what is done with the answers are those that the product's guide has shown to users; they
-must go on to work as they are.
+must continue to work as they are.
 """
 
 import inspect

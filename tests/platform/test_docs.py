@@ -29,5 +29,17 @@ def test_every_address_is_there(platform):
     for named in re.findall(r"`(?:GET |POST )?(/api/[\w/.]+)`", PAGES[0]):
         shape = re.sub(r"/ID\b", "/{uuid}", named).replace("/NAME", "/{name}")
         assert shape in paths, named
-    for end in ("metrics", "metrics.csv", "checkpoints", "log", "samples", "health", "events", "start", "stop"):
+    for end in (
+        "metrics",
+        "metrics.csv",
+        "checkpoints",
+        "log",
+        "samples",
+        "health",
+        "events",
+        "start",
+        "stop",
+        "select",
+        "evaluate",
+    ):
         assert f"/api/jobs/{{uuid}}/{end}" in paths

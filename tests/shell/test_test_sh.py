@@ -1,4 +1,4 @@
-"""test.sh and serve.sh: found from anywhere, with a path with spaces; the user's paths are meant from where he is."""
+"""test.sh and serve.sh: found from anywhere, with a path with spaces; paths are relative to the current folder."""
 
 import json
 import os

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(root: Path) -> Graph:
-    """The import graph. What stands under ``if TYPE_CHECKING`` is no arrow: it is not there when the code runs."""
+    """The import graph. What is under ``if TYPE_CHECKING`` is not an arrow: it is not there when the code runs."""
     known = modules(root)
     graph: Graph = {}
     for name, path in known.items():
@@ -43,7 +44,7 @@ def _targets(tree: ast.AST) -> Iterator[str]:
 
 
 def package(module: str) -> str:
-    """``common.data`` of ``common.data.readers.files``; the module itself where it lies loose in ``common``."""
+    """``common.data`` of ``common.data.readers.files``; the module itself where it is loose in ``common``."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "common" else parts[0]
 
@@ -102,3 +103,23 @@ def passes(root: Path, knob: str) -> list[str]:
 def lines(root: Path) -> int:
     """Lines of product Python."""
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in modules(root).values())
+
+
+def tables(root: Path) -> dict[str, tuple[set[str], set[str]]]:
+    """Package -> the dotted names in the table of its docstring, and those of its modules and packages.
+
+    Packages without a table are left out.
+    """
+    found = {}
+    for file in sorted([*root.glob("common/**/__init__.py"), *root.glob("monitor/**/__init__.py")]):
+        package = ".".join(file.parent.relative_to(root).parts)
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        rows = re.findall(r"^``([a-z_.0-9]+)``  +\S", text, re.MULTILINE)
+        parts = [path.stem for path in file.parent.glob("*.py") if not path.stem.startswith("__")]
+        parts += [path.parent.name for path in file.parent.glob("*/__init__.py")]
+        if rows:
+            found[package] = (
+                {row if "." in row else f"{package}.{row}" for row in rows},
+                {f"{package}.{part}" for part in parts},
+            )
+    return found

@@ -25,6 +25,14 @@ def test_a_knob_passes_few_files():
     assert len(g.passes(ROOT, "TOKENS_PER_GPU")) <= MOST_FILES_OF_A_KNOB
 
 
+def test_the_table_of_a_package_names_modules_that_are_there():
+    tables = g.tables(ROOT)
+    assert {"common", "common.data", "common.preflight", "common.rewards", "common.runner", "monitor"} <= set(tables)
+    there = set().union(*(parts for _, parts in tables.values()))
+    stale = set().union(*(rows for rows, _ in tables.values())) - there
+    assert stale == set()
+
+
 def test_the_graph_sees_what_it_should(tmp_path):
     """A circle and a two-way pair made by hand are found, an import for types alone is none."""
     files = {

@@ -134,7 +134,7 @@ def test_every_tab(page, looked_at, language, request):
 
 
 def slowdown():
-    """How many times longer this thread takes for its work than on a core of its own."""
+    """How many times longer this thread takes for its work than on a free core."""
     start, used = time.perf_counter(), time.thread_time()
     while time.thread_time() - used < 0.1:
         sum(range(1000))

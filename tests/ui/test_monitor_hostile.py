@@ -1,5 +1,5 @@
 """The monitor in a real browser with runs of other people, and with pages of other people: no script runs, no request
-leaves, the good run beside stays, and a foreign page reads nothing.
+leaves, the good run next to it stays, and a foreign page reads nothing.
 
     python -m pytest tests/ui/test_monitor_hostile.py
 
@@ -159,7 +159,7 @@ def test_every_tab_of_a_run_that_is_an_attack(watched, url, tab):
 
 
 def test_each_run_of_a_hostile_name_can_be_opened(watched, url):
-    """Its row leads to its curves, and the address that then stands there leads to them again."""
+    """Its row leads to its curves, and the address that is then there leads to them again."""
     page = watched.page
     open_tab(page, url, "runs", "good")
     count = len(NAMES) + 4
@@ -190,7 +190,7 @@ def test_hostile_runs_side_by_side(watched, url):
     page = watched.page
     open_tab(page, url, "compare", "good")
     box = page.get_by_label("Runs (up to 8)")
-    for name in ("good", "aliases", "deep", ALL, plain(NAMES[6]), "x" * 200):  # beside the two that are there
+    for name in ("good", "aliases", "deep", ALL, plain(NAMES[6]), "x" * 200):  # next to the two that are there
         box.fill(name)
         box.press("Enter")
     page.locator("th", has_text="deep").first.wait_for()
@@ -217,7 +217,7 @@ ASK = """
         await ask(path, { credentials: "include" });
         await ask(path, { mode: "no-cors" });
     }
-    const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"data":["good",""]}' };
+    const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"data":["good","",""]}' };
     await ask("/en/gradio_api/run/fill_log", post);
     await ask("/en/gradio_api/run/fill_log", { ...post, mode: "no-cors", headers: { "Content-Type": "text/plain" } });
     const load = (tag, name, path) => new Promise((done) => {

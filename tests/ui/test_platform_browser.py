@@ -8,6 +8,8 @@ import os
 import pytest
 from playwright.sync_api import expect
 
+from tests.conftest import ROOT
+
 pytestmark = pytest.mark.ui
 
 
@@ -79,6 +81,20 @@ def test_stop_resume_and_delete(make_platform, page):
     expect(row.locator("[data-act]")).to_have_count(0, timeout=10_000)  # the run stays, without a job
 
 
+def test_more_jobs_than_are_shown(make_platform, page):
+    platform = make_platform()
+    request = platform.store.get(platform.submit(start=False, name="first")).request
+    with platform.store.transaction():
+        for n in range(250):
+            platform.store.add(str(n), run=f"r{n}", slots={"cpu": 1}, priority=0, request=request)
+    page.goto(platform.url)
+    expect(page.locator("#jobs tbody tr")).to_have_count(201, timeout=20_000)
+    picture(page, "many")
+    page.locator("[data-act=more]").click()
+    expect(page.locator("#jobs tbody tr")).to_have_count(251, timeout=20_000)
+    expect(page.locator("#jobs tbody tr").last).to_contain_text("first")
+
+
 def test_what_went_wrong_is_said(make_platform, page):
     platform = make_platform()
     uuid = platform.submit(name="<img src=x onerror=alert(1)>", does="end=preflight")
@@ -127,3 +143,29 @@ def test_a_page_with_a_token(browser, make_platform):
     page.goto(platform.url)
     expect(page.locator("#slots")).to_have_text("cpu0: free")
     context.close()
+
+
+@pytest.mark.nightly
+@pytest.mark.e2e
+@pytest.mark.timeout(1200)
+def test_a_real_job_by_the_form(make_platform, page):
+    """The demo of SFT: what the preflight finds first, then the start, the curves, and the model on the disk."""
+    platform = make_platform(kit=ROOT)
+    page.goto(platform.url)
+    page.click("#new")
+    dialog = page.locator("#form")
+    dialog.locator("[name=algorithm]").select_option("sft")
+    dialog.locator("[name=name]").fill("real")
+    dialog.locator("summary").first.click()
+    dialog.locator("[data-knob=TOTAL_STEPS]").fill("4")
+    dialog.locator("[data-act=check]").click()
+    expect(dialog.locator(".said")).to_contain_text("auto (", timeout=300_000)
+    picture(page, "real-check")
+    dialog.locator("[data-act=create_start]").click()
+    expect(page.locator("#job h2").first).to_contain_text("real", timeout=10_000)
+    expect(page.locator(".chart[data-metric=loss] polyline")).to_be_visible(timeout=600_000)
+    picture(page, "real-running")
+    expect(page.locator("#jobs .state").first).to_have_text("finished", timeout=300_000)
+    expect(page.locator(".chart[data-metric=loss] circle")).to_have_count(4)
+    picture(page, "real-finished")
+    assert (platform.options["outputs"] / "real" / "model" / "config.json").is_file()

@@ -13,7 +13,7 @@ from tests.ui.pages import keep_picture
 
 pytestmark = pytest.mark.ui
 SCREENS = {1280: 800, 390: 844}  # pixels: width and height of a small laptop and of a phone
-SIDE = 384  # what GitHub's page takes beside a README on a laptop
+SIDE = 384  # what GitHub's page takes next to a README on a laptop
 STYLE = """
 body { margin: 0; padding: 32px; font: 16px/1.5 -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif;
   color: #1f2328; overflow-wrap: break-word; }

@@ -32,7 +32,7 @@ def of_files():
 
 @pytest.fixture
 def asked_once(monkeypatch, of_files):
-    """A file of algorithms or tools is asked once a session: each time imports verl in a process of its own."""
+    """A file of algorithms or tools is asked once a session: each time imports verl in a separate process."""
 
     def keep(module, name):
         real = getattr(module, name)

@@ -185,7 +185,7 @@ class Rows(list):
         return Rows(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
 
 
-# ---- ReMax and the example of one's own --------------------------------------------------------------------------
+# ---- ReMax and the custom example --------------------------------------------------------------------------------
 
 
 def test_remax_compares_with_the_greedy_answer_of_the_group():

@@ -304,12 +304,12 @@ def chat(text):
     ("body", "words"),
     [
         (chat("Score: 11"), "11 is not between 0 and 10"),
-        (chat("Score: eleven out of ten"), "'eleven out of ten' is no number"),
-        (chat("Score: nan"), "is no number"),
+        (chat("Score: eleven out of ten"), "'eleven out of ten' is not a number"),
+        (chat("Score: nan"), "is not a number"),
         (chat("Score: -0.1"), "-0.1 is not between"),
         (chat("I will not judge."), "no 'Score"),
         (chat(None), "said nothing"),
-        ('{"choices": []}', "no chat completion"),
+        ('{"choices": []}', "not a chat completion"),
         ('{"choices": [{"mess', "no whole JSON"),
         ("<html>", "HTML page"),
         ("", "no whole JSON"),
@@ -403,7 +403,7 @@ def test_a_broken_cache_is_moved_aside(tmp_path, caplog):
             return await client.score(values("####"))
 
     assert run(go()).score == 1.0
-    assert "no database" in caplog.text and (tmp_path / "cache.db.broken").exists()
+    assert "not a database" in caplog.text and (tmp_path / "cache.db.broken").exists()
     assert sqlite3.connect(path).execute("SELECT count(*) FROM scores").fetchone() == (1,)
 
 

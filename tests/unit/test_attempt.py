@@ -91,7 +91,7 @@ def test_lines_that_are_no_records_are_passed_over_and_counted(tmp_path):
     variables = environment(tmp_path, before='log.write("{torn" + chr(10))')
     done = subprocess.run([sys.executable, "-c", LAUNCHER], env=variables, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and read_run(tmp_path / "run")["state"] == "finished"
-    assert "no record and was passed over" in done.stdout and "6 lines were no records" in done.stdout
+    assert "not a record and was skipped" in done.stdout and "6 lines were not records" in done.stdout
 
 
 @pytest.mark.parametrize(

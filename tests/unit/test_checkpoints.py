@@ -106,11 +106,11 @@ def test_the_adapter_is_kept_beside_and_gives_the_same_on_the_base(path):
 
     base = small_model("untied")
     model = with_adapter(small_model("untied"), alpha=24)
-    wanted = logits(model)
+    expected = logits(model)
     write_checkpoint(model, path, 2, lora_alpha=24)
     merge(Checkpoint(path, 7), path.parent / "model", dtype="float32")
     again = PeftModel.from_pretrained(base, path.parent / "model" / "lora_adapter").eval()
-    assert torch.allclose(logits(again), wanted, atol=1e-5, rtol=0)
+    assert torch.allclose(logits(again), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022])
@@ -360,7 +360,7 @@ def test_prune_keeps_the_newest_and_the_best(run, call):
 
 
 def test_prune_goes_by_attempts_before_steps(run, call):
-    """A run that went on from an earlier checkpoint has its newest ones at lower steps."""
+    """A run that resumed from an earlier checkpoint has its newest ones at lower steps."""
     for step, attempt in ((2, 2), (4, 1), (6, 1)):
         mark_complete(run / "checkpoints" / f"global_step_{step}", attempt=attempt)
     assert call("prune", run, "--keep", 2, "--yes")[0] == 0
@@ -375,7 +375,7 @@ def test_prune_leaves_an_unfinished_one_that_may_be_under_way(run, call):
 
 
 def test_a_checkpoint_without_a_ranks_shard_gets_no_marker(tmp_path):
-    """Two machines that write to disks of their own: the first sees its half only."""
+    """Two machines that write to separate disks: the first sees its half only."""
     folder = tmp_path / "checkpoints" / "global_step_3"
     (folder / "actor").mkdir(parents=True)
     (folder / "actor" / "fsdp_config.json").write_text('{"world_size": 2}')

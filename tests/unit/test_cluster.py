@@ -109,7 +109,9 @@ def meet(own, tmp_path, changes=None, paths=(), resolve=None, timeout=20.0):
     def second():
         cluster = Cluster(2, 1, LOOP, port, timeout)
         board = boards.join_board(LOOP, port, timeout, lambda _: None)
-        results[1] = meeting.attend(cluster, board, machine(own, 1, changes or {}), lambda _: None)
+        results[1] = meeting.attend(
+            cluster, board, machine(own, 1, changes or {}), tmp_path / "outputs", lambda _: None
+        )
 
     def catch(index, work):
         try:
@@ -187,12 +189,48 @@ def test_files_a_folder_that_is_not_shared_and_shut_ports_are_all_named():
 
 def test_a_folder_that_is_not_shared_stops_both(own_facts, tmp_path, monkeypatch):
     """Each machine has its own disk: what the first writes is not there for the second."""
-    real = facts.sees
+    real = facts.read_shared
     here = lambda: threading.current_thread().name == "machine 0"  # noqa: E731
-    monkeypatch.setattr(facts, "sees", lambda path, content: here() and real(path, content))
+    monkeypatch.setattr(facts, "read_shared", lambda path, within: real(path, within) if here() else "")
     (one, two), _ = meet(own_facts, tmp_path)
     assert str(one) == str(two) and f"OUTPUTS_DIR={tmp_path}/outputs is not" in str(one)
     assert "host-1 (NODE_RANK=1" in str(one) and "host-0" not in str(one)
+
+
+def test_a_stranger_who_writes_on_the_board_is_not_heard(own_facts, tmp_path):
+    """The plan's values end in a launcher's environment, so they are taken from a launcher of the same user only."""
+    port, outputs, elsewhere = free_port(), tmp_path / "outputs", tmp_path / "elsewhere"
+    outputs.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "known").write_text("known to all")
+    (outputs / "secret").write_text("known to its user")
+    evil = {"values": {"PYTHONPATH": "/evil"}, "sizes": {}, "doors": {}, "time": time.time()}
+    board = boards.host_board(LOOP, port)
+    board.post("answer", {"go": True, "text": "", "remarks": []})
+    for canary, secret in ((outputs / "secret", "guessed"), (elsewhere / "known", "known to all")):
+        board.post("plan", meeting.seal({**evil, "canary": str(canary)}, "plan", secret))
+        own = {**machine(own_facts, 1, {}), "rank": 1}
+        found = meeting.look(board.read("plan"), own, outputs)
+        assert found["proof"] == "" and not meeting.heard(found, 1, secret)["sees"]
+    cluster = Cluster(2, 1, LOOP, port, 20.0)
+    with pytest.raises(meeting.Refused, match="is not from a launcher that writes to"):
+        meeting.attend(cluster, boards.join_board(LOOP, port, 20.0, print), own, outputs, print)
+
+
+def test_a_seal_holds_for_one_value_of_one_machine():
+    sealed = meeting.seal({"drift": 0}, "found/1", "secret")
+    assert meeting.heard(sealed, 1, "secret") == {"drift": 0, "sees": True}
+    assert not meeting.heard(sealed, 2, "secret")["sees"]
+    assert not meeting.heard({**sealed, "text": "{}"}, 1, "secret")["sees"]
+    assert not meeting.heard(sealed, 1, "other")["sees"]
+    assert not meeting.heard(meeting.seal({}, "found/1", ""), 1, "secret")["sees"]
+
+
+def test_the_canary_is_its_owners_only(tmp_path):
+    with meeting.canary(tmp_path / "outputs") as (path, content):
+        assert Path(path).stat().st_mode & 0o777 == 0o600 and len(content) == 64
+        assert facts.read_shared(path, tmp_path / "outputs", 0) == content
+        assert facts.read_shared(path, tmp_path / "other", 0) == ""
 
 
 def test_what_the_preflight_refuses_is_told_to_all(own_facts, tmp_path):
@@ -219,7 +257,7 @@ def test_two_machines_of_one_rank(own_facts):
     board.post("facts/1", {**machine(own_facts, 1, {}), "launcher": "another"})
     joined = boards.join_board(LOOP, port, 5, lambda _: None)
     with pytest.raises(ClusterError, match="NODE_RANK=1 is taken by host-1"):
-        meeting.attend(Cluster(2, 1, LOOP, port), joined, machine(own_facts, 1, {}), lambda _: None)
+        meeting.attend(Cluster(2, 1, LOOP, port), joined, machine(own_facts, 1, {}), ROOT, lambda _: None)
     assert "taken" in board.read("left/1")
 
 
@@ -294,3 +332,11 @@ def test_two_processes_end_with_status_2_when_the_second_has_no_first(tmp_path):
     assert done.returncode == 2 and "error: MASTER_ADDR=127.0.0.1" in done.stderr
     assert "Traceback" not in done.stderr and not Path(tmp_path / "resolved").exists()
     assert names.PORT == 29500
+
+
+def test_a_launcher_leaves_with_its_status_though_a_call_still_waits(monkeypatch, capfd):
+    left = []
+    monkeypatch.setattr(boards.os, "_exit", left.append)
+    print("the last word", end="")
+    boards.leave(7)
+    assert left == [7] and capfd.readouterr().out == "the last word"

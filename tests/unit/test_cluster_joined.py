@@ -28,7 +28,7 @@ class FakeRay(types.SimpleNamespace):
         return [{"NodeID": "dead", "Alive": False, "Resources": {"GPU": 8}}, *alive]
 
     def get_runtime_context(self):
-        return types.SimpleNamespace(get_node_id=lambda: "here")
+        return types.SimpleNamespace(get_node_id=lambda: "here", gcs_address="10.0.0.1:6379")
 
     def remote(self, function):
         def options(num_cpus, scheduling_strategy):
@@ -60,7 +60,7 @@ def check(monkeypatch, tmp_path):
         said = []
         plan = meeting.Plan({}, tuple(paths), tmp_path / "outputs")
         try:
-            joined.check(nnodes, gpus, "grpo", [], plan, said.append)
+            run.found = joined.check(nnodes, gpus, "grpo", [], plan, said.append)
         finally:
             assert ray.down or ray.refuses
         return said
@@ -74,6 +74,8 @@ def test_each_machine_with_enough_gpus_is_asked_this_one_first(check, tmp_path):
     assert ray.asked == ["here", "other"] and ray.address == "10.0.0.1:6379"
     assert said[0].startswith("2 machines of the Ray at 10.0.0.1:6379: ")
     assert not (tmp_path / "outputs").exists()
+    assert [one["rank"] for one in json.loads(check.found["CLUSTER_MACHINES"])] == [0, 1]
+    assert check.found["RAY_ADDRESS"] == "10.0.0.1:6379"  # also where RAY_ADDRESS=auto was given
     assert list(ray.options["runtime_env"]["env_vars"]) == ["PYTHONPATH"]  # no secret
 
 
@@ -88,7 +90,7 @@ def test_differences_of_its_machines_stop_the_run(check, monkeypatch, tmp_path):
     versions = iter(("2.0", "2.1"))
     monkeypatch.setattr(facts, "PACKAGES", ("torch",))
     monkeypatch.setattr(facts, "package_version", lambda name: next(versions))
-    monkeypatch.setattr(facts, "sees", lambda path, content: False)
+    monkeypatch.setattr(facts, "read_shared", lambda path, within: "")
     with pytest.raises(meeting.Refused) as caught:
         check(FakeRay({"here": 4, "other": 4}))
     assert "torch differs: 2.0 on" in str(caught.value) and "OUTPUTS_DIR=" in str(caught.value)
@@ -117,3 +119,31 @@ def test_verl_joins_it_with_the_variables_that_its_workers_need(monkeypatch):
     assert environment["env_vars"] == {"RUN_DIR": "/r", "SEED": "3"}
     assert environment["worker_process_setup_hook"] == "common.verl_ext.joined_worker.set_up"
     assert json.dumps(environment)
+
+
+@pytest.mark.parametrize(("joined_ray", "ends"), [("RUN_DIR", False), ("", True)])
+def test_a_machine_of_others_may_leave_a_ray_that_was_there(monkeypatch, joined_ray, ends):
+    """Its autoscaler takes idle machines away; of a Ray of the run's own every machine counts."""
+    from common.verl_ext import train_rl
+
+    rounds = iter([("here", "other", "idle"), ("here", "other"), ("here",)])
+    said = []
+
+    def nodes():
+        return [
+            {"NodeID": name, "NodeManagerHostname": name, "NodeManagerAddress": "", "Alive": True}
+            for name in next(rounds)
+        ]
+
+    def end(reason):
+        said.append(reason)
+        raise SystemExit
+
+    monkeypatch.setenv("WORKER_ENV", joined_ray)
+    monkeypatch.setattr(train_rl, "ray", types.SimpleNamespace(is_initialized=lambda: True, nodes=nodes))
+    monkeypatch.setattr(train_rl.joined, "nodes_of_run", lambda: {"here", "other"})
+    monkeypatch.setattr(train_rl.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(train_rl, "end", end)
+    with pytest.raises(SystemExit):
+        train_rl.watch_machines()
+    assert said == [f"a machine of the run is gone: {'idle' if ends else 'other'} ()"]

@@ -18,7 +18,7 @@ from common.cluster import board as boards
 from common.cluster import ray_node, run_secrets, watch
 from common.cluster.names import Cluster, ClusterError, launchers_of
 from common.cluster.network import INTERFACE_VARIABLES
-from common.preflight import machines, resolved
+from common.preflight import environment, machines, resolved, self_play
 from common.preflight.environment import check_ray
 from common.preflight.knobs import read_knobs
 from common.run_dir import RUN_FILE
@@ -297,23 +297,67 @@ def test_workers_of_a_ray_that_is_joined_get_what_a_run_sets_and_no_secret(tmp_p
     keys = ("WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "TRANSFER_QUEUE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
     environment = {"RUN_DIR": str(tmp_path), "ALGORITHM": "grpo", "NCCL_DEBUG": "INFO", "SEED": "1", "HOME": "/me"}
     environment |= {name: "secret" for name in keys} | {"RAY_ADDRESS": "auto", "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": "https://me:secret@host",
+        "SWANLAB_API_KEY": "secret",
+    }
     found = attempt.for_workers(tmp_path, environment)
     names = found["WORKER_ENV"].split(",")
+    assert "WANDB_MODE" in names and not {"MLFLOW_TRACKING_URI", "SWANLAB_API_KEY"} & set(names)
     assert {"RUN_DIR", "ALGORITHM", "NCCL_DEBUG", "SEED", queue_guard.KEYS_FILE, "CLUSTER_LAUNCH"} <= set(names)
     assert not {*keys, "RAY_ADDRESS", "HOME", "OMP_NUM_THREADS"} & set(names)
     assert found[queue_guard.KEYS_FILE].startswith(f"{tmp_path}/.cluster-{found['CLUSTER_LAUNCH']}/")
 
 
-def test_a_ray_that_is_joined_is_checked_and_rounds_want_launchers(monkeypatch):
+@pytest.mark.parametrize(
+    ("knobs", "pairs", "refused"),
+    [
+        ({"SELF_PLAY_ROUNDS": "1"}, 4, True),  # one round has a preference stage too where there are pairs
+        ({"SELF_PLAY_ROUNDS": "1"}, 0, False),
+        ({"SELF_PLAY_ROUNDS": "2"}, 4, True),
+        ({"SELF_PLAY_ROUNDS": "1", "HARVEST_PAIRS": "true"}, 0, True),
+    ],
+)
+def test_preference_stages_want_a_launcher_on_each_machine(monkeypatch, knobs, pairs, refused):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    found = read_knobs("gspo", {"NNODES": "2", "HARVEST_PAIRS": "false", **knobs})
+    found.values |= {"TOTAL_STEPS": "4"}
+    self_play.check_self_play(found, 10, pairs, 1)
+    assert any("RAY_ADDRESS=auto: a Ray trains no preferences" in str(error) for error in found.errors) == refused
+    monkeypatch.delenv("RAY_ADDRESS")
+    alone = read_knobs("gspo", {"NNODES": "2", "HARVEST_PAIRS": "false", **knobs})
+    alone.values |= {"TOTAL_STEPS": "4"}
+    self_play.check_self_play(alone, 10, pairs, 1)
+    assert alone.errors == []
+
+
+def test_a_ray_that_is_joined_is_checked(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
-    knobs = read_knobs("gspo", {"NNODES": "2", "SELF_PLAY_ROUNDS": "2"})
-    machines.check(knobs)
-    assert "preference stages need a launcher on each machine" in str(knobs.errors[0])
     knobs = read_knobs("grpo", {"NNODES": "2"})
     machines.check(knobs)
     assert knobs.errors == [] and "RAY_ADDRESS" not in resolved.process_environment(settled(knobs))
     check_ray(knobs)
     assert "RAY_ADDRESS=127.0.0.1" in str(knobs.errors[0]) and "no Ray cluster answers" in str(knobs.errors[0])
+
+
+def test_ray_of_the_kits_environment_is_asked_though_it_is_not_active(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    asked, there = [], iter(["", " 0.0/64.0 CPU\n 0.0/1.0 GPU\n", " 0.0/64.0 CPU\n 0.0/2.0 GPU\n"])
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout=next(there))
+
+    monkeypatch.setattr(environment.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    knobs = settled(read_knobs("grpo", {"NNODES": "2"}))
+    check_ray(knobs)
+    assert asked == 3 * [[str(Path(sys.executable).parent / "ray"), "status"]] and knobs.errors == []
+    monkeypatch.setattr(environment, "RAY_SECONDS", -1)
+    monkeypatch.setattr(environment.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, ""))
+    check_ray(knobs)
+    assert "N_GPUS=2: the Ray cluster at auto has 0 GPUs, 0 in use" in str(knobs.errors[0])
 
 
 def settled(knobs):

@@ -211,9 +211,9 @@ def test_what_a_template_leaves_out_is_told() -> None:
     assert qwen3.render(THOUGHTS).lost == {"thoughts of earlier turns"}
     assert qwen3.render(THOUGHTS[2:]).lost == set()
     assert Renderer.of(tokenizer_of("llama3")).render(THOUGHTS[2:]).lost == {"thoughts of the last turn"}
-    beside = [CALLS[0], {**CALLS[1], "content": "I will add."}, *CALLS[2:]]
-    assert gptoss.render(beside, [TOOL]).lost == {"text next to a tool call"}
-    assert qwen3.render(beside, [TOOL]).lost == set()
+    together = [CALLS[0], {**CALLS[1], "content": "I will add."}, *CALLS[2:]]
+    assert gptoss.render(together, [TOOL]).lost == {"text next to a tool call"}
+    assert qwen3.render(together, [TOOL]).lost == set()
 
 
 def test_a_pair_shares_its_prompt_and_learns_both_answers() -> None:
@@ -235,5 +235,5 @@ def test_a_pair_may_open_its_answers_differently() -> None:
 
 def test_a_content_that_is_no_text_is_refused_by_number() -> None:
     parts = [{"type": "text", "text": "Ask."}]
-    with pytest.raises(RenderError, match=r"message 1 \(user\): its content is no text"):
+    with pytest.raises(RenderError, match=r"message 1 \(user\): its content is not text"):
         Renderer.of(tokenizer_of("qwen2_5")).render([said("user", parts), TALK[1]])

@@ -1,6 +1,6 @@
 """Files as people have them come out whole, or are refused in words that name the cause.
 
-The files stand in tests/data/cases. ``want`` are whole texts that stand in the rows that come out; expected values are
+The files are in tests/data/cases. ``want`` are whole texts that are in the rows that come out; expected values are
 written by hand from the files.
 """
 
@@ -225,7 +225,7 @@ def test_every_case_is_tried():
 
 
 KINDS = [
-    # algorithm, row, texts that must stand in what comes out
+    # algorithm, row, texts that must be in what comes out
     ("sft", {"query": "q", "response": "r", "history": '[["h1", "h2"]]', "system": "sys"},
      ["q", "r", "h1", "h2", "sys"]),
     ("sft", {"question": "q", "answer": "a", "history": say("uh", "ai")},

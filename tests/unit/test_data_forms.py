@@ -205,7 +205,7 @@ def test_a_pattern_that_blows_up_is_stopped():
         ({"messages": [USER, {"role": "wizard", "content": "x"}]}, "message 2 has the role 'wizard'"),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "message 2 has the content null"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "parts of the kind image_url"),
-        ({"messages": [ANSWER]}, "has nobody but the assistant in it"),
+        ({"messages": [ANSWER]}, "has no turn but the assistant's"),
         (
             {"conversations": [{"from": "human", "value": "Q"}, {"from": "function_call", "value": "{"}]},
             "function call is not JSON",

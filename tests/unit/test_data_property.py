@@ -1,4 +1,4 @@
-"""For random rows in every form, every text of every column that counts as used stands in what comes out."""
+"""For random rows in every form, every text of every column that counts as used is in what comes out."""
 
 import json
 import tempfile
@@ -14,7 +14,7 @@ from common.data.names import ANSWERS, QUESTIONS
 from common.data.rows import loaded
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# Words that cannot stand in each other by chance: each text ends with a mark of its own.
+# Words that cannot occur in each other by chance: each text ends with its own mark.
 SAID = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dpo.losses import LOSSES, WITHOUT_REFERENCE, LossOptions, PairLogps, preference_loss
+from common.preference_losses import PAIR_LOSSES, WITHOUT_REFERENCE
+from dpo.losses import LOSSES, LossOptions, PairLogps, preference_loss
 from tests.conftest import ROOT
 
 # Two pairs: summed log-probabilities and token counts, as Python numbers.
@@ -24,10 +25,10 @@ def log_sigmoid(x):
 def by_hand(loss_type, i):
     """The formula of the paper, one pair, in plain Python."""
     c, r, rc, rr = CHOSEN[i], REJECTED[i], REF_CHOSEN[i], REF_REJECTED[i]
-    if loss_type in ("ipo", "simpo", "orpo"):
+    if loss_type in ("ipo", "simpo", "alphapo", "orpo"):
         c, rc = c / CHOSEN_TOKENS[i], rc / CHOSEN_TOKENS[i]
         r, rr = r / REJECTED_TOKENS[i], rr / REJECTED_TOKENS[i]
-    if loss_type in ("simpo", "orpo"):
+    if loss_type in WITHOUT_REFERENCE:
         rc = rr = 0.0
     h = (c - rc) - (r - rr)
     if loss_type == "sigmoid":
@@ -40,6 +41,24 @@ def by_hand(loss_type, i):
         return (h - 1 / (2 * BETA)) ** 2
     if loss_type == "sppo":
         return (c - rc - 0.5 / BETA) ** 2 + (r - rr + 0.5 / BETA) ** 2
+    won, lost = BETA * (c - rc), BETA * (r - rr)
+    if loss_type == "exo_pair":
+        p = 1 / (1 + math.exp(-BETA * h))
+        return p * math.log(p / (1 - SMOOTHING)) + (1 - p) * math.log((1 - p) / SMOOTHING)
+    if loss_type == "nca_pair":
+        return -log_sigmoid(won) - (log_sigmoid(-won) + log_sigmoid(-lost)) / 2
+    if loss_type == "bco_pair":
+        return -log_sigmoid(won) - log_sigmoid(-lost)
+    if loss_type == "apo_zero":
+        return 1 - math.exp(log_sigmoid(won)) + math.exp(log_sigmoid(lost))
+    if loss_type == "apo_down":
+        return math.exp(log_sigmoid(won)) + 1 - math.exp(log_sigmoid(BETA * h))
+    if loss_type == "discopop":
+        share = 1 / (1 + math.exp(-BETA * h / 0.05))
+        return -log_sigmoid(BETA * h) * (1 - share) + math.exp(-BETA * h) * share
+    if loss_type == "alphapo":
+        c, r = ((1 - math.exp(one) ** -0.25) / 0.25 for one in (c, r))
+        h, loss_type = c - r, "simpo"
     if loss_type == "simpo":
         x = BETA * h - GAMMA
         return -(1 - SMOOTHING) * log_sigmoid(x) - SMOOTHING * log_sigmoid(-x)
@@ -56,14 +75,15 @@ def logps(reference=True, dtype=torch.float64):
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_against_arithmetic_by_hand(loss_type):
     options = LossOptions(loss_type, BETA, SMOOTHING, GAMMA)
-    result = preference_loss(logps(loss_type not in ("simpo", "orpo")), options)
+    result = preference_loss(logps(loss_type not in WITHOUT_REFERENCE), options)
     assert result.loss.tolist() == pytest.approx([by_hand(loss_type, i) for i in (0, 1)], rel=1e-12)
 
 
 def test_known_values():
     """Without a difference DPO is log 2, the hinge 1, IPO (1 / 2 beta)^2; for one worked example each as well."""
     same = replace(logps(), chosen=logps().ref_chosen, rejected=logps().ref_rejected)
-    expected = {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 25.0, "sppo": 50.0}
+    expected = {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 25.0, "sppo": 50.0, "apo_zero": 1.0, "apo_down": 1.0}
+    expected |= {"nca_pair": 2 * math.log(2), "bco_pair": 2 * math.log(2), "discopop": (math.log(2) + 1) / 2}
     for loss_type, value in expected.items():
         assert preference_loss(same, LossOptions(loss_type)).loss.tolist() == pytest.approx([value, value])
     # pair 0: h = (-12 + 13.5) - (-15 + 14) = 2.5, so -log s(0.25) = 0.5759392...
@@ -92,19 +112,28 @@ def test_finite_loss_and_gradient_far_out(loss_type):
         values = torch.tensor([[chosen], [rejected]], requires_grad=True)
         zero, one = torch.zeros(1), torch.ones(1)
         pairs = PairLogps(values[0], values[1], zero, zero, one, one)
-        loss = preference_loss(pairs, LossOptions(loss_type)).loss.sum()
+        loss = preference_loss(pairs, LossOptions(loss_type, label_smoothing=SMOOTHING)).loss.sum()
         loss.backward()
         assert torch.isfinite(loss) and torch.isfinite(values.grad).all(), (loss_type, chosen, rejected)
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_the_gradient_raises_the_chosen_and_lowers_the_rejected(loss_type):
-    values = torch.tensor([[-2.0], [-2.0]], requires_grad=True)
+    """From no difference on, but discopop: with no difference it pulls the other way, so it starts from one."""
+    values = torch.tensor([[-2.0], [-2.0 - 10 * (loss_type == "discopop")]], requires_grad=True)
     zero, one = torch.zeros(1), torch.ones(1)
-    reference = (zero, zero) if loss_type in ("simpo", "orpo") else (values[0].detach(), values[1].detach())
+    reference = (zero, zero) if loss_type in WITHOUT_REFERENCE else (-2 * one, -2 * one)
     pairs = PairLogps(values[0], values[1], *reference, one, one)
-    preference_loss(pairs, LossOptions(loss_type)).loss.sum().backward()
-    assert values.grad[0] < 0 < values.grad[1]
+    preference_loss(pairs, LossOptions(loss_type, label_smoothing=0.001)).loss.sum().backward()
+    if loss_type == "apo_down":  # lets the chosen answer be, and lowers it once it is above the reference
+        assert values.grad[0] == 0 < values.grad[1]
+    else:
+        assert values.grad[0] < 0 < values.grad[1]
+
+
+def test_exo_needs_a_smoothing():
+    with pytest.raises(ValueError, match="label_smoothing=0: exo_pair"):
+        LossOptions("exo_pair")
 
 
 TRL = json.loads((ROOT / "tests" / "data" / "dpo_trl.json").read_text())
@@ -132,3 +161,7 @@ def test_the_numbers_that_trl_gives(name):
 
 def _columns(rows):
     return list(torch.tensor(rows, dtype=torch.float64).unbind(dim=1))
+
+
+def test_the_preflight_knows_the_losses():
+    assert set(PAIR_LOSSES) == set(LOSSES)

@@ -100,7 +100,7 @@ def test_a_conversation_at_a_terminal(tmp_path, endless):
         terminal.wait(">")
         for line, shown in [
             ("/params max_new_tokens=12 temperature=0", "temperature=0.0, .*max_new_tokens=12"),
-            ("/params temperature=cold", "is no float"),
+            ("/params temperature=cold", "is not a valid float"),
             ("/system 你是一个助手。", "system prompt: 你是一个助手。"),
             ("What is 3 + 4?", r"\[12 tokens, .*cut at max_new_tokens\]"),
             ("/retry", r"\[12 tokens, .*cut at max_new_tokens\]"),

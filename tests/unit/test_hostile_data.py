@@ -97,6 +97,7 @@ def cell(row, text="x", column="A"):
     return f'<row r="{row}"><c r="{column}{row}" t="inlineStr"><is><t>{text}</t></is></c></row>'
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("rows", "behind", "said"),
     [
@@ -224,10 +225,15 @@ def test_prompts_are_read_within_the_same_limits_and_are_verls_rows(tmp_path, mo
     files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
     pq.write_table(pa.Table.from_pylist(rows[:300]), files[0], row_group_size=70)
     pq.write_table(pa.Table.from_pylist(rows[300:]), files[1])
+    kept = {}
     for most in (-1, 50):
         ours, verls = (kind(list(files), tokenizer, config, max_samples=most) for kind in (PromptDataset, RLHFDataset))
         assert 0 < len(ours) < len(rows)
         assert ours.dataframe.features == verls.dataframe.features
         assert ours.dataframe.to_list() == verls.dataframe.to_list()
+        kept[most] = ours.dataframe.to_list()
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pq.read_table(files[0]).slice(0, 0), empty)
+    assert PromptDataset([*files, str(empty)], tokenizer, config).dataframe.to_list() == kept[-1]
     assert not list(cache.glob("verl-kit-*"))
     assert ours[3]["raw_prompt"] == verls[3]["raw_prompt"]

@@ -93,10 +93,10 @@ def test_merge_copies_no_file_behind_a_link_and_no_code(tmp_path):
 
 def test_a_header_that_claims_too_much_is_a_sentence(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    with pytest.raises(ValueError, match=r"model.safetensors is no safetensors file \(a header of 4,611,686,018"):
+    with pytest.raises(ValueError, match=r"model.safetensors is not a safetensors file \(a header of 4,611,686,018"):
         count_parameters(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"abc")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         count_parameters(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_code_that_a_tokenizer_brings_is_named(check, tmp_path):
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
     key = "actor_rollout_ref.model.trust_remote_code=true"
     error = only_error(check(MODEL_PATH=str(model)))
-    assert "brings Python code of its own" in error and key in error
+    assert "brings custom Python code" in error and key in error
     assert check(MODEL_PATH=str(model), arguments=(key,)).errors == []
     assert check(MODEL_PATH=str(model), arguments=(f"trainer.project_name='{key}'",)).errors != []
 

@@ -1,4 +1,4 @@
-"""Files of other people's runs: none stops the page, none leads out of the log folder; the runs beside it stay."""
+"""Files of other people's runs: none stops the page, none leads out of the log folder; the runs next to it stay."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from common.files import open_regular
 from common.run_dir import is_alive
 from monitor.compare import config_of
 from monitor.server import build_app
@@ -99,6 +100,13 @@ def test_pipes_and_odd_names_do_not_hold_the_page(root):
         running.join(10)
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe is not a plain file"):
+        open_regular(tmp_path / "pipe")
+
+
 def test_links_inside_a_run_lead_nowhere(root, tmp_path):
     secret = tmp_path / "secret.jsonl"
     secret.write_text(json.dumps({"step": 7, "data": {"loss": 0.123}}) + "\n")
@@ -130,6 +138,7 @@ def test_links_inside_a_run_lead_nowhere(root, tmp_path):
         "a: " + "{b: " * 500 + "1" + "}" * 500,
     ],
 )
+@pytest.mark.timeout(60)
 def test_a_config_that_nests_or_grows_without_limit_is_left_out(root, text):
     path = root / "good" / ".hydra" / "config.yaml"
     path.parent.mkdir(exist_ok=True)

@@ -64,9 +64,9 @@ def test_the_sample_is_validated_on_its_own_file(check):
     assert knobs["VAL_DATA"].endswith("/sft/data/val.parquet") and knobs.reasons["VAL_DATA"] == "the sample's own"
 
 
-@pytest.mark.parametrize(("rows", "wanted"), [(1, 1), (2, 1), (9, 1), (10, 2), (40, 8), (128, 8), (1600, 100)])
-def test_how_many_rows_are_validated_on(rows, wanted):
-    assert validation_rows(rows) == wanted
+@pytest.mark.parametrize(("rows", "expected"), [(1, 1), (2, 1), (9, 1), (10, 2), (40, 8), (128, 8), (1600, 100)])
+def test_how_many_rows_are_validated_on(rows, expected):
+    assert validation_rows(rows) == expected
 
 
 def test_no_more_than_500_rows_are_validated_on():
@@ -74,8 +74,8 @@ def test_no_more_than_500_rows_are_validated_on():
 
 
 def test_rows_of_one_prompt_stay_together():
-    assert choose({1: 3, 2: 1, 3: 1}, wanted=2, rows=5) == {2, 3}
-    assert choose({7: 4}, wanted=1, rows=4) == set()
+    assert choose({1: 3, 2: 1, 3: 1}, target=2, rows=5) == {2, 3}
+    assert choose({7: 4}, target=1, rows=4) == set()
 
 
 def test_two_rows_are_divided_and_always_alike(tmp_path):

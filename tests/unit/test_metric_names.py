@@ -111,7 +111,7 @@ def test_a_limit_must_be_broken_three_times_in_a_row(name: str, bad: float, good
     assert names([{name: bad}] * 2) == []
     assert names([{name: bad}, {name: good}, {name: bad}, {name: bad}]) == []
     assert names([{name: good}] * 9) == []
-    (warning,) = check_health([{name: good}, {}] + [{name: bad}, {"loss": 1.0}] * 3)  # steps without it are passed over
+    (warning,) = check_health([{name: good}, {}] + [{name: bad}, {"loss": 1.0}] * 3)  # steps without it are skipped
     assert (warning.name, warning.value) == (name, bad)
     assert knob in warning.advice
 

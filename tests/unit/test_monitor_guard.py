@@ -85,7 +85,7 @@ def test_only_the_names_of_this_machine(server, host, status):
     assert answer.status_code == status and ("0.5" in answer.text) == (status == 200)
 
 
-ASK = {"json": {"data": ["good", ""]}}
+ASK = {"json": {"data": ["good", "", ""]}}
 LOG = "/en/gradio_api/run/fill_log"
 
 
@@ -127,7 +127,7 @@ def test_every_answer_has_the_headers(server):
 
 
 def test_a_request_that_is_too_long(server):
-    assert httpx.post(server + LOG, json={"data": ["x" * 2_000_000, ""]}).status_code == 413
+    assert httpx.post(server + LOG, json={"data": ["x" * 2_000_000, "", ""]}).status_code == 413
 
     def pieces():
         for _ in range(40):
@@ -143,7 +143,7 @@ def test_a_request_that_is_too_long(server):
 def test_gradio_client_still_works(server):
     """The documented way for scripts: what a tab shows, through Gradio's queue."""
     client = Client(f"{server}/en/", verbose=False)
-    assert "a line of the log" in str(client.predict("good", "", api_name="/fill_log"))
+    assert "a line of the log" in str(client.predict("good", "", "", api_name="/fill_log"))
 
 
 def test_all_that_the_page_loads_is_let_through(server):

@@ -54,7 +54,7 @@ def test_texts_that_json_cannot_carry():
 @pytest.mark.parametrize("run", ["good", "half", "\\xff name"])
 @pytest.mark.parametrize("tab", ["runs", "curves", "health", "log", "checkpoints"])
 def test_such_texts_of_one_run_leave_every_tab_there(server, run, tab):
-    data = {"runs": [run, "", "", None], "curves": [run, [], 0.6, "step", [], "", None], "log": [run, ""]}
+    data = {"runs": [run, "", "", None], "curves": [run, [], 0.6, "step", [], "", None], "log": [run, "", None]}
     asked = {"data": data.get(tab, [run])}
     assert httpx.post(f"{server}/en/gradio_api/run/fill_{tab}", json=asked, timeout=20).status_code == 200
     csv = httpx.get(f"{server}/csv", params={"run": run})

@@ -28,7 +28,7 @@ SECRET = "nobody may see this"
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """A log folder with a good run, a damaged one, and a secret beside it."""
+    """A log folder with a good run, a damaged one, and a secret next to it."""
     root = tmp_path_factory.mktemp("outputs")
     (root.parent / "secret.txt").write_text(SECRET)
     records = [
@@ -98,8 +98,8 @@ INPUTS = {
     "compare": (["RUN"], [], 0.6, "step", ""),
     "samples": ("RUN", "rollouts", "newest", "high", ""),
     "health": ("RUN",),
-    "system": (),
-    "log": ("RUN", ""),
+    "system": ("RUN",),
+    "log": ("RUN", "", ""),
     "checkpoints": ("RUN",),
 }
 
@@ -126,10 +126,10 @@ def test_what_the_tabs_say(clients):
     assert "since step 3" in fill(client, "health", "good") and "KL_LOSS_COEF" in fill(client, "health", "good")
     assert "自第 3 步起" in fill(clients["zh"], "health", "good")
     assert "&lt;i&gt;2+2?" in fill(client, "samples", "good", "rollouts", "newest", "high", "")
-    assert "RuntimeError: boom" in fill(client, "log", "good", "")
-    assert "Lines found: 1" in fill(client, "log", "good", "boom")
+    assert "RuntimeError: boom" in fill(client, "log", "good", "", "")
+    assert "Lines found: 1" in fill(client, "log", "good", "boom", "")
     assert "./test.sh --model_path" in fill(client, "checkpoints", "good")
-    assert "GPU" in fill(client, "system")
+    assert "GPU" in fill(client, "system", "good")
 
 
 def test_news_changes_with_the_run(server, logs):
@@ -268,7 +268,7 @@ def test_the_command_that_the_readme_gives(tmp_path):
                 time.sleep(0.2)
         else:
             pytest.fail("no answer")
-        sent = [{"X-Forwarded-For": f"10.0.0.{number}"} for number in range(8)]  # who asks is not what he says
+        sent = [{"X-Forwarded-For": f"10.0.0.{number}"} for number in range(8)]  # who asks is not what the header says
         tried = [httpx.get(f"http://127.0.0.1:{port}/", auth=("ann", "x"), headers=one).status_code for one in sent]
         assert tried[0] == 401 and tried[-1] == 429
     finally:

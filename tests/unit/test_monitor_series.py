@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from common.metrics.names import BESIDE, BY_NAME
+from common.metrics.names import BY_NAME, VALIDATION_OF
 from monitor.columns import Columns
 from monitor.exports import csv_lines, png
 from monitor.figures import Look, compare_panel, metric_panel
@@ -92,7 +92,7 @@ def test_a_panel():
     assert (validation["x"], validation["y"], validation["mode"]) == ([10, 20], [2.5, 2.0], "lines+markers")
     assert figure["latest"] == "1" and figure["layout"]["uirevision"] == Look().key()
     json.dumps(figure, allow_nan=False)
-    assert default_names(columns) == ["loss"]  # the validation has no panel of its own
+    assert default_names(columns) == ["loss"]  # the validation has no separate panel
     assert metric_panel(columns, "nothing", Look(), Words("en")) is None
 
 
@@ -143,4 +143,4 @@ def test_every_text_is_there_in_both_languages():
     assert all(metric.zh and metric.zh != metric.label for metric in BY_NAME.values())
     advice = {f"{m.name}_{side}" for m in BY_NAME.values() for side in ("above", "below") if getattr(m, side)}
     assert advice <= set(ADVICE_ZH), "advice_zh of texts.yaml"
-    assert {*BESIDE, *BESIDE.values()} <= set(BY_NAME)
+    assert {*VALIDATION_OF, *VALIDATION_OF.values()} <= set(BY_NAME)

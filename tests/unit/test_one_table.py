@@ -8,7 +8,7 @@ import pytest
 import common.reward_functions as face
 from common.files import ROOT
 from common.hf_engine.end_tokens import end_ids
-from common.metrics.names import BESIDE, BY_NAME, HEADLINES, METRICS
+from common.metrics.names import BY_NAME, HEADLINES, METRICS, VALIDATION_OF
 from common.rewards.compose import FUNCTIONS, NEEDS_NO_TRUTH
 from monitor import store
 from monitor.change_token import Asked, tokens, tokens_of
@@ -30,13 +30,15 @@ def test_an_answer_ends_at_the_tokens_of_the_config_and_of_the_tokenizer():
 
 
 def test_a_validation_has_the_metric_that_it_measures_and_the_same_better_way():
-    assert BESIDE == {
+    assert VALIDATION_OF == {
         "reward_mean": "val_score",
         "loss": "val_loss",
         "reward_accuracy": "val_accuracy",
         "reward_margin": "val_margin",
     }
-    assert all(BY_NAME[trained].better == BY_NAME[validated].better != "" for trained, validated in BESIDE.items())
+    assert all(
+        BY_NAME[trained].better == BY_NAME[validated].better != "" for trained, validated in VALIDATION_OF.items()
+    )
     assert all(metric.better in ("", "higher", "lower") for metric in METRICS)
 
 

@@ -37,7 +37,7 @@ def rl_row(**changes):
 
 
 def rl_rows(number, **changes):
-    """Rows with prompts of their own."""
+    """Rows with different prompts."""
     return [rl_row(prompt=[{"role": "user", "content": f"1+{n}?"}], **changes) for n in range(number)]
 
 
@@ -438,7 +438,7 @@ def test_an_interrupted_run_is_resumed_and_it_is_said(check, tmp_path):
         ({}, {"RESUME": "never"}, "RESUME=never"),
         ({"step": 5}, {"N_GPUS": "2"}, "written by 1 GPUs"),
         ({"step": 5, "knobs": {"LORA_RANK": "8"}}, {}, "LORA_RANK=8"),
-        ({"knobs": []}, {}, "run.json: is no {...} with knobs"),
+        ({"knobs": []}, {}, "run.json: is not {...} with knobs"),
     ],
 )
 def test_a_name_in_use_is_refused(check, tmp_path, fields, knob, words):

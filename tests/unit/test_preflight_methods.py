@@ -64,7 +64,7 @@ def test_dapo_wants_acc_of_a_reward_that_returns_a_dictionary(check, tmp_path):
     assert check(VARIANT="dapo", REWARD_FUNC_PATH=str(reward)).errors == []
 
 
-# ---- files of the user's ------------------------------------------------------------------------------------------
+# ---- user-supplied files ------------------------------------------------------------------------------------------
 
 
 def test_an_algorithm_of_ones_own_is_chosen(check, composed):

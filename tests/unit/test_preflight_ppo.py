@@ -38,7 +38,7 @@ def resolved(knobs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "wanted"),
+    ("knobs", "expected"),
     [
         ({}, ("true", "false", "fixed")),
         ({"KL_IN": "loss"}, ("false", "true", "fixed")),
@@ -46,9 +46,9 @@ def resolved(knobs, tmp_path):
         ({"KL_TARGET": 0.05}, ("true", "false", "adaptive")),
     ],
 )
-def test_kl(tmp_path, knobs, wanted):
+def test_kl(tmp_path, knobs, expected):
     values = resolved(checked(**knobs), tmp_path)
-    assert (values["USE_KL_IN_REWARD"], values["USE_KL_LOSS"], values["KL_CONTROL"]) == wanted
+    assert (values["USE_KL_IN_REWARD"], values["USE_KL_LOSS"], values["KL_CONTROL"]) == expected
 
 
 def test_the_first_coefficient_puts_the_best_policy_at_the_target():

@@ -52,7 +52,7 @@ def test_another_algorithm_and_a_torn_checkpoint_are_refused(check, tmp_path):
     assert "it is of RL" in only_error(check("sft", RESUME=str(folder)))
     assert "no critic" in only_error(check("ppo", RESUME=str(folder)))
     (folder / "run.json").write_text("[")
-    assert "run.json: is no JSON" in only_error(check(RESUME=str(folder)))
+    assert "run.json: is not JSON" in only_error(check(RESUME=str(folder)))
     (folder / "checkpoints" / "global_step_4" / "complete.json").unlink()
     error = only_error(check(RESUME=str(folder / "checkpoints" / "global_step_4")))
     assert "not complete: complete.json is missing" in error

@@ -33,51 +33,51 @@ time.sleep(120)
 """
 
 
-def start_keeper(tmp_path, kind):
-    """Start a keeper with a trainer under it; returns the keeper and the processes below the trainer."""
+def start_supervisor(tmp_path, kind):
+    """Start a supervisor with a trainer under it; returns the supervisor and the processes below the trainer."""
     pids = tmp_path / "pids"
     update_run(tmp_path, state="running")
     command = [sys.executable, "-m", "common.runner.supervisor", str(tmp_path), "--"]
-    keeper = subprocess.Popen(
+    supervisor = subprocess.Popen(
         [*command, sys.executable, "-c", TRAINER, kind, str(pids)], stdin=subprocess.PIPE, cwd=ROOT
     )
     deadline = time.monotonic() + 30
     while not pids.exists() or len(pids.read_text().split()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return keeper, [int(pid) for pid in pids.read_text().split()]
+    return supervisor, [int(pid) for pid in pids.read_text().split()]
 
 
 @pytest.mark.parametrize("kind", ["mild", "stubborn"])
 def test_asked_to_stop_it_ends_daemons_in_other_sessions_too(tmp_path, kind):
-    keeper, below = start_keeper(tmp_path, kind)
+    supervisor, below = start_supervisor(tmp_path, kind)
     assert all(psutil.pid_exists(pid) for pid in below)
-    keeper.communicate(STOP, timeout=20)
+    supervisor.communicate(STOP, timeout=20)
     assert not any(psutil.pid_exists(pid) for pid in below)
-    assert keeper.returncode == 128 + (9 if kind == "stubborn" else 15)
+    assert supervisor.returncode == 128 + (9 if kind == "stubborn" else 15)
     assert read_run(tmp_path)["state"] == "running"  # the launcher writes the state
 
 
 def test_when_the_launcher_dies_it_ends_the_run_and_says_so(tmp_path):
-    keeper, below = start_keeper(tmp_path, "mild")
-    keeper.stdin.close()  # what the kernel does to the pipe of a killed launcher
-    keeper.wait(20)
+    supervisor, below = start_supervisor(tmp_path, "mild")
+    supervisor.stdin.close()  # what the kernel does to the pipe of a killed launcher
+    supervisor.wait(20)
     assert not any(psutil.pid_exists(pid) for pid in below)
     assert read_run(tmp_path)["state"] == "failed"
     assert "launcher was killed" in read_run(tmp_path)["reason"]
 
 
 def test_when_the_trainer_ends_what_it_left_is_ended_and_its_status_passed_on(tmp_path):
-    keeper, below = start_keeper(tmp_path, "ends")
-    assert keeper.wait(20) == 7
+    supervisor, below = start_supervisor(tmp_path, "ends")
+    assert supervisor.wait(20) == 7
     assert not any(psutil.pid_exists(pid) for pid in below)
 
 
-def test_when_the_keeper_is_killed_the_trainer_dies(tmp_path):
-    keeper, below = start_keeper(tmp_path, "stubborn")
-    trainer = psutil.Process(keeper.pid).children()[0]
-    keeper.kill()
-    keeper.wait(5)
+def test_when_the_supervisor_is_killed_the_trainer_dies(tmp_path):
+    supervisor, below = start_supervisor(tmp_path, "stubborn")
+    trainer = psutil.Process(supervisor.pid).children()[0]
+    supervisor.kill()
+    supervisor.wait(5)
     try:
         assert trainer.wait(5) is None or not trainer.is_running()
     finally:

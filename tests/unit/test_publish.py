@@ -60,7 +60,7 @@ def run(tmp_path):
         model=str(base),
         data={"train": ["/home/ann/data/train.parquet", "openai/gsm8k"], "validation": []},
         knobs=KNOBS,
-        versions={"verl": "0.9.1", "torch": "2.13"},
+        versions={"verl": "1.2.3", "torch": "2.13"},
         host="anns-machine",
     )
     return folder

@@ -5,6 +5,9 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+from common.verl_ext import queue_guard
 from tests.conftest import ROOT
 
 TALK = """
@@ -67,7 +70,7 @@ def test_a_strangers_pickle_is_never_read_and_friends_are_heard(tmp_path):
 
 
 def test_without_the_guard_the_pickle_runs(tmp_path):
-    """What the guard is for; when this fails the library has mended it."""
+    """What the guard is for; when this fails the library has fixed it."""
     done, ran = talk(tmp_path, False)
     assert done.stdout.strip().splitlines()[-1] == "127.0.0.1 True {'x': [1, 2]}", done.stdout + done.stderr
     assert ran
@@ -76,3 +79,24 @@ def test_without_the_guard_the_pickle_runs(tmp_path):
 def test_a_worker_without_the_keys_says_so(tmp_path):
     done, _ = talk(tmp_path, True, RAY_JOB_ID="01000000")
     assert done.returncode != 0 and "TRANSFER_QUEUE_PUBLIC_KEY is not set in this process" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is not seen on .* after 0 s, .*OUTPUTS_DIR must be one folder for all machines"),
+        ('{"TRANSFER_QUEUE_SECRET_KEY": "s3cret"', r"cannot be read on .* \(JSONDecodeError\); start the run again"),
+        ('{"TRANSFER_QUEUE_SECRET_KEY": "s3cret"}', r"cannot be read on .* \(KeyError\)"),
+        ("[]", r"cannot be read on .* \(TypeError\)"),
+    ],
+)
+def test_keys_that_are_not_there_or_damaged_are_said_with_the_file(tmp_path, monkeypatch, content, words):
+    monkeypatch.setattr(queue_guard, "SHARE_SECONDS", 0)
+    monkeypatch.delenv(queue_guard.SECRET, raising=False)
+    file = tmp_path / "queue_keys.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(RuntimeError, match=words) as caught:
+        queue_guard.read_keys(file)
+    assert str(file) in str(caught.value) and "s3cret" not in str(caught.value)
+    assert queue_guard.SECRET not in os.environ

@@ -1,4 +1,4 @@
-"""Ray opens its folders to everybody, so they lie in one that only this user may enter."""
+"""Ray opens its folders to everybody, so they are in one that only this user may enter."""
 
 import os
 import subprocess

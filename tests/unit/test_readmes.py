@@ -13,7 +13,8 @@ from common.preflight.knobs import read_block
 from tests.conftest import ROOT
 
 ALGORITHMS = sorted(script.parent for script in ROOT.glob("*/train.sh"))
-FOLDERS = [ROOT, *ALGORITHMS, ROOT / "monitor"]
+NESTED = ROOT / "ppo" / "reward_model"
+FOLDERS = [ROOT, *ALGORITHMS, ROOT / "monitor", NESTED]
 NAMES = ("README.md", "README_zh.md")
 tables = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "write_knob_tables.py")))
 
@@ -107,7 +108,7 @@ def test_relative_links_lead_somewhere(folder, name):
     assert not missing
 
 
-@pytest.mark.parametrize("folder", ALGORITHMS, ids=label)
+@pytest.mark.parametrize("folder", [*ALGORITHMS, NESTED], ids=label)
 @each_name
 def test_the_knob_table_is_that_of_knobs_yaml_and_train_sh(folder, name):
     text = read(folder / name)

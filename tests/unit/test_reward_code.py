@@ -318,7 +318,7 @@ def test_forgeries_score_nothing(name):
 
 @pytest.mark.parametrize("name", ["exit", "sys_exit", "print", "write_everywhere", "write_report", "exit_in_call"])
 def test_forgeries_of_a_whole_test_function(name):
-    """Here the comparison has to happen beside the program; the simple tricks fail all the same."""
+    """Here the comparison has to happen next to the program; the simple tricks fail all the same."""
     truth = {"test": "def check(candidate):\n    for i in (2, 3):\n        assert candidate(i) == i * i\n"}
     assert score(FORGERIES[name], {**truth, "entry_point": "f"})["score"] == 0.0
 

@@ -32,7 +32,7 @@ def test_combine_takes_what_hydra_hands_over():
     ("parameters", "words"),
     [
         ({}, "weights=None"),
-        ({"weights": {"gsm9k": 1.0}}, "'gsm9k' is no reward"),
+        ({"weights": {"gsm9k": 1.0}}, "'gsm9k' is not a reward"),
         ({"weights": {"gsm8k": "much"}}, "gsm8k='much'"),
         ({"weights": WEIGHTS, "params": {"math": {}}}, "params: math"),
         ({"weights": WEIGHTS, "params": {"soft_overlong": {"max_lenght": 1}}}, "max_lenght=1"),

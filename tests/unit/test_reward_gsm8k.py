@@ -68,7 +68,7 @@ HARD_CASES = [
     ("The answer is 18.", "18", NO_ANSWER),
     (r"\boxed{18}", "18", NO_ANSWER),
     ("#### eighteen", "18", NO_ANSWER),
-    ("####\n18", "18", NO_ANSWER),  # the number has to stand on the same line
+    ("####\n18", "18", NO_ANSWER),  # the number has to be on the same line
     ("#### 18 or 20", "18", NO_ANSWER),
     ("#### 18, 20", "18", NO_ANSWER),
     ("#### 12,34", "1234", NO_ANSWER),

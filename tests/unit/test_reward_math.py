@@ -80,7 +80,7 @@ def test_agrees_with_math_verify_boxed_and_in_a_sentence():
             assert score(answer, truth)["score"] == float(expected), (truth, answer)
 
 
-SENTENCES = [  # (truth, answer) as they stand; the first is the example of math-verify's README
+SENTENCES = [  # (truth, answer) as written; the first is the example of math-verify's README
     ("${1,3} \\cup {2,4}$", "${1,2,3,4}$"),
     (r"The answer is $\frac{1}{2}$", "The answer is 1/2"),
     (r"$28\%$", "28 percent"),

@@ -42,12 +42,12 @@ def test_scores_are_those_of_transformers_whatever_the_batch(classifier):
     model = AutoModelForSequenceClassification.from_pretrained(DEMO_REWARD_MODEL_DIR, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(DEMO_REWARD_MODEL_DIR)
     with torch.inference_mode():  # one by one, so that nothing is padded
-        wanted = [model(**tokenizer(one, return_tensors="pt")).logits.item() for one in texts]
+        expected = [model(**tokenizer(one, return_tensors="pt")).logits.item() for one in texts]
     replies = ask(classifier, "/classify", *({"input": one, "use_activation": False} for one in texts))
-    assert [reply["data"][-1]["probs"][-1] for _, reply in replies] == pytest.approx(wanted, abs=1e-5)
-    assert wanted[0] > 0.9 and wanted[1] < 0.1  # the demo's reward model tells the form
+    assert [reply["data"][-1]["probs"][-1] for _, reply in replies] == pytest.approx(expected, abs=1e-5)
+    assert expected[0] > 0.9 and expected[1] < 0.1  # the demo's reward model tells the form
     [(_, reply)] = ask(classifier, "/classify", {"input": texts[:2]})
-    assert reply["data"][0]["probs"] == pytest.approx([torch.tensor(wanted[0]).sigmoid().item()], abs=1e-5)
+    assert reply["data"][0]["probs"] == pytest.approx([torch.tensor(expected[0]).sigmoid().item()], abs=1e-5)
 
 
 def test_a_judge_answers_chats(judge):

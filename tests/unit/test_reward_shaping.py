@@ -68,7 +68,7 @@ def test_repetition(text, n, expected):
         ("我们先算加法", "en", 0.0),
         ("We add first", "en", 1.0),
         ("先算 the sum", "zh", 0.5),  # 2 characters, 2 words
-        (r"设 $x = \frac{1}{2}$", "zh", 1.0),  # x and \frac are no words
+        (r"设 $x = \frac{1}{2}$", "zh", 1.0),  # x and \frac are not words
         ("42", "zh", 0.0),
     ],
 )

@@ -174,7 +174,7 @@ echo "${script} ${NNODES} ${MASTER_PORT} [${SELF_PLAY_ROUNDS:-}${SELF_PLAY:-}${R
 
 
 def test_another_machine_runs_the_stages_that_the_first_announces(tmp_path, monkeypatch, signals):
-    """Its stages meet on other ports, and are told nothing of the whole run: the first machine resolves their knobs."""
+    """Its stages meet on other ports, and get nothing of the whole run: the first machine resolves their knobs."""
     for name in ("gspo", "dpo"):
         script = tmp_path / name / "train.sh"
         script.parent.mkdir()

@@ -72,7 +72,7 @@ def test_update_run_keeps_other_fields_and_leaves_no_temporary_file(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "1", '{"knobs": []}', '{"data": 5}', "[" * 10**5, "9" * 5000, "\\xff"])
 def test_a_damaged_run_file_is_named(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text.encode().replace(b"\\xff", b"\xff"))
-    with pytest.raises(ValueError, match=r"run\.json: is no .*; bring it back"):
+    with pytest.raises(ValueError, match=r"run\.json: is not .*; bring it back"):
         run_dir.read_run(tmp_path)
 
 

@@ -55,13 +55,13 @@ def test_greedy_takes_the_most_likely_and_reports_its_probability():
 
 
 def test_frequencies_follow_the_distribution():
-    wanted = torch.tensor([0.5, 0.25, 0.15, 0.1])
+    expected = torch.tensor([0.5, 0.25, 0.15, 0.1])
     rows = 20_000
     sampler = BatchSampler([SamplingParams()] * rows, "cpu")
-    tokens, _ = sampler(wanted.log().expand(rows, -1), torch.Generator().manual_seed(0))
+    tokens, _ = sampler(expected.log().expand(rows, -1), torch.Generator().manual_seed(0))
     shares = torch.bincount(tokens, minlength=4) / rows
     # three standard errors of a share: 3 * sqrt(0.5 * 0.5 / 20000) = 0.0106
-    assert (shares - wanted).abs().max() < 0.0106
+    assert (shares - expected).abs().max() < 0.0106
 
 
 def test_a_seed_of_its_own_repeats_whatever_the_batch():

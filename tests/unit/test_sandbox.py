@@ -288,7 +288,7 @@ json.dump(results, sys.stdout)
 
 @functools.lru_cache(maxsize=1)
 def python_for_all():
-    """A Python that any user can run; the one of the tests may stand in a closed home folder."""
+    """A Python that any user can run; the one of the tests may be in a closed home folder."""
     check = "import sys; assert sys.version_info >= (3, 10); import common.rewards.sandbox.run"
     for python in (sys._base_executable, "/usr/bin/python3"):
         try:
@@ -311,7 +311,7 @@ def attack(who, without, bwrap):
     elif who == "root" and os.geteuid() != 0:
         pytest.skip("needs root")
     elif "namespaces" in without and "uid" not in without:
-        python = python_for_all() or sys.executable  # without a file system of its own, the new user has to reach it
+        python = python_for_all() or sys.executable  # without a separate file system, the new user has to reach it
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         mine = Path(folder, "token")
@@ -356,7 +356,13 @@ WAYS += [("root", ("namespaces",), False), ("root", (), True), ("plain user", ()
 WAYS += [("root", ("landlock",), True), ("plain user", ("landlock",), True)]  # so that bwrap alone hides files
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}, {'bwrap, ' * way[2]}without {' '.join(way[1]) or 'nothing'}")
+def _named(way):
+    """A way with its name; xdist attacks in each way once, not once in each of its processes."""
+    name = f"{way[0]}, {'bwrap, ' * way[2]}without {' '.join(way[1]) or 'nothing'}"
+    return pytest.param(way, id=name, marks=pytest.mark.xdist_group(f"sandbox, {name}"))
+
+
+@pytest.fixture(params=map(_named, WAYS))
 def results(request):
     found = attack(*request.param)
     if request.param[2] and "bwrap" not in found["plan"]:
@@ -492,7 +498,7 @@ def test_a_bwrap_that_may_not_make_namespaces_is_named_and_done_without(monkeypa
 
 @linux
 def test_a_bwrap_that_isolates_nothing_is_not_believed(monkeypatch, tmp_path):
-    """It is asked for namespaces; that it ran the child is no proof of them."""
+    """It is asked for namespaces; that it ran the child does not prove them."""
     child = 'while [ "$1" != -- ]; do shift; done; shift'
     code = f'exec "$1" -I -S -c "$(echo "$5" | cat)" {mechanism.sandbox_bwrap.HERE} x'
     script = f'{child}; python=$1; while [ "$1" != -c ]; do shift; done; set -- "$python" -I -S -c "$2"; {code}'
@@ -582,6 +588,18 @@ def test_a_folder_of_locks_that_is_not_ours_is_done_without(monkeypatch, tmp_pat
     try:
         assert mechanism._slots_folder() is None
         assert sandbox.run("print(1)", [{"kind": "stdin", "input": "", "limit": 9}], require=())[0]["out"] == "1\n"
+    finally:
+        mechanism._slots_folder.cache_clear()
+
+
+def test_a_folder_of_locks_of_another_user_is_done_without(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    mine = os.getuid()
+    monkeypatch.setattr(mechanism.os, "getuid", lambda: mine + 1)
+    (tmp_path / f"program-slots-{mine + 1}").mkdir()
+    mechanism._slots_folder.cache_clear()
+    try:
+        assert mechanism._slots_folder() is None
     finally:
         mechanism._slots_folder.cache_clear()
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.data.checks import structure
+from common.data.rollouts import dumped_texts
 from common.data.self_play import is_pair, is_prompt
 from common.demo_model import DEMO_MODEL_DIR
 from common.metrics.names import friendly
@@ -16,7 +17,7 @@ from common.preflight.self_play import stage_names
 from common.run_dir import read_metrics
 from gspo.curve import JoinedCurve, scores
 from gspo.data import make_data
-from gspo.harvest import dumped_texts, harvest
+from gspo.harvest import harvest
 from gspo.split import held_out, pairs_of, prompts_of, write
 from gspo.stages import PREFERENCE, RL, Stage, stage_environment, stages_of
 from tests.conftest import ROOT

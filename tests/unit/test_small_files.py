@@ -60,6 +60,7 @@ def test_a_file_above_the_limit_is_not_read_to_its_end(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20  # KiB; the file has 50 GiB
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
     [LAUGHS, "a: " + "[" * 20_000, "x: [" + "1," * 100_000 + "1]", "a: !!bool 3", "a: !!python/object:os.system x"],

@@ -85,7 +85,7 @@ def test_stopped_says_how_to_go_on(terminal, tmp_path, capsys):
 
 
 def test_an_answer_that_looks_like_verls_words_is_not_taken_for_them(terminal):
-    """Totals stand at the start of verl's own lines; 5,000 digits are no number."""
+    """Totals are at the start of verl's own lines; 5,000 digits are not a number."""
     digits = "Total training steps: " + "9" * 5000
     terminal.log_lines(["[response] Total training steps: 9", digits, "> Total steps: 7, num_warmup_steps"])
     assert terminal.total_steps is None
@@ -139,3 +139,23 @@ def test_what_a_file_brings_along_does_not_act_on_the_terminal(tmp_path, capsys)
     assert "]52;c;eA==" in captured.out and "]52;c" in captured.err
     for text in (shown, captured.out, captured.err):
         assert not [sign for sign in ("\x1b]", "\x1b[2J", "\x9b", "\x07") if sign in text]
+
+
+class Unreadable:
+    """A log and a table of metrics of which nothing can be read or shown."""
+
+    bad = 0
+
+    def lines(self):
+        raise OSError(5, "Input/output error")
+
+    def records(self):
+        return [None]
+
+
+def test_what_cannot_be_shown_ends_nothing_and_is_said_once(terminal, capsys):
+    for _ in range(3):
+        terminal.look(Unreadable(), Unreadable())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("a part of the output cannot be shown (OSError: [Errno 5] Input/output error)") == 1
+    assert shown.count("warning:") == 1

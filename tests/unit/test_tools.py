@@ -191,7 +191,7 @@ def test_a_run_without_calls_warns_after_20_steps():
     assert [w.name for w in check_health(failing)] == ["tool_failures"]
 
 
-# ---- the loop, with verl's own code and a model that says what it is told to say -----------------------------------
+# ---- the loop, with verl's own code and a model that says what it is given to say -----------------------------------
 
 
 class Scripted:

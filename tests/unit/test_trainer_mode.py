@@ -34,18 +34,18 @@ def cupy(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "wanted"),
+    ("knobs", "expected"),
     [
         ({}, ("sync", "1", "naive")),
         ({"TRAINER_MODE": "colocate", "MINI_BATCH_SIZE": "8"}, ("colocate_async", "4", "naive")),
         ({"TRAINER_MODE": "separate", "MINI_BATCH_SIZE": "16"}, ("separate_async", "2", "gloo")),
     ],
 )
-def test_what_verl_is_told(check, composed, knobs, wanted):
+def test_what_verl_gets(check, composed, knobs, expected):
     resolved = check(**knobs)
     assert resolved.errors == []
     assert resolved["ROLLOUT_GPUS"] == "1"
-    assert tuple(derived(resolved).values()) == wanted
+    assert tuple(derived(resolved).values()) == expected
     parts = process_environment(resolved)["VERL_EXT"].split(",")
     assert ("separate" in parts) == (knobs.get("TRAINER_MODE") == "separate")
 

@@ -172,7 +172,7 @@ def test_the_kl_coefficient_is_taken_up_again(trained, tmp_path):
 
 
 def test_rewards_that_raise_end_the_run_with_the_figures_written(trained, tmp_path):
-    """1 of 100 answers goes on, 2 of 100 do not; errors of an earlier attempt do not count."""
+    """with 1 of 100 answers it continues, with 2 of 100 not; errors of an earlier attempt do not count."""
     RewardErrors(tmp_path).call(lambda: 1 / 0)
     callback, trainer = trained()
     trainer.global_steps = 3

@@ -18,7 +18,7 @@ from common.verl_ext.table import REPLACEMENTS, Replacement
 from common.verl_ext.version import installed, pinned
 from tests.conftest import ROOT
 
-CODE = ("common", "monitor", "sft", "dpo", "grpo", "gspo", "ppo", "benchmarks", "requirements")
+CODE = ("common", "monitor", "sft", "dpo", "grpo", "gspo", "ppo", "benchmarks", "requirements", "training_platform")
 LIBRARIES = {"verl", "torch", "ray", "transfer_queue", "transformers", "peft", "vllm", "sglang", "torchdata", "hydra"}
 REFERENCE = re.compile(r"[\w/]+\.py:\d+")
 ids = [f"{row.module}-{row.part}" for row in REPLACEMENTS]
@@ -58,19 +58,22 @@ def test_each_inner_part_is_as_it_was_read_and_still_used(row):
     assert f'private.check("{row.by}")' in text and (row.expected or name in text)
 
 
+BY_KNOBS = {"hf_reward", "padded", "schedule", "separate", "value_coef", "vllm_cpu"}  # parts of some runs only
+
+
 def test_a_file_per_row_and_a_row_per_file():
     """Every file that offers a replacement is in the table, each once; every part is asked for somewhere."""
     offering = {file.stem for file in table.FOLDER.glob("*.py") if "\ndef replacement(" in file.read_text()}
     assert sorted(offering) == sorted(row.module for row in REPLACEMENTS)
     known = {part for parts in PARTS_OF.values() for part in parts} | set(PLUGINS)
-    known |= {"all", "hf_reward", "separate", "vllm_cpu", "trainer", "queue", "queue_on_one_machine"}
+    known |= BY_KNOBS | {"all", "queue", "queue_on_one_machine", "report", "trainer"}
     assert {row.part for row in REPLACEMENTS} <= known
 
 
 def test_the_parts_that_the_launcher_names_are_known():
     text = (ROOT / "common" / "preflight" / "resolved.py").read_text()
     named = set(re.findall(r'^        "(\w+)": ', text.partition("def verl_parts")[2].partition("\n\n\n")[0], re.M))
-    assert named and named == set(PLUGINS) | {"hf_reward", "separate", "vllm_cpu"}
+    assert named and named == set(PLUGINS) | BY_KNOBS
 
 
 def test_the_table_is_printed():

@@ -7,17 +7,18 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
 from common import __version__
 from common.files import ROOT
 from monitor.store import Monitor
 from monitor.system import Sampler
-from training_platform.api import errors, ingest, jobs, operations, runs, streams
+from training_platform.api import errors, ingest, jobs, operations, prometheus, runs, streams
 from training_platform.api.errors import ApiError
 from training_platform.api.feed import gpu_records
 from training_platform.api.guard import Guard
@@ -30,6 +31,7 @@ from training_platform.queue.store import Store
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
 ASSETS = tuple(sorted(path.name for path in PAGE.iterdir()))  # names of requests are looked up, never joined
+MAX_QUEUED = 1_000  # that /api/queue lists
 HIDDEN = ".platform"  # folder of the outputs that the monitor passes over
 
 
@@ -82,7 +84,7 @@ class Health(View):
 
 
 class SlotView(View):
-    """A GPU, or a place for a job on the CPU; `held`: a process that is no job's has it."""
+    """A GPU, or a place for a job on the CPU; `held`: an evaluation or a process that is no job's has it."""
 
     slot: str
     state: str
@@ -126,11 +128,15 @@ def build_app(options: Options) -> FastAPI:
     views = Views(scheduler, monitor)
     handlers = jobs.Jobs(scheduler, views)
     _routes(app, scheduler, handlers, sampler, options.kit)
-    app.include_router(jobs.routes(handlers))
-    app.include_router(runs.routes(runs.Runs(handlers)))
-    app.include_router(operations.routes(operations.Operations(handlers)))
-    app.include_router(streams.routes(views, sampler))
-    app.include_router(ingest.routes(ingest.Ingest(scheduler)))
+    strict = [Depends(errors.known_query)]
+    app.include_router(jobs.routes(handlers), dependencies=strict)
+    app.include_router(runs.routes(runs.Runs(handlers)), dependencies=strict)
+    app.include_router(operations.routes(operations.Operations(handlers)), dependencies=strict)
+    clients = streams.Clients()
+    app.include_router(streams.http_routes(views, sampler, clients), dependencies=strict)
+    app.include_router(streams.socket_routes(views, sampler, clients))
+    app.include_router(ingest.routes(ingest.Ingest(scheduler)), dependencies=strict)
+    app.include_router(prometheus.routes(scheduler, monitor, sampler, lambda: _gpu_states(scheduler)))
     tokens = Tokens(options.folder, options.token)
     app.add_middleware(Guard, tokens=tokens, needed=options.needs_token, port=options.port, hosts=options.hosts)
     return app
@@ -180,16 +186,26 @@ def _routes(app: FastAPI, scheduler: Scheduler, handlers: jobs.Jobs, sampler: Sa
         return HTMLResponse(_docs(app.openapi()))
 
 
-def _queue(scheduler: Scheduler, handlers: jobs.Jobs) -> QueueView:
+def _slots(scheduler: Scheduler) -> list[SlotView]:
     store, slots = scheduler.store, scheduler.slots
     owner = {name: job.uuid for job in store.in_states(("starting", "running", "stopping")) for name in job.assigned}
-    held = scheduler.holders.of([gpu for gpu in slots.gpus if gpu not in owner])
+    held = {**scheduler.holders.of([gpu for gpu in slots.gpus if gpu not in owner]), **scheduler.lent}
     shown = []
     for name in (*slots.gpus, *slots.names("cpu")):
         state = "job" if name in owner else "held" if name in held else "free"
         shown.append(SlotView(slot=name, state=state, job=owner.get(name), holder=held.get(name)))
-    queued = [handlers.views.job(job, full=False) for job in store.in_order()[:1000]]
-    return QueueView(slots=shown, queued=queued, counts=store.counts())
+    return shown
+
+
+def _gpu_states(scheduler: Scheduler) -> list[str]:
+    return [one.state for one in _slots(scheduler) if one.slot in scheduler.slots.gpus]
+
+
+def _queue(scheduler: Scheduler, handlers: jobs.Jobs) -> QueueView:
+    with scheduler.store.lock:
+        waiting = list(islice(scheduler.store.in_order(), MAX_QUEUED))
+    queued = [handlers.views.job(job, full=False) for job in waiting]
+    return QueueView(slots=_slots(scheduler), queued=queued, counts=scheduler.store.counts())
 
 
 def _docs(openapi: dict[str, Any]) -> str:

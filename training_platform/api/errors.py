@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An answer that is no success.
+    """An answer that is not a success.
 
     Args:
         status: Of HTTP.
@@ -62,20 +63,39 @@ def install(app: FastAPI) -> None:
     def http(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code == 404:
-            message = f"{request.method} {request.url.path[:200]}: there is no such address; /docs lists them"
-        return answer(error.status_code, CODES.get(error.status_code, "error"), message)
+            message = f"{request.method} {request.url.path[:200]}: no such address; /docs lists them"
+        elif error.status_code == 405:
+            ways = (error.headers or {}).get("Allow", "other methods")
+            message = f"{request.method} {request.url.path[:200]}: this address takes {ways}; /docs lists them"
+        made = answer(error.status_code, CODES.get(error.status_code, "error"), message)
+        made.headers.update(error.headers or {})
+        return made
 
     @app.exception_handler(OSError)
     @app.exception_handler(sqlite3.OperationalError)
     def disk(request: Request, error: Exception) -> JSONResponse:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error):
-            return answer(507, "disk_full", "the disk of the outputs is full; nothing was changed, jobs go on")
+            return answer(507, "disk_full", "the disk of the outputs is full; nothing was changed, jobs continue")
         return failed(request, error)
 
     @app.exception_handler(Exception)
     def failed(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
         return answer(500, "internal", f"a fault of the server ({type(error).__name__}); its log has more")
+
+
+def known_query(request: Request) -> None:
+    """Refuses what follows the ``?`` under a name that an address does not have: it would do nothing, in silence.
+
+    Raises:
+        ApiError: 422 with the nearest name.
+    """
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    known = {field.alias for field in get_flat_dependant(dependant).query_params} if dependant else set()
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        said = "there is no such parameter" + did_you_mean(unknown[0], known)
+        raise ApiError(422, "invalid", f"{unknown[0][:100]}: {said}", [(unknown[0], said)])
 
 
 def _invalid(request: Request, errors: Sequence[Any]) -> JSONResponse:
@@ -92,7 +112,7 @@ def _field(error: dict[str, Any]) -> tuple[str, str]:
     place = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
     name = ".".join(place)[:200] or "body"
     if error["type"] == "extra_forbidden":
-        return name, "there is no such field" + did_you_mean(place[-1] if place else "", JobRequest.model_fields)
+        return name, "no such field" + did_you_mean(place[-1] if place else "", JobRequest.model_fields)
     if error["type"] == "json_invalid":
-        return "body", f"is no JSON: {error.get('ctx', {}).get('error', '')}"
+        return "body", f"is not JSON: {error.get('ctx', {}).get('error', '')}"
     return name, str(error["msg"]).removeprefix("Value error, ")

@@ -2,7 +2,7 @@
 
 A cursor is a place in the table of events and in the run's files, not in memory: ``e41.m2:81234.l90812`` is event 41,
 byte 81,234 of the metrics file of attempt 2, byte 90,812 of train.log. So a client that was cut off, or whose server
-was killed, goes on exactly where it was, and a step that is trained again is another message.
+was killed, continues exactly where it was, and a step that is trained again is another message.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training_platform.queue.store import ENDED, now
 TYPES = ("state", "queue", "attempt", "metrics", "validation", "gpu", "log")
 AS_DEFAULT = ("state", "queue", "attempt", "metrics", "validation", "gpu")
 CHUNK = 256 << 10  # bytes of metrics in one look
-MAX_LINE = 32 << 20  # bytes; a longer line is no record
+MAX_LINE = 32 << 20  # bytes; a longer line is not a record
 LOG_CHUNK = 64 << 10  # bytes of a log in one message
 MAX_BEHIND = 1 << 20  # bytes of a log that are sent one after another; what is more is passed over and counted
 _CURSOR = re.compile(r"e(\d{1,18})\.m(\d{1,9}):(\d{1,18})\.l(\d{1,18})")
@@ -53,13 +53,13 @@ def parse(text: str | None) -> Cursor:
     """The cursor of a text; the beginning for none.
 
     Raises:
-        ApiError: 422 when it is no cursor.
+        ApiError: 422 when it is not a cursor.
     """
     if not text:
         return Cursor()
     match = _CURSOR.fullmatch(text)
     if match is None:
-        raise ApiError(422, "invalid", f"after={plain(text)[:100]}: is no id of a message, as e41.m2:81234.l90812")
+        raise ApiError(422, "invalid", f"after={plain(text)[:100]}: is not the id of a message, as e41.m2:81234.l90812")
     return Cursor(*map(int, match.groups()))
 
 
@@ -71,11 +71,11 @@ class Feed:
         sampler: Tells of GPUs.
         uuid: The job, or a run's name.
         cursor: Where the client was.
-        types: The kinds of messages wanted.
+        types: The kinds of messages to send.
         raw: The trainer's own names of metrics.
 
     Raises:
-        ApiError: 404 when there is no such job.
+        ApiError: 404 when the job does not exist.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ def find(store: Store, monitor: Monitor, uuid: str) -> Found:
         return Found(job, row, job.run)
     row = _run(monitor.rows(), uuid) or _run(monitor.rows(0.0 if _is_there(monitor, uuid) else AGAIN), uuid)
     if row is None or row.kind != "run":
-        raise ApiError(404, "no_job", f"{plain(uuid)[:200]!r}: there is no such job or run")
+        raise ApiError(404, "no_job", f"{plain(uuid)[:200]!r}: no such job or run")
     return Found(store.get(str(row.run.get("job_uuid"))), row, row.id)
 
 

@@ -35,7 +35,7 @@ class Guard:
         tokens: Who is known.
         needed: Whether a token is needed.
         port: The server's.
-        hosts: Names beside localhost under which it is reached.
+        hosts: Names next to localhost under which it is reached.
     """
 
     def __init__(self, app: ASGIApp, tokens: Tokens, needed: bool, port: int | None = None, hosts: Iterable[str] = ()):
@@ -49,6 +49,8 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        if scope["path"].startswith("/api/"):
+            scope = {**scope, "path": scope["path"].rstrip("/")}  # a redirect would lose a POST of curl's
         headers = Headers(scope=scope)
         refused = self._refusal(scope, headers)
         if refused is None and scope["type"] == "http":

@@ -144,18 +144,24 @@ class Ingest:
             return known
         job = self.store.get(uuid)
         if job is not None and job.launches:
-            raise ApiError(409, "own_run", f"{uuid}: the platform reads this run itself; it needs no report")
+            raise _own_run(uuid)
         folder = self._runs[uuid] = self._find(uuid) or self._make(uuid, job.run if job else slug(uuid) or "job")
         return folder
 
     def _find(self, uuid: str) -> Path | None:
-        """The directory that an earlier server has made."""
+        """The directory that an earlier server has made.
+
+        Raises:
+            ApiError: 409 when a train.sh of these outputs has the id: its files are read.
+        """
         for path in sorted(self.scheduler.outputs.glob(f"*/{RUN_FILE}")):
             try:
                 run = read_run(path.parent)
             except (OSError, ValueError):
                 continue
-            if run.get("job_uuid") == uuid and run.get("algorithm") == "external":
+            if run.get("job_uuid") == uuid:
+                if run.get("algorithm") != "external":
+                    raise _own_run(uuid)
                 return path.parent
         return None
 
@@ -196,6 +202,10 @@ class Ingest:
             changes |= {"state": state, "ended": None if state == "running" else now()}
         if changes:
             update_run(folder, **changes)
+
+
+def _own_run(uuid: str) -> ApiError:
+    return ApiError(409, "own_run", f"{uuid}: the platform reads this run itself; it needs no report")
 
 
 def as_lines(batch: Batch) -> dict[str, list[dict[str, Any]]]:

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.checkpoints.layout import checkpoints_of
+from monitor.runs import Row
 from training_platform.api.errors import ApiError
 from training_platform.api.find import Found, find, same_name
 from training_platform.api.views import JobView, Views
@@ -23,7 +24,7 @@ from training_platform.queue import knobs, local
 from training_platform.queue.request import JobRequest, Prose, Value, Word
 from training_platform.queue.scheduler import Scheduler, free_name
 from training_platform.queue.slots import Slots
-from training_platform.queue.store import ACTIVE, ENDED, Job, now
+from training_platform.queue.store import ACTIVE, ENDED, Job, Wanted, now
 
 CHECK_SECONDS = 300.0  # the preflight imports verl
 CHECKS_AT_ONCE = 2
@@ -49,7 +50,7 @@ class StopRequest(BaseModel):
 
 
 class RestartRequest(BaseModel):
-    """Where a job goes on: its newest checkpoint, the start, or a step; with other knobs."""
+    """Where a job resumes: its newest checkpoint, the start, or a step; with other knobs."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     start_at: Literal["latest", "scratch"] | int = Field("latest", alias="from")
@@ -121,6 +122,40 @@ class Jobs:
         if found.job is None:
             raise ApiError(409, "not_a_job", f"{uuid}: this run was started by hand or reports from outside")
         return found.job
+
+    def listed(self, limit: int, after: int | None, wanted: Wanted) -> tuple[list[JobView], int | None]:
+        """A page of the list: jobs, then runs that no job has started.
+
+        Args:
+            limit: How many at most.
+            after: Where the page before has ended: number of a job, or below 0 the count of runs that it has shown.
+            wanted: Only such.
+
+        Returns:
+            The page, and `after` of the next one; None when this is the last.
+        """
+        jobs = self.store.listed(limit, after, wanted) if after is None or after > 0 else []
+        shown = [self.views.job(job, full=False) for job in jobs]
+        if len(jobs) == limit:
+            return shown, jobs[-1].number
+        begin = max(0, -(after or 0))
+        runs = self._runs(wanted)
+        shown += [self.views.run(row, full=False) for row in runs[begin : begin + limit - len(shown)]]
+        end = begin + len(shown) - len(jobs)
+        return shown, -end if end < len(runs) else None
+
+    def _runs(self, wanted: Wanted) -> list[Row]:
+        """Runs that no job has started, the newest first."""
+        if wanted.owner:
+            return []
+        own, text = self.store.runs(), wanted.text.casefold()
+        return [
+            row
+            for row in self.views.monitor.rows().values()
+            if row.kind == "run" and "/" not in row.id and row.id not in own
+            if wanted.state in (None, row.state) and wanted.algorithm in ("", row.algorithm)
+            if text in f"{row.id} {row.run.get('job_uuid') or ''}".casefold()
+        ]
 
     def start(self, uuid: str) -> Job:
         """Queues a job; one that waits or runs stays as it is."""
@@ -247,8 +282,8 @@ def slots_of(request: JobRequest, made: knobs.Translation, slots: Slots) -> dict
     environment = made.environment
     count = environment.get("N_GPUS", "auto")
     needed = slots.needed(int(count) if count.isdecimal() else request.num_gpus, environment.get("DEVICE"))
-    beside = {"REWARD_MODEL_GPUS": ("REWARD", "model"), "ROLLOUT_GPUS": ("TRAINER_MODE", "separate")}
-    for knob, (switch, value) in beside.items():
+    separate = {"REWARD_MODEL_GPUS": ("REWARD", "model"), "ROLLOUT_GPUS": ("TRAINER_MODE", "separate")}
+    for knob, (switch, value) in separate.items():
         own = environment.get(knob, "auto")
         if "gpu" in needed and count.isdecimal() and own.isdecimal() and environment.get(switch) == value:
             needed["gpu"] += int(own)
@@ -272,10 +307,10 @@ def wrong_state(job: Job, fix: str) -> ApiError:
 
 
 def _remove(outputs: Path, run: str) -> None:
-    """Removes a run directory: a folder that lies in the outputs itself, no link."""
+    """Removes a run directory: a folder in the outputs itself, not a link."""
     path = outputs / run
     if not same_name(run) or path.is_symlink() or not path.is_dir():
-        raise ApiError(409, "no_files", f"{run} is no folder of the outputs")
+        raise ApiError(409, "no_files", f"{run} is not a folder of the outputs")
     aside = outputs / f".deleted-{ids.uuid4().hex}"
     path.rename(aside)  # gone at once for everybody, whatever its size
     threading.Thread(target=shutil.rmtree, args=(aside,), kwargs={"ignore_errors": True}).start()
@@ -284,6 +319,35 @@ def _remove(outputs: Path, run: str) -> None:
 def routes(jobs: Jobs) -> APIRouter:
     """The addresses under /api/jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+    _looks(router, jobs)
+    _changes(router, jobs)
+    _actions(router, jobs)
+    return router
+
+
+def _looks(router: APIRouter, jobs: Jobs) -> None:
+    @router.get("", summary="Jobs, then runs that were started by hand, each the newest first")
+    def listed(
+        response: Response,
+        state: State | None = None,
+        q: Annotated[str, Query(max_length=200)] = "",
+        algorithm: Annotated[str, Query(max_length=100)] = "",
+        owner: Annotated[str, Query(max_length=100)] = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[int | None, Query(ge=-(2**62), le=2**62, description="X-Next of the page before")] = None,
+    ) -> list[JobView]:
+        shown, rest = jobs.listed(limit, after, Wanted(state, algorithm, owner, q))
+        if rest is not None:
+            response.headers["X-Next"] = str(rest)
+        return shown
+
+    @router.get("/{uuid}", summary="A job, or a run by its name")
+    def one(uuid: str) -> JobView:
+        found = jobs.found(uuid)
+        return jobs.views.job(found.job) if found.job else jobs.views.run(found.row)
+
+
+def _changes(router: APIRouter, jobs: Jobs) -> None:
     view = jobs.views.job
 
     @router.post("", status_code=201, summary="Create a job")
@@ -292,7 +356,7 @@ def routes(jobs: Jobs) -> APIRouter:
         response: Response,
         key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)] = None,
     ) -> JobView:
-        job, new = jobs.create(request, key)
+        job, new = jobs.create(request, key or None)  # an empty header is none
         response.status_code = 201 if new else 200
         response.headers["Location"] = f"/api/jobs/{job.uuid}"
         return view(job)
@@ -300,35 +364,6 @@ def routes(jobs: Jobs) -> APIRouter:
     @router.post("/check", summary="The preflight's findings and the memory plan; nothing is stored")
     def check(request: JobRequest) -> Check:
         return jobs.check(request)
-
-    @router.get("", summary="Jobs, and runs that were started by hand, newest first")
-    def listed(
-        response: Response,
-        state: State | None = None,
-        q: Annotated[str, Query(max_length=200)] = "",
-        algorithm: Annotated[str, Query(max_length=100)] = "",
-        owner: Annotated[str, Query(max_length=100)] = "",
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        after: Annotated[int | None, Query(ge=0, le=2**62, description="X-Next of the page before")] = None,
-    ) -> list[JobView]:
-        found = jobs.store.listed(limit, after, state)
-        if len(found) == limit:
-            response.headers["X-Next"] = str(found[-1].number)
-        shown = [view(job, full=False) for job in found]
-        if after is None and state in (None, "running", "finished", "failed", "stopped"):
-            own = jobs.store.runs()
-            rows = [row for row in jobs.views.monitor.rows().values() if "/" not in row.id and row.kind == "run"]
-            shown += [
-                jobs.views.run(row, full=False) for row in rows if row.id not in own and state in (None, row.state)
-            ]
-        wanted = {"algorithm": algorithm, "owner": owner}
-        shown = [one for one in shown if all(not text or getattr(one, name) == text for name, text in wanted.items())]
-        return [one for one in shown if q.lower() in f"{one.name} {one.description} {one.uuid}".lower()][:limit]
-
-    @router.get("/{uuid}", summary="A job, or a run by its name")
-    def one(uuid: str) -> JobView:
-        found = jobs.found(uuid)
-        return view(found.job) if found.job else jobs.views.run(found.row)
 
     @router.patch("/{uuid}", summary="Change description, tags, priority or name")
     def patch(uuid: str, changes: Patch) -> JobView:
@@ -339,11 +374,15 @@ def routes(jobs: Jobs) -> APIRouter:
         jobs.delete(uuid, files)
         return Response(status_code=204)
 
+
+def _actions(router: APIRouter, jobs: Jobs) -> None:
+    view = jobs.views.job
+
     @router.post("/{uuid}/start", status_code=202, summary="Queue a job")
     def start(uuid: str) -> JobView:
         return view(jobs.start(uuid))
 
-    @router.post("/{uuid}/resume", status_code=202, summary="Queue a stopped or failed job; it goes on where it was")
+    @router.post("/{uuid}/resume", status_code=202, summary="Queue a stopped or failed job; it continues where it was")
     def resume(uuid: str) -> JobView:
         return view(jobs.start(uuid))
 
@@ -351,8 +390,6 @@ def routes(jobs: Jobs) -> APIRouter:
     def stop(uuid: str, asked: StopRequest | None = None) -> JobView:
         return view(jobs.stop(uuid, bool(asked and asked.force)))
 
-    @router.post("/{uuid}/restart", status_code=202, summary="Go on from the newest checkpoint, a step or the start")
+    @router.post("/{uuid}/restart", status_code=202, summary="Resume from the newest checkpoint, a step or the start")
     def restart(uuid: str, asked: RestartRequest | None = None) -> JobView:
         return view(jobs.restart(uuid, asked or RestartRequest()))
-
-    return router

@@ -1,31 +1,27 @@
-"""What is done with a run's checkpoints: merged, averaged, pruned, verified, by the kit's own command in a process.
+"""What is done with a run's checkpoints: merged, averaged, pruned, verified, selected, evaluated.
 
-Operations are kept as long as the server lives; what they make is in the run directory.
+The kit's own commands do it, in processes; what they make is in the run directory.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
 import uuid as ids
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
+from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.checkpoints.layout import checkpoints_of
-from common.files import ROOT
+from common.checkpoints.selected import select
 from training_platform.api.errors import ApiError
-from training_platform.api.jobs import Jobs
+from training_platform.api.jobs import Jobs, stamp
+from training_platform.api.processes import OperationView, Processes
 from training_platform.api.views import View
-from training_platform.queue.request import Count, Whole
-from training_platform.queue.store import ACTIVE, now
+from training_platform.queue.request import Count, Text, Whole
+from training_platform.queue.store import ACTIVE
 
-KEPT = 1_000  # operations
-SAID = 16 << 10  # characters of what a command has printed
 Type = Literal["bfloat16", "float16", "float32"]
 
 
@@ -61,75 +57,48 @@ class Verify(Asked):
     """Every byte is read."""
 
 
-class OperationView(View):
-    """An operation: running, finished or failed; what its command has printed, and where its result is."""
+class Evaluate(Asked):
+    """A file of questions is answered and scored; the result is an Excel file."""
 
-    id: str
-    kind: str
-    job: str
-    state: str
-    exit_status: int | None
-    text: str
-    result: str | None
-    started_at: str
-    ended_at: str | None
+    input: Text | None = Field(None, description="file on the server; left out: the run's own validation data")
+    step: Count | None = Field(None, description="left out: the selected checkpoint, else the newest")
+    compare: list[Text] = Field(default=[], max_length=10, description="runs, models, or demo")
+    greedy: bool = False
+    n: Annotated[int, Field(strict=True, ge=1, le=1000, description="answers to each question")] = 1
+    limit: Whole | None = Field(None, description="only so many questions")
+    max_new_tokens: Whole | None = None
 
 
-@dataclass
-class Operation:
-    """One command that runs, or has run."""
+class Select(Asked):
+    """The checkpoint that evaluations and test.sh take from now on; null: the newest again."""
 
-    id: str
-    kind: str
-    job: str
-    run: str
-    result: Path | None
-    process: subprocess.Popen
-    text: str = ""
-    started_at: str = field(default_factory=now)
-    ended_at: str | None = None
+    step: Count | None
 
-    def view(self) -> OperationView:
-        """As the API shows it."""
-        status = self.process.returncode if self.ended_at else None
-        state = "running" if status is None else "failed" if status else "finished"
-        result = str(self.result) if state == "finished" and self.result else None
-        return OperationView(
-            id=self.id,
-            kind=self.kind,
-            job=self.job,
-            state=state,
-            exit_status=status,
-            text=self.text,
-            result=result,
-            started_at=self.started_at,
-            ended_at=self.ended_at,
-        )
+
+class Selected(View):
+    """What is selected."""
+
+    step: int | None
+    path: str | None
 
 
 class Operations:
-    """Starts them, and knows them.
+    """What the routes do.
 
     Args:
         jobs: Looks ids up.
     """
 
     def __init__(self, jobs: Jobs):
-        self.jobs = jobs
-        self._lock = threading.Lock()
-        self._known: dict[str, Operation] = {}
+        self.jobs, self.processes = jobs, Processes()
 
     def merge(self, uuid: str, asked: Merge) -> OperationView:
         """A model of one checkpoint."""
         folder = self._folder(uuid)
         if asked.step is None:
             return self._start(uuid, "merge", folder / "model", [str(folder), "--dtype", asked.dtype])
-        steps = {one.step: one.path for one in checkpoints_of(folder)}
-        if asked.step not in steps:
-            there = ", ".join(map(str, steps)) or "none"
-            raise ApiError(404, "no_checkpoint", f"step={asked.step}: there are checkpoints of steps {there}")
         made = folder / f"model_step_{asked.step}"
-        return self._start(uuid, "merge", made, [str(steps[asked.step]), "--dtype", asked.dtype])
+        return self._start(uuid, "merge", made, [str(_checkpoint(folder, asked.step)), "--dtype", asked.dtype])
 
     def average(self, uuid: str, asked: Average) -> OperationView:
         """A model of several checkpoints."""
@@ -151,19 +120,42 @@ class Operations:
         """What is torn or missing."""
         return self._start(uuid, "verify", None, [str(self._folder(uuid))])
 
-    def one(self, name: str) -> OperationView:
-        """An operation by its id.
+    def evaluate(self, uuid: str, asked: Evaluate) -> OperationView:
+        """Answers in an Excel file; takes a GPU as a job does, or a place on the CPU."""
+        run, folder = self.jobs.found(uuid).run, self._folder(uuid)
+        model = folder if asked.step is None else _checkpoint(folder, asked.step)
+        made = folder / "evaluation" / f"{stamp()}-{ids.uuid4().hex[:6]}.xlsx"
+        command = ["common.test_model", "--batch", f"--model_path={model}", f"--output_file={made}", *_options(asked)]
+        scheduler = self.jobs.scheduler
+        slot = scheduler.lend(f"evaluation of {run}")
+        if slot is None:
+            raise ApiError(409, "busy", "no GPU and no place on the CPU is free; try again when a job has ended")
+        kind, name = slot
+        environment = {"OUTPUTS_DIR": str(scheduler.outputs)}
+        if kind == "gpu":
+            environment["CUDA_VISIBLE_DEVICES"] = name
+        else:
+            command.append("--device=cpu")
+        about = ("evaluate", uuid, run)
+        try:
+            return self.processes.start(about, made, command, environment, lambda: scheduler.take_back(name))
+        except BaseException:
+            scheduler.take_back(name)
+            raise
 
-        Raises:
-            ApiError: 404 when this server has not started one of that id.
-        """
-        if name not in self._known:
-            raise ApiError(404, "no_operation", f"{name[:100]!r}: this server has started no such operation")
-        return self._known[name].view()
+    def select(self, uuid: str, step: int | None) -> Selected:
+        """Chooses a checkpoint."""
+        try:
+            chosen = select(self._folder(uuid), step)
+        except FileNotFoundError as error:
+            raise ApiError(404, "no_checkpoint", str(error)) from None
+        except ValueError as error:
+            raise ApiError(409, "not_complete", str(error)) from None
+        return Selected(step=step, path=str(chosen.path) if chosen else None)
 
-    def all(self) -> list[OperationView]:
-        """The newest first."""
-        return [one.view() for one in reversed(list(self._known.values()))]
+    def _start(self, uuid: str, kind: str, result: Path | None, arguments: list[str]) -> OperationView:
+        command = ["common.checkpoints", kind, *arguments]
+        return self.processes.start((kind, uuid, self.jobs.found(uuid).run), result, command, {})
 
     def _folder(self, uuid: str) -> Path:
         found = self.jobs.found(uuid)
@@ -171,30 +163,28 @@ class Operations:
             raise ApiError(409, "wrong_state", f"{uuid} has no run directory yet")
         return found.row.path
 
-    def _start(self, uuid: str, kind: str, result: Path | None, arguments: list[str]) -> OperationView:
-        """One at a time for a run: two would write the same files."""
-        run = self.jobs.found(uuid).run
-        command = [sys.executable, "-m", "common.checkpoints", kind, *arguments]
-        with self._lock:
-            if any(one.run == run and one.ended_at is None for one in self._known.values()):
-                raise ApiError(409, "busy", f"{uuid}: another operation of this run is under way")
-            process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-            made = Operation(ids.uuid4().hex, kind, uuid, run, result, process)
-            self._known[made.id] = made
-            for old in [one.id for one in self._known.values() if one.ended_at][: max(0, len(self._known) - KEPT)]:
-                del self._known[old]
-        threading.Thread(target=_follow, args=(made,), daemon=True).start()
-        return made.view()
+
+def _options(asked: Evaluate) -> list[str]:
+    """As test.sh takes them.
+
+    Raises:
+        ApiError: 422 for a text that would be taken for an option.
+    """
+    for name, values in (("input", [asked.input or ""]), ("compare", asked.compare)):
+        if wrong := [text for text in values if text.startswith("-")]:
+            raise ApiError(422, "invalid", f"{name}: {wrong[0][:100]!r} begins with a dash; write ./ before it")
+    given = {"input_file": asked.input, "n": asked.n, "limit": asked.limit, "max_new_tokens": asked.max_new_tokens}
+    made = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return made + ["--greedy"] * asked.greedy + (["--compare", *asked.compare] if asked.compare else [])
 
 
-def _follow(made: Operation) -> None:
-    """Keeps the end of what a command prints."""
-    for line in made.process.stdout:
-        made.text = (made.text + line.decode("utf-8", "replace"))[-SAID:]
-    made.process.wait()
-    made.ended_at = now()
+def _checkpoint(folder: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    steps = {one.step: one.path for one in checkpoints_of(folder)}
+    if step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise ApiError(404, "no_checkpoint", f"step={step}: there are checkpoints of steps {there}")
+    return steps[step]
 
 
 def routes(operations: Operations) -> APIRouter:
@@ -217,12 +207,29 @@ def routes(operations: Operations) -> APIRouter:
     def verify(uuid: str, asked: Verify | None = None) -> OperationView:
         return operations.verify(uuid)
 
+    @router.post("/api/jobs/{uuid}/evaluate", status_code=202, summary="Answers and scores in an Excel file")
+    def evaluate(uuid: str, asked: Evaluate | None = None) -> OperationView:
+        return operations.evaluate(uuid, asked or Evaluate())
+
+    @router.post("/api/jobs/{uuid}/select", summary="Choose the checkpoint that evaluations and test.sh take")
+    def chosen(uuid: str, asked: Select) -> Selected:
+        return operations.select(uuid, asked.step)
+
     @router.get("/api/operations", summary="Operations of this server, newest first")
     def every() -> list[OperationView]:
-        return operations.all()
+        return operations.processes.all()
 
     @router.get("/api/operations/{name}", summary="An operation: its state, what it printed, its result")
     def one(name: str) -> OperationView:
-        return operations.one(name)
+        return operations.processes.one(name)
+
+    @router.post("/api/operations/{name}/stop", status_code=202, summary="End an operation")
+    def stop(name: str) -> OperationView:
+        return operations.processes.stop(name)
+
+    @router.get("/api/operations/{name}/file", summary="What an evaluation has made", response_class=FileResponse)
+    def file(name: str) -> FileResponse:
+        made = operations.processes.file(name)
+        return FileResponse(made, filename=made.name)
 
     return router

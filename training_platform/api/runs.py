@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from common.checkpoints.selected import selected_step
 from common.files import open_regular, read_regular
-from common.metrics.names import BY_NAME
 from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
-from monitor.columns import Columns
-from monitor.exports import csv_lines
 from monitor.health import Finding
 from monitor.health import find as find_health
 from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain
-from monitor.samples import choose, read_step, steps_of
+from monitor.samples import Sample, choose, read_step, steps_of
 from training_platform.api.errors import ApiError
 from training_platform.api.find import Found
 from training_platform.api.jobs import Jobs
+from training_platform.api.rows import AllRows, ReadRows, RunRows, Source, Wanted, as_csv, as_json
 from training_platform.api.views import View, eval_results
 from training_platform.queue import local
 
-ROWS = 1_000  # of a streamed answer at a time
 READ_SECONDS = 60.0
 MAX_LOG = 1 << 20  # bytes of one answer
 MAX_CHECKPOINTS = 4 << 20  # bytes of checkpoints.jsonl
-Source = Literal["train", "validation", "all"]
+
+
+Choice = Callable[[list[Sample]], list[Sample]]
 
 
 class CheckpointView(View):
-    """A checkpoint; `problems` is empty when it is whole, `best` when its validation score is the highest."""
+    """A checkpoint; `problems` is empty when it is whole, `best`: its validation score is the highest."""
 
     step: int
     path: str
@@ -48,6 +47,7 @@ class CheckpointView(View):
     complete: bool | None = None
     problems: list[str] = []
     best: bool = False
+    selected: bool = False
     created_at: str | None = None
 
 
@@ -90,7 +90,7 @@ class Runs:
 
     def __init__(self, jobs: Jobs):
         self.jobs, self.monitor = jobs, jobs.views.monitor
-        self.outputs = jobs.scheduler.outputs
+        self._rows = AllRows()
 
     def metrics(self, uuid: str) -> RunMetrics | None:
         """All numbers of a run, None before it has any.
@@ -107,9 +107,18 @@ class Runs:
             time.sleep(0.02)  # another thread is at it
         return read
 
+    def rows(self, uuid: str) -> RunRows | ReadRows:
+        """All numbers of a run as rows; nothing is read yet where they are in metrics files.
+
+        Raises:
+            ApiError: 404; 503 as of `metrics`, where they are not.
+        """
+        folder = self.folder(self.jobs.found(uuid))
+        return (folder and self._rows.of(folder)) or ReadRows(self.metrics(uuid))
+
     def folder(self, found: Found) -> Path | None:
         """The run directory, None before there is one."""
-        return found.row.path if found.row and found.row.kind == "run" else None
+        return self.monitor.file(found.run, "") if found.row else None
 
     def checkpoints(self, uuid: str) -> list[CheckpointView]:
         """Checkpoints by step; of a run that reports from outside those that it told of."""
@@ -118,8 +127,10 @@ class Runs:
         if folder is None:
             return []
         told = _told(folder / "checkpoints.jsonl")
-        metrics = self.metrics(uuid)
-        scores = _scores(metrics) if metrics else {}
+        there = [one for one in saved_in(folder) if one.step is not None]
+        chosen = _selected(folder)
+        numbers = self.rows(uuid).of({one.step for one in there}) if there else {}
+        scores = {step: eval_results(data) for step, data in numbers.items()}
         saved = [
             CheckpointView(
                 step=one.step,
@@ -128,10 +139,10 @@ class Runs:
                 bytes=one.size,
                 complete=not one.problems,
                 problems=[plain(text) for text in one.problems],
+                selected=one.step == chosen,
                 created_at=datetime.fromtimestamp(one.written, timezone.utc).isoformat(timespec="seconds"),
             )
-            for one in saved_in(folder)
-            if one.step is not None
+            for one in there
         ]
         ordered = sorted([*saved, *told], key=lambda one: one.step)
         means = {id(one): np.mean(list(one.eval_results.values())) for one in ordered if one.eval_results}
@@ -148,6 +159,29 @@ class Runs:
         if path is None or not path.is_file():
             return LogView(text="", next_offset=max(0, offset), size=0)
         return read_log(path, offset, limit)
+
+    def samples(self, uuid: str, source: str, step: int | None, choice: Choice) -> list[SampleView]:
+        """Answers of a step, the newest one's without a step, as chosen."""
+        folder = self.monitor.file(self.jobs.found(uuid).run, source)
+        there = steps_of(folder) if folder else []
+        if not there:
+            return []
+        if step is not None and step not in there:
+            raise ApiError(404, "no_samples", f"step={step}: there are samples of steps {there[0]} to {there[-1]}")
+        found, _ = read_step(folder, there[-1] if step is None else step)
+        return [SampleView(**{name: getattr(one, name) for name in SampleView.model_fields}) for one in choice(found)]
+
+    def health(self, uuid: str) -> list[HealthView]:
+        """What is wrong, or was."""
+        found = self.jobs.found(uuid)
+        read = self.metrics(uuid)
+        if read is None:
+            return []
+        limit = str((found.row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
+        with read.lock:
+            longest = float(limit) if limit.isdecimal() else None
+            wrong = find_health(read.columns, longest, self.monitor.file(found.run, "rollouts"))
+        return [_health(one) for one in wrong]
 
 
 def read_log(path: Path, offset: int, limit: int) -> LogView:
@@ -178,76 +212,16 @@ def read_log(path: Path, offset: int, limit: int) -> LogView:
     return LogView(text=text, next_offset=min(start, size) + cut, size=size)
 
 
-def metric_rows(
-    metrics: RunMetrics, source: Source, names: list[str], raw: bool, after: int | None, last: int | None
-) -> Iterator[list[dict]]:
-    """The numbers of a run as rows ``{"step": n, name: value}``, oldest first, some at a time.
-
-    Args:
-        metrics: The run.
-        source: Steps that trained (with the validations of those steps), that were validated, or all.
-        names: Only these; empty: the kit's names, and others without a slash.
-        raw: The trainer's own names instead.
-        after: Only later steps.
-        last: Only so many at the end.
-    """
-    with metrics.lock:
-        columns = metrics.columns
-        chosen = names or (columns.names() if raw else _friendly_names(columns))
-        series = {name: columns.series(name) for name in chosen}
-        steps = _steps(columns, series, source)
-    if after is not None:
-        steps = steps[steps > after]
-    if last is not None:
-        steps = steps[-last:]
-    for start in range(0, len(steps), ROWS):
-        part = steps[start : start + ROWS]
-        rows: list[dict] = [{"step": step} for step in part.tolist()]
-        for name, (own, values) in series.items():
-            first, end = np.searchsorted(own, [part[0], part[-1] + 1])
-            places = np.searchsorted(part, own[first:end])
-            for step, place, value in zip(
-                own[first:end].tolist(), places.tolist(), values[first:end].tolist(), strict=True
-            ):
-                if rows[place]["step"] == step:
-                    rows[place][name] = value
-        yield rows
+def _each(names: list[str]) -> list[str]:
+    """``names=a&names=b`` and ``names=a,b`` are the same."""
+    return [name for text in names for name in text.split(",") if name]
 
 
-def _friendly_names(columns: Columns) -> list[str]:
-    known = columns.table_names()
-    return known + [name for name in columns.names() if "/" not in name and name not in BY_NAME]
-
-
-def _steps(columns: Columns, series: dict, source: Source) -> np.ndarray:
-    """The steps that a source has, ascending."""
-
-    def validates(name: str) -> bool:
-        return bool(BY_NAME[name].validates) if name in BY_NAME else name.startswith(("val-", "val/"))
-
-    known = {name: columns.series(name) for name in _friendly_names(columns)} or series
-    kinds = {"train": (False,), "validation": (True,), "all": (True, False)}[source]
-    found = [steps for name, (steps, _) in known.items() if validates(name) in kinds]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
-
-
-def _as_json(parts: Iterator[list[dict]]) -> Iterator[bytes]:
-    before = b"["
-    for rows in parts:
-        yield before + orjson.dumps(rows)[1:-1]
-        before = b","
-    yield b"]" if before == b"," else b"[]"
-
-
-def _scores(metrics: RunMetrics) -> dict[int, dict[str, float]]:
-    """Step -> data source -> score."""
-    found: dict[int, dict[str, float]] = {}
-    with metrics.lock:
-        names = [name for name in metrics.columns.names() if name.startswith(("val-", "val/", "val_"))]
-        for name in names:
-            for step, value in zip(*(part.tolist() for part in metrics.columns.series(name)), strict=True):
-                found.setdefault(step, {})[name] = value
-    return {step: eval_results(data) for step, data in found.items()}
+def _selected(folder: Path) -> int | None:
+    try:
+        return selected_step(folder)
+    except ValueError:  # damaged; whoever takes it is told
+        return None
 
 
 def _told(path: Path) -> list[CheckpointView]:
@@ -280,15 +254,12 @@ def routes(runs: Runs) -> APIRouter:
         source: Source = "train",
         raw: bool = False,
     ) -> StreamingResponse:
-        found = runs.metrics(uuid)
-        rows = metric_rows(found, source, names, raw, after_step, last) if found else iter(())
-        return StreamingResponse(_as_json(rows), media_type="application/json")
+        rows = runs.rows(uuid).rows(Wanted(source, _each(names), raw), after_step, last)
+        return StreamingResponse(as_json(rows), media_type="application/json")
 
     @router.get("/metrics.csv", summary="The numbers as CSV, verl's names", response_class=StreamingResponse)
     def csv(uuid: str, names: Annotated[list[str], Query(max_length=200)] = []) -> StreamingResponse:  # noqa: B006
-        found = runs.metrics(uuid)
-        lines = csv_lines(found, names) if found else iter(["step\n"])
-        return StreamingResponse(lines, media_type="text/csv")
+        return StreamingResponse(as_csv(runs.rows(uuid).records, _each(names)), media_type="text/csv")
 
     @router.get("/checkpoints", summary="Checkpoints, oldest first")
     def checkpoints(uuid: str) -> list[CheckpointView]:
@@ -312,27 +283,10 @@ def routes(runs: Runs) -> APIRouter:
         q: Annotated[str, Query(max_length=400)] = "",
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> list[SampleView]:
-        folder = runs.monitor.file(runs.jobs.found(uuid).run, source)
-        there = steps_of(folder) if folder else []
-        if not there:
-            return []
-        if step is not None and step not in there:
-            raise ApiError(404, "no_samples", f"step={step}: there are samples of steps {there[0]} to {there[-1]}")
-        found, _ = read_step(folder, there[-1] if step is None else step)
-        chosen = choose(found, q, sort)[:limit]
-        return [SampleView(**{name: getattr(one, name) for name in SampleView.model_fields}) for one in chosen]
+        return runs.samples(uuid, source, step, lambda found: choose(found, q, sort)[:limit])
 
     @router.get("/health", summary="What is going wrong, since when, and which knob to turn")
     def health(uuid: str) -> list[HealthView]:
-        found = runs.jobs.found(uuid)
-        read = runs.metrics(uuid)
-        if read is None:
-            return []
-        limit = str((found.row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
-        with read.lock:
-            wrong = find_health(
-                read.columns, float(limit) if limit.isdecimal() else None, runs.monitor.file(found.run, "rollouts")
-            )
-        return [_health(one) for one in wrong]
+        return runs.health(uuid)
 
     return router

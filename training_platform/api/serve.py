@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[:PORT]",
-        help="name by which browsers reach this machine, beside localhost and --host",
+        help="name by which browsers reach this machine, next to localhost and --host",
     )
 
 
@@ -85,7 +85,7 @@ def serve(options: argparse.Namespace) -> int:
     slots = wanted.slots
     there = f"GPUs {','.join(slots.gpus)}" if slots.gpus else "no GPU"
     print(
-        f"Platform of {wanted.outputs}: {url}   ({there}, {slots.cpu_jobs} on the CPU; Ctrl-C ends it, jobs go on)",
+        f"Platform of {wanted.outputs}: {url}   ({there}, {slots.cpu_jobs} on the CPU; Ctrl-C ends it, jobs continue)",
         flush=True,
     )
     _run(app, sockets)

@@ -97,10 +97,9 @@ def wanted(text: str | None) -> list[str]:
     return names
 
 
-def routes(views: Views, sampler: Sampler) -> APIRouter:
-    """The addresses of the streams."""
+def http_routes(views: Views, sampler: Sampler, clients: Clients) -> APIRouter:
+    """The streams of Server-Sent Events."""
     router = APIRouter(tags=["push"])
-    clients = Clients()
 
     def feed_of(
         uuid: str,
@@ -120,7 +119,7 @@ def routes(views: Views, sampler: Sampler) -> APIRouter:
     @router.get(
         "/api/jobs/{uuid}/events",
         response_class=EventSourceResponse,
-        summary="Messages as they come (Server-Sent Events); after= or Last-Event-ID goes on where it was",
+        summary="Messages as they come (Server-Sent Events); after= or Last-Event-ID continues where it was",
     )
     async def events(feed: Feed = Depends(feed_of)) -> AsyncIterator[ServerSentEvent]:  # noqa: B008
         with clients:
@@ -132,6 +131,13 @@ def routes(views: Views, sampler: Sampler) -> APIRouter:
         with clients:
             async for message in all_events(views, place.event):
                 yield ServerSentEvent(raw_data=as_text(message), id=message.id, retry=RETRY)
+
+    return router
+
+
+def socket_routes(views: Views, sampler: Sampler, clients: Clients) -> APIRouter:
+    """The streams over WebSockets."""
+    router = APIRouter(tags=["push"])
 
     @router.websocket("/api/jobs/{uuid}/ws")
     async def socket(websocket: WebSocket, uuid: str, after: str | None = None, types: str | None = None) -> None:

@@ -26,8 +26,8 @@ class Tokens:
     """The tokens of one server.
 
     Args:
-        folder: Where the file lies.
-        extra: A token with the right to write beside those of the file: ``PLATFORM_TOKEN`` of the server.
+        folder: Where the file is.
+        extra: A token with the right to write next to those of the file: ``PLATFORM_TOKEN`` of the server.
     """
 
     def __init__(self, folder: Path, extra: str = ""):

@@ -157,8 +157,6 @@ class Views:
     def waiting(self, job: Job) -> Waiting:
         """Where a queued job is, and what for it waits."""
         (kind, count), *_ = job.slots.items()
-        line = [one for one in self.store.in_order() if kind in one.slots]
-        position = next((n for n, one in enumerate(line, 1) if one.uuid == job.uuid), 0)
         free = self.scheduler.free(kind)
         holders = [
             f"job {one.run} holds {len(one.assigned)}" for one in self.store.in_states(ACTIVE) if kind in one.slots
@@ -166,7 +164,7 @@ class Views:
         held = self.scheduler.holders.of(self.scheduler.slots.gpus) if kind == "gpu" else {}
         taken = {name for one in self.store.in_states(ACTIVE) for name in one.assigned}
         holders += [f"GPU {gpu}: {who}" for gpu, who in held.items() if gpu not in taken]
-        return Waiting(position=position, needs=count, free=len(free), waits_for=holders)
+        return Waiting(position=self.store.position(job), needs=count, free=len(free), waits_for=holders)
 
     def _add_run(self, view: JobView, row: Row | None) -> None:
         """Knobs, progress and newest numbers of a run directory."""

@@ -1,4 +1,4 @@
-"""Sends records to a platform from a thread of its own; the training that makes them never waits and never ends for it.
+"""Sends records to a platform from a separate thread; the training that makes them never waits and never ends for it.
 
 Each batch is written to a spool file first, then sent from there until the platform has it. So nothing is lost while
 the platform is away or when the training is killed, memory stays small, and what one process could not send the next
@@ -32,7 +32,7 @@ USELESS = (400, 413, 422)  # this batch will never be taken
 
 
 def spool_folder() -> Path:
-    """Where spool files lie; ``TRAINING_PLATFORM_SPOOL`` moves them."""
+    """Where spool files are; ``TRAINING_PLATFORM_SPOOL`` moves them."""
     given = os.environ.get("TRAINING_PLATFORM_SPOOL")
     return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "training_platform")
 
@@ -91,7 +91,7 @@ class Sender:
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
             with httpx.Client(timeout=TIMEOUT, headers=headers, trust_env=not local) as client:
                 self._loop(client)
-        except Exception as error:  # whatever it is, the training goes on
+        except Exception as error:  # whatever it is, the training continues
             self._say("thread", f"nothing more is sent: {type(error).__name__}: {error}")
         finally:
             self._spool.close()
@@ -268,6 +268,18 @@ def leftover_spools(folder: Path, job: str) -> Iterator[_Spool]:
         spool = _Spool(folder, job, path)
         if spool.take():
             yield spool
+
+
+def wait_for_others(folder: Path, job: str, seconds: float) -> None:
+    """Waits until no other process sends records of a job."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        free = list(leftover_spools(folder, job))
+        for spool in free:
+            spool.close()
+        if len(free) == len(list(folder.glob(f"{_slug(job)}-*.jsonl"))):
+            return
+        time.sleep(0.1)
 
 
 def _slug(job: str) -> str:

@@ -131,15 +131,17 @@ class DualLogger:
         if self._wandb and self._is_mapping("summary", summary):
             self._wandb.summary(summary)
 
+    def flush(self) -> None:
+        """Ends the sending without a word about the training; waits as `finish` does."""
+        for side in filter(None, (self._sender, self._wandb)):
+            side.finish()
+        self._sender = self._wandb = None
+
     def finish(self) -> None:
         """Ends: waits up to ten seconds for what is on its way to the platform, then for W&B."""
         if self._sender:
             self._sender.put({"kind": "finish"})
-            self._sender.finish()
-            self._sender = None
-        if self._wandb:
-            self._wandb.finish()
-            self._wandb = None
+        self.flush()
 
     def __enter__(self) -> DualLogger:
         return self

@@ -1,7 +1,7 @@
-"""The W&B half of the logger: names, steps that are never dropped, calls from a thread of their own.
+"""The W&B half of the logger: names, steps that are never dropped, calls from a separate thread.
 
 `log` is never given ``step=``: W&B ignores whatever comes with a smaller step than before, as each resumed training and
-each call between two steps would. The step is a value beside the others, and ``define_metric`` makes it the axis.
+each call between two steps would. The step is a value next to the others, and ``define_metric`` makes it the axis.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class WandbSide:
         self._call(lambda: self.run.log(row))
 
     def gpu(self, index: int, values: Mapping[str, float]) -> None:
-        """Use of a GPU, and the mean use of all that were told of."""
+        """Use of a GPU, and the mean use of all that were reported."""
         row = {f"system/gpu.{index}.{name}": value for name, value in values.items()}
         if "utilization" in values:
             self._gpus[index] = values["utilization"]
@@ -130,7 +130,7 @@ class WandbSide:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception as error:  # the training goes on without it
+            except Exception as error:  # the training continues without it
                 self._warn(f"{type(error).__name__}: {error}")
                 time.sleep(0.01)
 

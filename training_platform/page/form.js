@@ -44,7 +44,7 @@ function field(name) {
   return element("label", {}, text(`field_${name}`), element("input", { name, placeholder: hint, autocomplete: "off", ...kind }));
 }
 
-/** Every knob of an algorithm that has no field of its own; left empty it stays as the train.sh has it. */
+/** Every knob of an algorithm that has no separate field; left empty it stays as the train.sh has it. */
 async function fillKnobs(api, algorithm, box) {
   const schema = await api(`/api/algorithms/${encodeURIComponent(algorithm)}/schema`);
   const made = Object.entries(schema.properties).filter(([name]) => !OF_FIELDS.includes(name)).map(([name, about]) => {

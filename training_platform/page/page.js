@@ -8,6 +8,8 @@ const LOG_KEPT = 60_000;  // letters on the screen
 let opened = new URLSearchParams(location.search).get("job");
 let stream = null;
 let shownKey = "";
+let limit = 200;  // jobs in the table
+const MOST = 1000;
 
 class ApiError extends Error {}
 
@@ -23,7 +25,7 @@ async function api(path, { method = "GET", body } = {}) {
 async function refresh() {
   try {
     const filter = document.getElementById("filter").value;
-    const [jobs, queue] = await Promise.all([api(`/api/jobs?limit=200&q=${encodeURIComponent(filter)}`), api("/api/queue")]);
+    const [jobs, queue] = await Promise.all([api(`/api/jobs?limit=${limit}&q=${encodeURIComponent(filter)}`), api("/api/queue")]);
     showSlots(queue, jobs);
     showJobs(jobs);
     document.getElementById("lost").hidden = true;
@@ -42,7 +44,7 @@ function showSlots(queue, jobs) {
 }
 
 function showJobs(jobs) {
-  const key = JSON.stringify([jobs.map((job) => [job.uuid, job.backend, job.state, job.name, job.priority, job.reason]), opened]);
+  const key = JSON.stringify([limit, jobs.map((job) => [job.uuid, job.backend, job.state, job.name, job.priority, job.reason]), opened]);
   if (key === shownKey) return;  // a table that is drawn anew under the mouse takes clicks away
   shownKey = key;
   const heads = ["state", "name", "algorithm", "priority", "actions"];
@@ -56,7 +58,14 @@ function showJobs(jobs) {
   element("td", { class: "wide" }, job.algorithm), element("td", { class: "wide" }, String(job.priority)),
   element("td", { class: "actions" }, ...buttons(job))));
   const none = element("tr", {}, element("td", { colspan: 5, class: "quiet" }, text("no_jobs")));
-  document.querySelector("#jobs tbody").replaceChildren(...(rows.length ? rows : [none]));
+  document.querySelector("#jobs tbody").replaceChildren(...(rows.length ? rows : [none]), ...rest(jobs));
+}
+
+/** That there are more jobs than are shown: a button for more of them, and in the end a word that the search finds all. */
+function rest(jobs) {
+  if (jobs.length < limit) return [];
+  const more = element("button", { "data-act": "more", onclick: () => { limit = MOST; refresh(); } }, text("more"));
+  return [element("tr", {}, element("td", { colspan: 5, class: "quiet" }, limit < MOST ? more : text("search_finds", MOST)))];
 }
 
 function buttons(job) {

@@ -21,6 +21,8 @@ const TEXTS = {
   sure_stop: ["Stop {0}? Its run leaves a checkpoint and can be resumed.", "停止 {0}？它会留下检查点，之后可以继续。"],
   sure_delete: ["Forget the job {0}? Its run directory stays.", "删除任务 {0}？运行目录会保留。"],
   no_jobs: ["No jobs yet.", "还没有任务。"],
+  more: ["Show more", "显示更多"],
+  search_finds: ["The newest {0} are shown; the filter finds all others.", "只显示最新的 {0} 个；用筛选可以找到其余的。"],
   free: ["free", "空闲"],
   held: ["held by {0}", "被 {0} 占用"],
   waits: ["waits: place {0}, needs {1}, {2} free", "等待：第 {0} 位，需要 {1}，空闲 {2}"],

@@ -164,7 +164,7 @@ class _Asked:
         self.values[knob], self.sources[knob] = text, source
 
     def take_fields(self, request: JobRequest) -> None:
-        """The fields that each stand for one knob."""
+        """The fields that each set one knob."""
         kl = _KL.get(self.algorithm, "KL_LOSS_COEF")
         table = {
             "model_path": "MODEL_PATH",
@@ -228,8 +228,9 @@ def as_text(value: Value) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name as the end of a sentence, "" when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    folded = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return f"; did you mean {folded[near[0]]}?" if near else ""
 
 
 def _resume(text: str, outputs: Path) -> str:

@@ -23,7 +23,7 @@ LOCK, LOG = "lock", "launch.log"
 LOG_TAIL = 64 << 10  # bytes of launch.log that errors are looked for in
 _ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# The file is written beside and renamed: one that is there holds the whole number.
+# The file is written under a temporary name and renamed: one that is there holds the whole number.
 _FIRST = 'echo $$ >"$1.new" && mv "$1.new" "$1" && shift && exec "$@"'
 _NOT_INHERITED = ("DRY_RUN", "RUN_DIR", "RESOLVED_KNOBS", "STAGE", "KNOBS_JSON", "RESUME_FROM", "JOB_UUID")
 
@@ -37,7 +37,7 @@ class Launches:
     def start(
         self, folder: Path, number: int, command: Sequence[str], environment: Mapping[str, str], cwd: Path
     ) -> int:
-        """Starts a command in a session of its own; returns its process id, which it keeps through every exec.
+        """Starts a command in a separate session; returns its process id, which it keeps through every exec.
 
         Args:
             folder: Of the job.
@@ -140,7 +140,7 @@ def write_head(folder: Path, number: int, time: str) -> None:
 
 
 def environment(base: Mapping[str, str], script: Path, knobs: Mapping[str, str], added: Mapping[str, str]) -> dict:
-    """The environment of a train.sh: the server's without knobs that stand in it by chance, its tokens and addresses.
+    """The environment of a train.sh: the server's without knobs that are in it by chance, its tokens and addresses.
 
     Args:
         base: The server's.

@@ -38,7 +38,9 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    algorithm: Word = Field(description="sft, dpo, ppo, grpo, gspo, or a method of grpo/variants (dapo, rloo, ...)")
+    algorithm: Word = Field(
+        description="sft, dpo, ppo, grpo, gspo, or a method of grpo/variants (dapo, rloo, ...)", examples=["grpo"]
+    )
     name: Word = Field("", description="of the run's folder; a number is added to one that is taken")
     description: Prose = ""
     owner: Word = ""
@@ -57,7 +59,7 @@ class JobRequest(BaseModel):
     kl_coef: NotNegative | None = None
     knobs: dict[Word, Value] = Field(default={}, description="any knob of the algorithm's train.sh", max_length=200)
     overrides: list[Text] = Field(default=[], description="key=value arguments for verl", max_length=200)
-    resume_from: Text | None = Field(None, description="a run, or a checkpoint's folder, to go on from")
+    resume_from: Text | None = Field(None, description="a run, or a checkpoint's folder, to resume from")
     priority: int = Field(0, strict=True, ge=-1000, le=1000, description="higher starts first")
     max_restarts: int = Field(0, strict=True, ge=0, le=100, description="after faults of the machine, none of the job")
     start: bool = Field(False, description="queue it at once")

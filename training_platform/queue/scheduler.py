@@ -24,7 +24,7 @@ from training_platform.queue.store import ACTIVE, Job, Store, now
 
 TICK = 0.25  # seconds
 START_SECONDS = 300.0  # a start that takes longer keeps no other job waiting
-GONE_SECONDS = 20.0  # after the launcher's end, for its keeper to write the last state
+GONE_SECONDS = 20.0  # after the launcher's end, for its supervisor to write the last state
 AGAIN_SECONDS = 20.0  # between two signals to a job that does not stop
 FORCE_SECONDS = 30.0  # from SIGTERM to SIGKILL, when asked to
 FIRST_WAIT = 30.0  # before a restart; doubled each time
@@ -59,6 +59,7 @@ class Scheduler:
     ):
         self.store, self.outputs, self.kit, self.slots, self.backfill = store, outputs, kit, slots, backfill
         self.holders = holders or Holders()
+        self.lent: dict[str, str] = {}  # slot: who has it that is no job
         self.problem = ""  # why the queue does not move, "" when nothing is wrong
         self.first_wait = FIRST_WAIT
         self.gone_seconds = GONE_SECONDS
@@ -149,7 +150,7 @@ class Scheduler:
         gone = self._clock() - self._since.setdefault((job.uuid, "gone"), self._clock())
         restarted = _started_before_boot(job)
         if run.get("state") == "running" and gone < self.gone_seconds and not restarted:
-            return  # its keeper ends the trainer first, then writes how it ended
+            return  # its supervisor ends the trainer first, then writes how it ended
         found = outcome(job, run_dir, folder, self._launches.status(job.pid), restarted)
         self._end(job, found)
 
@@ -194,11 +195,36 @@ class Scheduler:
                 )
         self.wake()
 
+    # ---- slots that no job has -----------------------------------------------------------------------------
+
+    def lend(self, who: str) -> tuple[str, str] | None:
+        """A slot for something that is no job: a GPU, or a place on the CPU where there are none.
+
+        Args:
+            who: What has it, as /api/queue shows it.
+
+        Returns:
+            Its kind and its name; None when none is free. `take_back` ends it.
+        """
+        kind = "gpu" if self.slots.gpus else "cpu"
+        with self.store.lock:
+            name = next(iter(self.free(kind)), None)
+            if name is None:
+                return None
+            self.lent[name] = who
+        return kind, name
+
+    def take_back(self, name: str) -> None:
+        """A lent slot is free again."""
+        with self.store.lock:
+            self.lent.pop(name, None)
+        self.wake()
+
     # ---- what may start ----------------------------------------------------------------------------------
 
     def free(self, kind: str) -> list[str]:
         """The slots of a kind that neither a job nor, of GPUs, a strange process has."""
-        taken = {name for job in self.store.in_states(ACTIVE) for name in job.assigned}
+        taken = {*self.lent, *(name for job in self.store.in_states(ACTIVE) for name in job.assigned)}
         left = [name for name in self.slots.names(kind) if name not in taken]
         held = self.holders.of(left) if kind == "gpu" else {}
         return [name for name in left if name not in held]
@@ -206,19 +232,22 @@ class Scheduler:
     def _start_next(self) -> None:
         if any(self._is_slow_to_start(job) for job in self.store.in_states(("starting",))):
             return
-        full: set[str] = set()
-        for job in self.store.in_order():
-            (kind, count), *_ = job.slots.items()
-            if kind in full or self._waits.get(job.uuid, 0.0) > self._clock():
+        found = [one for kind in ("gpu", "cpu") if (one := self._next(kind))]
+        if found:
+            self._launch(*min(found, key=lambda one: (-one[0].priority, one[0].place, one[0].number)))
+
+    def _next(self, kind: str) -> tuple[Job, list[str]] | None:
+        """The job that may start next of those that need slots of a kind, and its slots."""
+        free: list[str] | None = None
+        for job in self.store.in_order(kind):
+            if self._waits.get(job.uuid, 0.0) > self._clock():
                 continue
-            free = self.free(kind)
-            if len(free) >= count:
-                self._launch(job, free[:count])
-                return
+            free = self.free(kind) if free is None else free
+            if len(free) >= job.slots[kind]:
+                return job, free[: job.slots[kind]]
             if not self.backfill or not free:
-                full.add(kind)
-            if full == {"gpu", "cpu"}:
-                return
+                return None
+        return None
 
     def _is_slow_to_start(self, job: Job) -> bool:
         since = self._since.setdefault((job.uuid, "starting"), self._clock())
@@ -257,9 +286,8 @@ class Scheduler:
 
 def free_name(store: Store, outputs: Path, wanted: str) -> str:
     """A name that no run directory and no job has: the wanted one, or with ``-2``, ``-3``, ... behind."""
-    taken = store.runs()
     name, number = wanted, 1
-    while name in taken or (outputs / name).exists():
+    while store.has_run(name) or (outputs / name).exists():
         number += 1
         name = f"{wanted[:90]}-{number}"
     return name

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   stop_asked TEXT NOT NULL DEFAULT '', parent TEXT, key TEXT UNIQUE, created_at TEXT NOT NULL, queued_at TEXT,
   started_at TEXT, ended_at TEXT);
 CREATE INDEX IF NOT EXISTS jobs_of_a_state ON jobs (state);
+CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, place, number);
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, time TEXT NOT NULL, type TEXT NOT NULL, data TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS events_of_a_job ON events (job, id);
@@ -40,6 +41,8 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS files (
   job TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (job, name));
 CREATE TABLE IF NOT EXISTS places (last INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS ends (
+  state TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (state, reason));
 """
 
 
@@ -98,6 +101,33 @@ class Job:
     ended_at: str | None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs are looked for; what is empty is not asked for.
+
+    Args:
+        state: Their state.
+        algorithm: Their folder.
+        owner: Whose they are.
+        text: Something in the name, the description or the id, in small or large letters.
+    """
+
+    state: str | None = None
+    algorithm: str = ""
+    owner: str = ""
+    text: str = ""
+
+    def conditions(self) -> tuple[tuple[str, str | None], ...]:
+        """SQL, and its value."""
+        texts = "run || ' ' || coalesce(json_extract(request, '$.asked.description'), '') || ' ' || uuid"
+        return (
+            ("state = ?", self.state),
+            ("json_extract(request, '$.folder') = ?", self.algorithm),
+            ("json_extract(request, '$.asked.owner') = ?", self.owner),
+            (f"instr(folded({texts}), ?)", self.text.casefold()),
+        )
+
+
 _NAMES = [one.name for one in fields(Job)]
 _JSON = ("request", "slots", "assigned", "error")
 
@@ -124,6 +154,7 @@ class Store:
         self._depth = 0
         self._db = sqlite3.connect(folder / DATABASE, timeout=0.2, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        self._db.create_function("folded", 1, str.casefold, deterministic=True)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -193,24 +224,42 @@ class Store:
         """The jobs in some states, oldest first."""
         return self._jobs(f"state IN ({', '.join('?' * len(states))}) ORDER BY number", *states)
 
-    def in_order(self) -> list[Job]:
-        """The queue: higher priority first, among equals the one that was queued first."""
-        return self._jobs("state = 'queued' ORDER BY priority DESC, place, number")
+    def in_order(self, kind: str = "") -> Iterator[Job]:
+        """The queue: higher priority first, among equals the one that was queued first.
 
-    def listed(self, limit: int, before: int | None, state: str | None) -> list[Job]:
+        It is read as far as it is asked for, as thousands may wait; the caller holds the lock meanwhile.
+
+        Args:
+            kind: Only those that need slots of it.
+        """
+        where = "state = 'queued' AND slots LIKE ? ORDER BY priority DESC, place, number"
+        return map(_job, self._db.execute(f"SELECT * FROM jobs WHERE {where}", (_needs(kind),)))
+
+    def position(self, job: Job) -> int:
+        """Of a queued job among those that need slots of the same kind, from 1."""
+        (kind, _), *_ = job.slots.items()
+        ahead = "priority > ? OR priority = ? AND (place < ? OR place = ? AND number < ?)"
+        query = f"SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND slots LIKE ? AND ({ahead})"
+        values = (job.priority, job.priority, job.place, job.place, job.number)
+        return self._rows(query, _needs(kind), *values)[0][0] + 1
+
+    def listed(self, limit: int, before: int | None = None, wanted: Wanted | None = None) -> list[Job]:
         """Jobs, newest first.
 
         Args:
             limit: How many at most.
             before: Only those with a smaller number.
-            state: Only those in it.
+            wanted: Only such.
         """
         where, values = ["1"], []
-        if before is not None:
-            where, values = [*where, "number < ?"], [*values, before]
-        if state is not None:
-            where, values = [*where, "state = ?"], [*values, state]
+        for condition, value in (("number < ?", before), *(wanted or Wanted()).conditions()):
+            if value not in (None, ""):
+                where, values = [*where, condition], [*values, value]
         return self._jobs(f"{' AND '.join(where)} ORDER BY number DESC LIMIT ?", *values, limit)
+
+    def has_run(self, run: str) -> bool:
+        """Whether a run directory belongs to a job."""
+        return bool(self._rows("SELECT 1 FROM jobs WHERE run = ?", run))
 
     def runs(self) -> set[str]:
         """Names of the run directories that belong to jobs."""
@@ -219,6 +268,24 @@ class Store:
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
         return dict(self._rows("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+
+    def census(self) -> dict[tuple[str, str], int]:
+        """How many jobs are in each state, by algorithm."""
+        query = "SELECT state, json_extract(request, '$.algorithm'), COUNT(*) FROM jobs GROUP BY 1, 2"
+        return {(state, algorithm or ""): count for state, algorithm, count in self._rows(query)}
+
+    def ends(self) -> dict[tuple[str, str], int]:
+        """How often jobs have ended in a state for a reason; deleted ones and earlier launches count too."""
+        return {(state, reason): count for state, reason, count in self._rows("SELECT * FROM ends")}
+
+    def waits(self) -> dict[str, list[float]]:
+        """Seconds in the queue of the jobs that were started, by algorithm."""
+        found: dict[str, list[float]] = {}
+        query = "SELECT json_extract(request, '$.algorithm'), queued_at, started_at FROM jobs"
+        for algorithm, queued, started in self._rows(f"{query} WHERE queued_at IS NOT NULL AND started_at IS NOT NULL"):
+            seconds = (datetime.fromisoformat(started) - datetime.fromisoformat(queued)).total_seconds()
+            found.setdefault(algorithm or "", []).append(max(0.0, seconds))
+        return found
 
     def change(self, uuid: str, **values: Any) -> None:
         """Sets columns of a job; a new state becomes an event too."""
@@ -231,6 +298,11 @@ class Store:
                 job = self.get(uuid)
                 data = {"state": job.state, "reason": job.reason, "reason_code": job.reason_code}
                 self.event(uuid, "state", data)
+                if job.state in ENDED:
+                    self._db.execute(
+                        "INSERT INTO ends VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+                        (job.state, job.reason_code or ""),
+                    )
 
     def next_place(self) -> int:
         """A place behind all that were ever given: a clock may be set back, this does not go back."""
@@ -295,6 +367,11 @@ class Store:
 
     def _jobs(self, where: str, *values: Any) -> list[Job]:
         return [_job(row) for row in self._rows(f"SELECT * FROM jobs WHERE {where}", *values)]
+
+
+def _needs(kind: str) -> str:
+    """What the slots of a job that needs a kind look like."""
+    return f'{{"{kind}"%' if kind else "%"
 
 
 def _job(row: sqlite3.Row) -> Job:

@@ -70,7 +70,7 @@ def _names(path: Path, first: list[str]) -> list[str]:
     if twice := repeated(names):
         raise DataError(
             f"{path}: line 1: two columns have the same name: {', '.join(twice[:5])}; rename one "
-            "(or give --no-header if this is no header)"
+            "(or give --no-header if this is not a header)"
         )
     return names
 

@@ -24,7 +24,7 @@ _MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=\"([A-Z]{1,3})(\d{1,7}):([
 ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#SPILL!", "#CALC!", "#FIELD!"}
 MOST_ROWS = 1_048_576  # of a sheet, says Excel
 MOST_CELLS = 20_000_000  # that a sheet's rows are wide together, where that is more than the sheet's bytes
-NO_RESULT = object()  # stands for a cell whose formula was never computed
+NO_RESULT = object()  # marks a cell whose formula was never computed
 SAVE_AGAIN = "open the file in Excel or LibreOffice, save it, and try again"
 _Filled = tuple[int, tuple[Any, ...]]  # number and values of a row that is not empty
 _OVERLAP = 200  # bytes; no mark is longer
@@ -34,7 +34,7 @@ def excel_rows(path: Path, packed: bool, header: bool, sheet: str | int | None, 
     """Yield the rows of a sheet, empty ones left out.
 
     Values that Excel does not hold as what a person sees are put right: whole numbers as integers, others with the 15
-    digits that Excel shows, dates as ISO texts, and a value merged over several rows stands in each of them.
+    digits that Excel shows, dates as ISO texts, and a value merged over several rows is in each of them.
     See ``readers.read_records``.
     """
     if packed:
@@ -70,17 +70,17 @@ def _open(path: Path, data_only: bool) -> Workbook:
         raise DataError(f"{path}: not a whole xlsx file ({type(error).__name__}: {error})") from error
 
 
-def _sheet(path: Path, book: Workbook, wanted: str | int | None) -> ReadOnlyWorksheet:
+def _sheet(path: Path, book: Workbook, chosen: str | int | None) -> ReadOnlyWorksheet:
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     if not sheets:
         raise DataError(f"{path}: has no sheet with cells")
-    if wanted is None:
+    if chosen is None:
         return book.worksheets[0]
-    if wanted in sheets:
-        return sheets[wanted]
-    if str(wanted).isdigit() and 1 <= int(wanted) <= len(sheets):
-        return book.worksheets[int(wanted) - 1]
-    raise DataError(f"{path}: --sheet {wanted}: not there; there are {', '.join(sheets)} (or 1 to {len(sheets)})")
+    if chosen in sheets:
+        return sheets[chosen]
+    if str(chosen).isdigit() and 1 <= int(chosen) <= len(sheets):
+        return book.worksheets[int(chosen) - 1]
+    raise DataError(f"{path}: --sheet {chosen}: not there; there are {', '.join(sheets)} (or 1 to {len(sheets)})")
 
 
 def _name_others(path: Path, book: Workbook, chosen: ReadOnlyWorksheet, header: bool, say: Say) -> None:
@@ -209,7 +209,7 @@ class _Table:
         if twice := repeated(names):
             raise DataError(
                 f"{self.path}: row {number}: two columns have the same name: {', '.join(twice[:5])}; rename one"
-                " (or give --no-header if this is no header)"
+                " (or give --no-header if this is not a header)"
             )
         self.names = [name or numbered(position) for position, name in enumerate(names, 1)]
         self.nameless = {position for position, name in enumerate(names) if not name}

@@ -19,7 +19,7 @@ CHUNK = 4 * MIB
 MAX_ROW = 64 * MIB  # bytes of one row; a longer one is a mistake (or an attack) and not a training example
 MAX_RATIO = 200  # text shrinks 3 to 20 times; a file of zeros 1,000 times
 RATIO_COUNTS_FROM = 256 * MIB
-ORDINARY_ROW = 64 * 2**10  # bytes; rows up to this are read however often the same text stands in them
+ORDINARY_ROW = 64 * 2**10  # bytes; rows up to this are read however often the same text is in them
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 UNPACK = "if you trust it, write it as JSON lines with the program that made it, and give that"
@@ -60,7 +60,7 @@ class BoundedGzip:
         """At most ``size`` bytes of the unpacked file.
 
         Raises:
-            DataError: If the file is no gzip, is damaged, or unpacks to more than ``MAX_RATIO`` times its size.
+            DataError: If the file is not gzip, is damaged, or unpacks to more than ``MAX_RATIO`` times its size.
         """
         try:
             data = self.file.read(size)
@@ -116,7 +116,7 @@ def open_bytes(path: Path, packed: bool) -> contextlib.closing[BinaryIO | Bounde
 
 
 def check_fetched(path: Path) -> None:
-    """Refuse a Git LFS pointer, which stands in a clone where the data should be.
+    """Refuse a Git LFS pointer, which is in a clone where the data should be.
 
     Raises:
         DataError: If it is one.

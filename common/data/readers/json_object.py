@@ -23,7 +23,7 @@ def rows_of_object(path: Path, record: Record, say: Say) -> Iterator[Record]:
     Args:
         path: The file, for errors.
         record: The object and its line.
-        say: Told what of the object is no row.
+        say: Called with what of the object is not a row.
 
     Raises:
         DataError: If it has several lists of rows, or nothing in it looks like rows.

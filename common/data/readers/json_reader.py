@@ -19,7 +19,7 @@ from common.data.readers.json_object import rows_of_object
 from common.data.readers.record import Record, Say
 
 WHITE = " \t\r\n"
-LINES_TRIED = 100  # to tell JSON lines whose first is broken from a file that is no JSON lines at all
+LINES_TRIED = 100  # to tell JSON lines whose first is broken from a file that is not JSON lines at all
 # pandas writes NaN where a table has nothing, so a row with it has nothing there.
 _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _DECODER = json.JSONDecoder(parse_constant=_CONSTANTS.get)
@@ -101,7 +101,7 @@ def _first_object_ends(path: Path, buffer: _Buffer) -> bool:
 
 
 def _lines(path: Path, packed: bool, encoding: str | None, say: Say) -> Iterator[Record]:
-    """One object a line; a line that cannot be read is named and passed over."""
+    """One object a line; a line that cannot be read is named and skipped."""
     import orjson
 
     loads = orjson.loads
@@ -158,7 +158,7 @@ def _name(value: Any) -> str:
 class _Buffer:
     """Text that is read further when more of it is needed; knows the number of the line it is at.
 
-    ``peek`` and ``more`` set ``at``: call them in a statement of their own before one that changes it.
+    ``peek`` and ``more`` set ``at``: call them in a separate statement before one that changes it.
     """
 
     def __init__(self, pieces: Iterator[str]):

@@ -1,4 +1,4 @@
-"""Rows of parquet files, decoded in a process of its own: a file of 251 bytes can ask for gigabytes.
+"""Rows of parquet files, decoded in a separate process: a file of 251 bytes can ask for gigabytes.
 
 A dictionary gives millions of rows the same long text, a list in one row has as many values as it says, a page of
 zeros unpacks to 30,000 times its size, and none of it can be known before it is decoded. So a process with a limit

@@ -12,7 +12,7 @@ say_in_log: Say = logging.getLogger(__name__).warning
 
 
 class Record(NamedTuple):
-    """One row as it stands in a file.
+    """One row as it is in a file.
 
     Args:
         place: Line (JSONL, JSON, CSV) or row (parquet; xlsx as Excel counts) where it starts, from 1.
@@ -31,7 +31,7 @@ def numbered(position: int) -> str:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """Names that stand there more than once; a file's first line may hold a million of them."""
+    """Names that are there more than once; a file's first line may hold a million of them."""
     return sorted(name for name, times in Counter(names).items() if name and times > 1)
 
 

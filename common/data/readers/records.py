@@ -26,7 +26,7 @@ def read_records(
 ) -> Iterator[Record]:
     """Yield the rows of a JSON, JSONL, CSV, TSV, parquet or xlsx file, or a gz of one of the first four.
 
-    Rows that cannot be read come with a ``problem`` where reading can go on behind them.
+    Rows that cannot be read come with a ``problem`` where reading can continue behind them.
 
     Args:
         path: The file.

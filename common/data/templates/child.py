@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 from common.data.templates.environment import environment
 from common.worker import address_space, serve
 
-ROOM = 256 * 2**20  # bytes of address space, beside what the imports take
+ROOM = 256 * 2**20  # bytes of address space, in addition to what the imports take
 LONGEST = 2**20  # characters that a template may write for some words; known ones write 10,000 at most
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 TALKS = ([USER], [USER, ANSWER], [{"role": "system", "content": "c"}, USER, ANSWER, USER])

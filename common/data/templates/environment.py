@@ -13,12 +13,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class Generation(Extension):
-    """``{% generation %}`` of transformers' templates, which only marks what lies in it."""
+    """``{% generation %}`` of transformers' templates, which only marks what is in it."""
 
     tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """What stands between the tags."""
+        """What is between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 

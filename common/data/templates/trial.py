@@ -1,7 +1,7 @@
 """A chat template tried once, in a process that can be killed, before the rows of a launch are rendered with it.
 
 Jinja's sandbox keeps a template from files and from Python, and limits neither time nor memory: two nested loops, or
-``'x' * 10**9``, would stop the launch without a word.
+``'x' * 10**9``, would hang the launch silently.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Deliver = Callable[["Answer"], None]
 
 @dataclass(slots=True)
 class Ask:
-    """One answer that is wanted.
+    """One answer to be generated.
 
     Args:
         row: Number of the question, from 0.

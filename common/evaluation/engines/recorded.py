@@ -18,20 +18,20 @@ from common.evaluation.settings import EvaluationError
 COLUMNS = ("response", "output", "completion")
 
 
-def deliver_recorded(path: Path, questions: Sequence[Question], wanted: Iterable[Key], deliver: Deliver) -> None:
+def deliver_recorded(path: Path, questions: Sequence[Question], keys: Iterable[Key], deliver: Deliver) -> None:
     """Deliver the answers of a file whose rows are those of the input, in the same order.
 
     Args:
-        path: JSONL, JSON, CSV, parquet or xlsx with a column ``response``; several answers to a prompt stand in rows
+        path: JSONL, JSON, CSV, parquet or xlsx with a column ``response``; several answers to a prompt are in rows
             one after another, numbered from 1 in a column ``sample``.
         questions: The rows of the input.
-        wanted: Answers that are not there yet.
+        keys: Answers that are not there yet.
         deliver: Gets them.
 
     Raises:
         EvaluationError: If the file cannot be read or belongs to other questions.
     """
-    missing = set(wanted)
+    missing = set(keys)
     is_csv = kind_of(path)[0] in (".csv", ".tsv")  # what looks like a formula has a ' before it there
     row = -1
     try:

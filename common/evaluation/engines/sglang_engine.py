@@ -20,7 +20,7 @@ class SglangEngine:
 
     Args:
         backend: Memory share, dtype, GPUs.
-        source: The model; a LoRA adapter goes on top in SGLang itself.
+        source: The model; a LoRA adapter is added in SGLang itself.
         tokenizer: Its tokenizer; unused, as prompts come as token ids.
         settings: Sampling.
         stop: Stop texts.

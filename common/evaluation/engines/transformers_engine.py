@@ -79,7 +79,7 @@ class TransformersEngine:
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` spreads a model over all GPUs.
         dtype: One of ``DTYPES``; auto is float32 on a CPU and the model's own on a GPU.
         batch_tokens: Tokens of a batch, padding and room for the answers included; None: what memory allows.
-        trust_remote_code: Run code that lies in the model's folder.
+        trust_remote_code: Run code in the model's folder.
     """
 
     name = "transformers"
@@ -182,9 +182,9 @@ def rows_that_fit(waiting: Sequence[Request], budget: int, least: int) -> int:
     """How many of the first requests make a batch, at least 1 of those that are there.
 
     Args:
-        waiting: Requests, those of like length beside each other.
+        waiting: Requests, those of like length next to each other.
         budget: Tokens of a batch, padding and room for the answers included.
-        least: Rows from which on a prompt much shorter than the longest starts a batch of its own.
+        least: Rows from which on a prompt much shorter than the longest starts a separate batch.
     """
     longest = total = size = 0
     for request in waiting[:MAX_ROWS]:

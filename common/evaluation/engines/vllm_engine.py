@@ -23,7 +23,7 @@ class VllmEngine:
 
     Args:
         backend: Memory share, dtype, GPUs.
-        source: The model; a LoRA adapter goes on top in vLLM itself.
+        source: The model; a LoRA adapter is added in vLLM itself.
         tokenizer: Its tokenizer; unused, as prompts come as token ids.
         settings: Sampling.
         stop: Stop texts.

@@ -1,4 +1,4 @@
-"""Where the results go: checked before anything is generated, written beside and renamed at the end."""
+"""Where the results go: checked before anything is generated, written under a temporary name and renamed at the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_output(path: Path) -> Path:
 
 
 def write_report(report: Report, path: Path) -> list[Path]:
-    """Write the results; returns the files. JSONL and CSV get the summary as a JSON file beside them.
+    """Write the results; returns the files. JSONL and CSV get the summary as a JSON file next to them.
 
     Raises:
         OSError: If the disk is full or the file cannot be replaced.
@@ -61,14 +61,14 @@ def write_report(report: Report, path: Path) -> list[Path]:
         ".csv": write_csv,
     }
     kind = path.suffix.lower()
-    beside = [path.with_suffix(".summary.json")] if kind in (".jsonl", ".csv") else []
-    with replaced_when_complete(path, *beside) as partials:
+    summary = [path.with_suffix(".summary.json")] if kind in (".jsonl", ".csv") else []
+    with replaced_when_complete(path, *summary) as partials:
         writers[kind](report, partials[0])
         for partial in partials[1:]:
             partial.write_text(_dumps(report.as_dict(), indent=2), encoding="utf-8")
         for partial in partials:
             _to_disk(partial)
-    return [path, *beside]
+    return [path, *summary]
 
 
 def write_json(report: Report, path: Path) -> None:

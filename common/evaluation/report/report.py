@@ -104,7 +104,7 @@ class Report:
         return found + [Column(f"input.{name}" if name in taken else name) for name in self._kept()]
 
     def _parts(self) -> list[str]:
-        """Names of what the reward gives beside its score, when there is one model."""
+        """Names of what the reward gives next to its score, when there is one model."""
         if len(self.models) > 1:
             return []
         names: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Intervals, pass@k, majority votes and paired tests. Sources stand at each function."""
+"""Intervals, pass@k, majority votes and paired tests. Sources are named at each function."""
 
 from __future__ import annotations
 

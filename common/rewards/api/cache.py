@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def content_key(settings: Settings, body: Mapping[str, Any]) -> str:
-    """A hash of all that decides a score: endpoint, headers, request, how it is read. The API key is no part of it."""
+    """A hash of all that decides a score: endpoint, headers, request, how it is read. The API key is not part of it."""
     criteria = [[one.name, one.low, one.high, one.pattern, one.path] for one in settings.criteria]
     asked = [settings.url, dict(settings.headers), settings.structured, body]
     text = json.dumps([READER, *asked, criteria], sort_keys=True)
@@ -29,7 +29,7 @@ class ScoreCache:
     """Key -> scores, in memory and in an SQLite file.
 
     Args:
-        path: The file; empty keeps the scores in memory only. One that is no database is moved aside.
+        path: The file; empty keeps the scores in memory only. One that is not a database is moved aside.
     """
 
     def __init__(self, path: str):
@@ -44,7 +44,7 @@ class ScoreCache:
             if isinstance(error, sqlite3.OperationalError):  # locked, read-only, full: not the file's content
                 raise
             broken = path.with_name(path.name + ".broken")
-            logger.warning("the cache %s is no database (%s); it is now %s and a new one starts", path, error, broken)
+            logger.warning("the cache %s is not a database (%s); moved to %s, a new one starts", path, error, broken)
             path.replace(broken)
             return _connect(path)
 
@@ -57,7 +57,7 @@ class ScoreCache:
         try:
             row = self._file.execute("SELECT scores FROM scores WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
-            logger.warning("the cache was not read, the answer is scored anew: %s", error)
+            logger.warning("the cache was not read, the answer is scored again: %s", error)
             return None
         if row is None:
             return None
@@ -83,7 +83,7 @@ class ScoreCache:
 
 
 def _checked(text: object) -> dict[str, float] | None:
-    """The scores of a row; None when it is damaged or none of ours, and the answer is scored anew."""
+    """The scores of a row; None when it is damaged or not one of ours, and the answer is scored again."""
     try:
         scores = json.loads(text)
     except (ValueError, TypeError, RecursionError):

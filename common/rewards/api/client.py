@@ -27,7 +27,7 @@ from common.rewards.api.verdict import BadReplyError, short
 
 logger = logging.getLogger(__name__)
 
-LARGEST_REPLY = 4 * 2**20  # bytes; more is no score
+LARGEST_REPLY = 4 * 2**20  # bytes; more cannot be a score
 CHARACTERS_PER_TOKEN = 3  # of the estimate for the token limit; texts in Chinese have fewer, in English more
 ANSWER_TOKENS = 256  # of the same estimate, where the options do not say how long a judge may speak
 SMOOTH_SECONDS = 10  # the token limit is kept over this time
@@ -167,7 +167,7 @@ class ApiClient:
             return parts, usage, time.monotonic() - started
 
     async def exchange(self, body: dict[str, Any]) -> tuple[int, str]:
-        """One call: status and text of a reply that is no error; a judge is held to JSON where the endpoint can.
+        """One call: status and text of a reply that is not an error; a judge has to write JSON where possible.
 
         Raises:
             CallError: If it may go well for another call.
@@ -178,7 +178,7 @@ class ApiClient:
             if error is None:
                 self._json_taken = True
                 return status, text
-            # As long as no judge was held to JSON, any refusal may be of response_format: it is asked once in words.
+            # As long as no judge had to write JSON, any refusal may be of response_format: it is asked once in words.
             refused = status in REFUSED or (status in (500, 501) and _SCHEMA_WORDS.search(text))
             if self._json_taken or not refused or self.settings.structured == "on":
                 raise error
@@ -208,7 +208,7 @@ class ApiClient:
         except asyncio.TimeoutError:
             raise CallError("timeout", f"no reply within timeout_s={self.settings.timeout_s:g}") from None
         except aiohttp.InvalidURL:
-            raise ApiRewardError(f"url={shown!r} is no address") from None
+            raise ApiRewardError(f"url={shown!r} is not an address") from None
         except (aiohttp.ClientError, OSError) as error:  # its text may hold the whole address
             said = self.settings.redact(f"{type(error).__name__}: {error}").replace(self.settings.url, shown)
             raise CallError("connection", said) from None
@@ -299,7 +299,7 @@ def _unpacked(content: bytes, encoding: str) -> bytes:
     try:
         return zlib.decompressobj(wbits=47).decompress(content, LARGEST_REPLY + 1)
     except zlib.error as error:
-        raise CallError("bad_reply", f"the reply is no whole {encoding}: {error}") from None
+        raise CallError("bad_reply", f"the reply is not whole {encoding}: {error}") from None
 
 
 def status_error(response: aiohttp.ClientResponse, text: str, settings: Settings) -> Exception | None:
@@ -366,6 +366,6 @@ def _tokens_limiter(per_minute: float) -> AsyncLimiter | None:
 
 def _estimate(body: dict[str, Any]) -> float:
     """Tokens that a request will count for, before it is made."""
-    wanted = body.get("max_completion_tokens") or body.get("max_tokens")
-    answer = wanted if isinstance(wanted, int) else ANSWER_TOKENS
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    answer = asked if isinstance(asked, int) else ANSWER_TOKENS
     return max(1.0, len(json.dumps(body, ensure_ascii=False)) / CHARACTERS_PER_TOKEN + answer)

@@ -63,7 +63,7 @@ def response_format(settings: Settings) -> dict[str, Any]:
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """Put values in the place of ``{answer}`` and the like; a text that is one placeholder becomes the value itself.
+    """Put values in place of ``{answer}`` and the like; a text that is one placeholder becomes the value itself.
 
     What is filled in is not searched again, so an answer that contains ``{ground_truth}`` stays as it is.
     """
@@ -129,18 +129,18 @@ def _refuse_full(settings: Settings, reply: Any, body: str) -> None:
 
 
 def judge_text(reply: Any, body: str) -> str:
-    """The words of a judge in a chat completion that ended of itself."""
+    """The text of a judge in a chat completion that was not cut off."""
     try:
         choice = reply["choices"][0]
         text = choice["message"]["content"]
         ended = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise BadReplyError(f"the reply is no chat completion: {short(body)}") from None
+        raise BadReplyError(f"the reply is not a chat completion: {short(body)}") from None
     if str(ended).lower() not in COMPLETE:
         kind = "refused" if "filter" in str(ended) else "bad_reply"
         hint = "; raise max_tokens in options" if ended == "length" else ""
         raise BadReplyError(f"the judge was cut off (finish_reason {short(str(ended))!r}{hint}): {short(body)}", kind)
-    if isinstance(text, list):  # parts; a thought is a part of its own
+    if isinstance(text, list):  # parts; a thought is a separate part
         parts = [part.get("text") for part in text if isinstance(part, dict) and part.get("type") == "text"]
         text = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(text, str) or not text.strip():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-DIGITS = 30  # of a number; more is no score
+DIGITS = 30  # of a number; more cannot be a score
 _WIDE = str.maketrans(
     dict(zip("０１２３４５６７８９．，：／－＋％−–—〜～（）", "0123456789.,:/-+%---~~()", strict=True))
 )

@@ -18,7 +18,7 @@ from common.small_files import read_yaml
 KINDS = ("judge", "service")
 ON_FAILURE = ("stop", "default")
 STRUCTURED = ("auto", "on", "off")
-SHORTEST_SECRET = 4  # characters; shorter header values, as "1", are no secrets and stand in every text
+SHORTEST_SECRET = 4  # characters; shorter header values, as "1", are not secrets and occur in every text
 RESERVED = ("score", "reward")  # verl's own keys in a reward's result
 
 
@@ -27,13 +27,13 @@ class Criterion:
     """One score in a reply.
 
     Args:
-        name: Becomes a curve of its own, ``reward/<name>/mean``.
+        name: Becomes a separate curve, ``reward/<name>/mean``.
         low: Score that counts 0.
         high: Score that counts 1.
         weight: Share in the total; the weights need not add up to 1.
         pattern: Of a judge that is not asked for JSON or a line ``name: score``: a regular expression whose first
             group begins the score. All its matches outside of quotations have to agree.
-        path: Of a service: where the score stands in the JSON, e.g. ``results.0.score``.
+        path: Of a service: where the score is in the JSON, e.g. ``results.0.score``.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Settings:
 
     @property
     def key(self) -> str:
-        """The API key from the environment; empty when none is wanted. Never printed or stored."""
+        """The API key from the environment; empty when none is needed. Never printed or stored."""
         return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
 
     @property
@@ -86,7 +86,7 @@ class Settings:
 
     @property
     def asks_for_json(self) -> bool:
-        """Whether the judge is held to a JSON object (``response_format``), its criteria having no pattern."""
+        """Whether the judge has to write a JSON object (``response_format``), its criteria having no pattern."""
         held = self.structured != "off" and "response_format" not in self.options
         return self.kind == "judge" and held and not any(one.pattern for one in self.criteria)
 
@@ -197,14 +197,14 @@ def _number(name: str, value: Any, low: float, high: float) -> float | int:
 
 
 def _url(text: Any) -> tuple[str, tuple[str, ...]]:
-    """The endpoint with ``$NAME`` from the environment filled in, and the values that stand behind the host."""
+    """The endpoint with ``$NAME`` from the environment filled in, and the values that follow the host."""
     url = os.path.expandvars(str(text))
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         raise ValueError(
-            "url: is no address; must be http://… or https://… with a host and a port up to 65535"
+            "url: is not an address; must be http://… or https://… with a host and a port up to 65535"
         ) from None
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"url={redacted_url(url)!r}: must be http://… or https://…")

@@ -53,18 +53,16 @@ def read_verdict(
     Args:
         words: All that the judge said, a thought included.
         criteria: What is scored.
-        answer: What was judged: a verdict that stands in it word for word, in a reply that says more than its verdict,
+        answer: What was judged: a verdict that is in it word for word, in a reply that says more than its verdict,
             may be a quotation and does not count.
-        whole: Only a JSON object and nothing beside it is a verdict.
+        whole: Only a JSON object and nothing next to it is a verdict.
 
     Raises:
-        BadReplyError: If one is missing, comes twice, is no whole number, or is out of its range.
+        BadReplyError: If one is missing, comes twice, is not a whole number, or is out of its range.
     """
     said = behind_thought(words)
     if said is None:
-        raise BadReplyError(
-            f"the judge's thought was cut off, so there is no verdict; raise max_tokens: {short(words)}"
-        )
+        raise BadReplyError(f"the judge's thought was cut off, so it has no verdict; raise max_tokens: {short(words)}")
     said = said.strip()
     if len(said) > LONGEST:
         raise BadReplyError(f"the judge's words are too long ({len(said)} characters): {short(said)}")
@@ -90,20 +88,20 @@ def scale(value: Any, criterion: Criterion) -> float:
         text = plain(value.strip().strip("*_`"))
         number = read_number(text, 0, criterion.high) if _is_number(text) else None
     if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise BadReplyError(f"{criterion.name}: {short(str(value))!r} is no number")
+        raise BadReplyError(f"{criterion.name}: {short(str(value))!r} is not a number")
     try:
         number = float(number)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise BadReplyError(f"{criterion.name}: {short(str(value))!r} is no number")
+        raise BadReplyError(f"{criterion.name}: {short(str(value))!r} is not a number")
     if not criterion.low <= number <= criterion.high:
         raise BadReplyError(f"{criterion.name}: {number:g} is not between {criterion.low:g} and {criterion.high:g}")
     return (number - criterion.low) / (criterion.high - criterion.low)
 
 
 def _is_number(text: str) -> bool:
-    """Whether nothing but a number, its unit and its top stand in a text."""
+    """Whether nothing but a number, its unit and its top are in a text."""
     return re.fullmatch(r"[-+\d.,eE]{1,80}\s?(?:points?|分|%)?\s?(?:(?:/|out of)\s?[\d.]{1,40})?", text) is not None
 
 
@@ -113,7 +111,7 @@ def _is_number(text: str) -> bool:
 def _json_verdict(said: str, criteria: tuple[Criterion, ...], answer: str) -> dict[str, float] | None:
     """The scores of the one object with all criteria as keys; None where the judge gave none.
 
-    An object among other words may be quoted: it must not stand in the answer, and no line may say otherwise.
+    An object among other words may be quoted: it must not be in the answer, and no line may say otherwise.
     """
     names = {criterion.name.lower() for criterion in criteria}
     whole = _load(re.sub(r"^```(?:json)?\s{0,9}|\s{0,9}```$", "", said))
@@ -191,8 +189,8 @@ def _one(said: str, criterion: Criterion, answer: str, alone: bool) -> float:
         text = _MARKS.sub("", text)
         places = _places(text, pattern, criterion)
     if not places:
-        wanted = repr(criterion.pattern) if criterion.pattern else f"line '{criterion.name}: <number>'"
-        raise BadReplyError(f"{criterion.name}: no {wanted} in the judge's words: {short(said)}")
+        expected = repr(criterion.pattern) if criterion.pattern else f"line '{criterion.name}: <number>'"
+        raise BadReplyError(f"{criterion.name}: no {expected} in the judge's words: {short(said)}")
     scores = {_scored(text, start, end, criterion) for start, end in places}
     if len(scores) > 1:
         raise BadReplyError(f"{criterion.name}: {len(places)} verdicts that differ: {short(said)}")
@@ -205,7 +203,7 @@ def _one(said: str, criterion: Criterion, answer: str, alone: bool) -> float:
 
 
 def _places(text: str, pattern: str, criterion: Criterion) -> list[tuple[int, int]]:
-    """Where scores stand: start and end of the first group."""
+    """Where scores are: start and end of the first group."""
     try:
         found = [match for match in regex.compile(pattern).finditer(text, timeout=SECONDS) if match[1] is not None]
     except TimeoutError:
@@ -221,7 +219,7 @@ def _places(text: str, pattern: str, criterion: Criterion) -> list[tuple[int, in
 
 
 def _line_pattern(criterion: Criterion, alone: bool, anywhere: bool = False) -> str:
-    """``Correctness: 8`` as a line of its own, with the marks of lists, of Markdown and of JSON around the name.
+    """``Correctness: 8`` on a separate line, with the marks of lists, of Markdown and of JSON around the name.
 
     Args:
         criterion: The one that is named.
@@ -238,7 +236,7 @@ def _scored(text: str, start: int, end: int, criterion: Criterion) -> float:
     number = read_number(text, start, criterion.high)
     if number is None:
         line = text[start : max(end, start + 24)].split("\n", 1)[0].strip()
-        raise BadReplyError(f"{criterion.name}: {line!r} is no number that can be read whole")
+        raise BadReplyError(f"{criterion.name}: {line!r} is not a number that can be read whole")
     return scale(number, criterion)
 
 

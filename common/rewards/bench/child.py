@@ -82,7 +82,7 @@ async def _call(function: Any, parameters: dict, files: set[str], arguments: dic
 
 
 def _try_again_if_slow(function: Any, arguments: dict, files: set[str]) -> dict[str, Any]:
-    """Asks once more after a slow call, and keeps the quicker time: a library loaded on the way is no slow answer."""
+    """Asks once more after a slow call, and keeps the quicker time: the first call may have loaded a library."""
     outcome = _try(function, arguments, files)
     if AGAIN_S[0] < outcome["seconds"] < AGAIN_S[1]:
         outcome["seconds"] = min(outcome["seconds"], _try(function, arguments, files)["seconds"])

@@ -14,6 +14,7 @@ from common.data.checks import structure
 from common.data.readers.records import read_records
 from common.data.rows import loaded
 from common.rewards.code_tests import is_tests
+from common.rewards.structured import kind_of
 
 TRUTHS = 1000  # further rows of which only the truths are tried, each as its own answer
 ODD_ROWS = 5  # rows that get the empty, huge and broken answers
@@ -62,33 +63,33 @@ class Case:
         }
 
 
-def read_rows(path: Path, rows: int, wanted: Collection[int] = ()) -> dict[int, dict[str, Any]]:
+def read_rows(path: Path, rows: int, extra: Collection[int] = ()) -> dict[int, dict[str, Any]]:
     """Reads rows of a file with verl's RL columns: a sample of the whole file, drawn the same each time.
 
     Args:
         path: A parquet, jsonl or json file.
         rows: How many.
-        wanted: Numbers of rows, from 1, that are read besides.
+        extra: Numbers of rows, from 1, that are read in addition.
 
     Returns:
-        Number -> row: first the sample in the order of the file, then those that are wanted besides.
+        Number -> row: first the sample in the order of the file, then the additional ones.
 
     Raises:
         ValueError: If the file cannot be read, or a row lacks what verl needs; the message names file and row.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: the bench reads {' or '.join(SUFFIXES)}, with the columns of verl's RL trainers")
-    draw, sample, besides = random.Random(0), {}, {}
+    draw, sample, added = random.Random(0), {}, {}
     for number, record in enumerate(read_records(path), 1):
         place = number if number <= rows else draw.randint(1, number)  # Vitter's algorithm R
         if place <= rows:
             sample[place] = number, record
-        if number in wanted:
-            besides[number] = record
+        if number in extra:
+            added[number] = record
     if not sample:
         raise ValueError(f"{path}: has no rows")
     drawn = dict(sorted(sample.values()))
-    return {number: _row(path, number, record) for number, record in (drawn | besides).items()}
+    return {number: _row(path, number, record) for number, record in (drawn | added).items()}
 
 
 def _row(path: Path, number: int, record: Any) -> dict[str, Any]:
@@ -138,21 +139,21 @@ def make_cases(rows: dict[int, dict[str, Any]], full: int) -> list[Case]:
 
 
 def _several(answers: list[str]) -> dict[str, str]:
-    """Returns answer -> the accepted answer it stands for; letters may be options that must all be named."""
+    """Returns answer -> the accepted answer it means; letters may be options that must all be named."""
     if len(answers) > 1 and all(len(answer) == 1 and answer.isalpha() for answer in answers):
         return dict.fromkeys([", ".join(answers), *answers], ", ".join(answers))
     return {answer: answer for answer in answers}
 
 
 def answers_of(truth: Any) -> list[str]:
-    """Returns the accepted answers as a model would write them; of tests, and of what is no answer, the text."""
-    if is_tests(truth):
+    """Returns the accepted answers as a model would write them; of tests, and of what is not an answer, the text."""
+    if is_tests(truth) or kind_of(truth):
         return [str(truth)]
     try:
         answers = [str(answer) for answer in accepted(truth)]
     except ValueError:
         return [str(truth)]
-    is_written_list = len(answers) > 1 and isinstance(truth, str)  # the text itself is no answer then
+    is_written_list = len(answers) > 1 and isinstance(truth, str)  # the text itself is not an answer then
     return list(dict.fromkeys(answers[1:] if is_written_list else answers))
 
 
@@ -173,16 +174,16 @@ def odd_answers(truth: str) -> Iterator[tuple[str, str, str]]:
         yield "thought", f"<think>{form}", "<think>\nPerhaps " + text.format(truth)
 
 
-def wanted_rows(path: Path) -> set[int]:
+def answered_rows(path: Path) -> set[int]:
     """Returns the numbers of the rows, from 1, that a file of answers names."""
-    wanted = set()
+    numbers = set()
     with path.open(encoding="utf-8") as stream:
         for line in stream:
             try:
-                wanted.add(int(json.loads(line)["index"]) + 1)
+                numbers.add(int(json.loads(line)["index"]) + 1)
             except (ValueError, KeyError, TypeError):
-                continue  # a dump of verl's, or a line that read_responses names
-    return wanted
+                continue  # a verl dump, or a line that read_responses names
+    return numbers
 
 
 def read_responses(path: Path, rows: dict[int, dict[str, Any]]) -> list[Case]:
@@ -190,7 +191,7 @@ def read_responses(path: Path, rows: dict[int, dict[str, Any]]) -> list[Case]:
 
     Args:
         path: A jsonl file: `{"index": 0, "responses": ["...", ...]}` (row of the data file from 0; `response` for a
-            single one), or a dump of verl's (rollouts/N.jsonl, validation/N.jsonl: input, output, gts, score).
+            single one), or a verl dump (rollouts/N.jsonl, validation/N.jsonl: input, output, gts, score).
         rows: Number -> row of the data file. A dump names no data source, so that of the row with its prompt counts,
             else that of the first row.
 

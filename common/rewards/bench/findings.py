@@ -1,4 +1,4 @@
-"""The verdicts of the bench: does the function work where verl calls it? ``bench_scores`` asks what it teaches."""
+"""The verdicts of the bench: does the function work where verl calls it? ``scores`` asks what it teaches."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from statistics import mean
 from typing import Any
 
 from common.console import write_error
-from common.rewards.bench.data import TRUTHS, make_cases, read_responses, read_rows, wanted_rows
+from common.rewards.bench.data import TRUTHS, answered_rows, make_cases, read_responses, read_rows
 from common.rewards.bench.findings import judge
 from common.rewards.bench.trial import LIMIT_S, Finding, Outcome, Trial, find_target, try_reward
 from common.worker import WorkerNotStarted
@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> int:
         if options.rows < 1 or options.limit <= 0 or not isinstance(options.kwargs, dict):
             raise ValueError("--rows must be at least 1, --limit above 0, --kwargs a JSON object")
         target = find_target(options.reward, options.kwargs)
-        wanted = wanted_rows(options.responses) if options.responses else ()
-        rows = read_rows(options.data, options.rows + TRUTHS, wanted)
+        extra = answered_rows(options.responses) if options.responses else ()
+        rows = read_rows(options.data, options.rows + TRUTHS, extra)
         cases = make_cases(rows, options.rows)
         cases += read_responses(options.responses, rows) if options.responses else []
     except (ValueError, OSError) as error:

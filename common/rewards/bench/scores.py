@@ -10,6 +10,7 @@ from common.answers import marked_answer
 from common.answers.letters import only_letters
 from common.rewards.bench.trial import Finding, Outcome, Trial, short, where
 from common.rewards.code_tests import is_tests
+from common.rewards.structured import kind_of
 
 FLAT_SHARE = 0.5  # share of groups without spread from which it is named
 BAD_TRUTHS = 0.01  # share of truths that are not right themselves from which the reward does not fit the data
@@ -60,13 +61,14 @@ def best_by_row(outcomes: list[Outcome], kind: str) -> dict[int, float]:
 
 def _no_answer(trial: Trial) -> str:
     if not _truths_are_answers(trial):
-        return "the ground truth (tests?) is no answer by itself: give --responses with real answers"
+        return "the ground truth (tests? a schema?) is not an answer by itself: give --responses with real answers"
     return r"the truth was tried as `#### N`, `\boxed{N}` and N; if answers look different, give --responses"
 
 
 def _truths_are_answers(trial: Trial) -> bool:
-    """Tells answers from tests of programs."""
-    return not any(is_tests(outcome.case.truth) for outcome in trial.outcomes[:SOME])
+    """Tells answers from tests of programs and from descriptions of an answer."""
+    truths = [outcome.case.truth for outcome in trial.outcomes[:SOME]]
+    return not any(is_tests(truth) or kind_of(truth) for truth in truths)
 
 
 def truths(trial: Trial) -> Iterator[Finding]:

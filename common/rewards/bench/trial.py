@@ -135,7 +135,7 @@ def find_target(reward: str, parameters: dict[str, Any] | None = None) -> Target
     """Reads `--reward`: FILE, FILE:NAME, or a name of common.reward_functions.
 
     Raises:
-        ValueError: If there is no such file or reward.
+        ValueError: If the file or the reward does not exist.
     """
     file, _, name = reward.rpartition(":") if ".py:" in reward else (reward, "", "compute_score")
     if file.endswith(".py"):

@@ -1,4 +1,4 @@
-"""``python -m common.rewards.sandbox``: what this machine can enforce, found out by trying."""
+"""``python -m common.rewards.sandbox``: what this machine can enforce, detected by trying."""
 
 from common.rewards.sandbox.run import main
 

@@ -1,4 +1,4 @@
-"""Programs that attack the sandbox, for `sandbox_probe`. Each prints "held" when it was refused, else what it got.
+"""Programs that attack the sandbox, for `probe`. Each prints "held" when it was refused, else what it got.
 
 They do no harm where nothing is refused: few forks, memory that is asked for and not touched, files in a folder made
 for this. Capital names without a value (PATHS, PORTS, VICTIM) are replaced before the program is run.

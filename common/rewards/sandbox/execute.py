@@ -1,4 +1,4 @@
-"""Runs one program, confined, with exactly the mechanisms that it is told; `run` chooses them."""
+"""Runs one program, confined, with exactly the given mechanisms; `run` chooses them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from common.rewards.sandbox import sandbox_bwrap
 
 BOOT = "import sys; sys.path.append(sys.argv[1]); import sandbox_child; sys.path.pop(); sandbox_child.main()"
-GRACE = 20.0  # seconds to start and end beside its own limit; then the parent kills it
+GRACE = 20.0  # seconds to start and end, on top of its own limit; then the parent kills it
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _threads = threading.BoundedSemaphore(CORES)
 
@@ -74,7 +74,7 @@ def reasons() -> dict[str, str]:
     except SandboxError as error:  # for instance no user namespaces for plain users
         return {**plain, "bwrap": str(error)}
     lost = [f"{name}: {inside[name]}" for name, reason in plain.items() if inside[name] and not reason]
-    return {**plain, "bwrap": "inside it is no " + "; ".join(lost)} if lost else {**inside, "bwrap": ""}
+    return {**plain, "bwrap": "missing inside it: " + "; ".join(lost)} if lost else {**inside, "bwrap": ""}
 
 
 def _ask_child(**more: dict) -> dict[str, str]:
@@ -111,7 +111,7 @@ def execute(program: str, tests: list[dict], limits: Limits, plan: list[str], to
     if "bwrap" in plan:
         job["bwrap"] = sandbox_bwrap.facts()
     with _threads, _machine_slot(), contextlib.ExitStack() as stack:
-        if "namespaces" not in plan:  # there it gets a file system of its own
+        if "namespaces" not in plan:  # there it gets its own file system
             folder = tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
             job["folder"] = os.path.realpath(stack.enter_context(folder))
         report = _spawn(job, limits.total_s + GRACE, token)

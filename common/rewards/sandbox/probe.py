@@ -21,7 +21,7 @@ HOW = {  # for each protection the mechanisms that give it, the strongest first;
     "wall_time": {"": "the watching process kills it; the parent kills both"},
     "cpu_time": {"rlimits": "RLIMIT_CPU"},
     "memory": {"rlimits": "RLIMIT_AS, for each process"},
-    "processes": {"seccomp": "seccomp refuses new processes", "nproc": "RLIMIT_NPROC of a user of its own"},
+    "processes": {"seccomp": "seccomp refuses new processes", "nproc": "RLIMIT_NPROC of a separate user"},
     "leftovers": {
         "namespaces": "its process table ends with it",
         "uid": "all processes of its user are killed",
@@ -30,11 +30,11 @@ HOW = {  # for each protection the mechanisms that give it, the strongest first;
     },
     "output": {"": "no more is read than allowed, then it is killed"},
     "disk": {"namespaces": "a file system in memory, of fixed size", "rlimits": "RLIMIT_FSIZE; its folder is watched"},
-    "write": {"namespaces": "sees only its own file system", "landlock": "Landlock", "uid": "a user of its own"},
+    "write": {"namespaces": "sees only its own file system", "landlock": "Landlock", "uid": "a separate user"},
     "read": {"namespaces": "sees only Python and /usr", "landlock": "Landlock"},
-    "network": {"seccomp": "seccomp refuses socket()", "namespaces": "a network of its own", "landlock": "Landlock"},
+    "network": {"seccomp": "seccomp refuses socket()", "namespaces": "a separate network", "landlock": "Landlock"},
     "environment": {"namespaces": "starts empty, no /proc", "landlock": "starts empty, no /proc", "": "starts empty"},
-    "signals": {"namespaces": "sees no other process", "seccomp": "seccomp refuses kill()", "uid": "a user of its own"},
+    "signals": {"namespaces": "sees no other process", "seccomp": "seccomp refuses kill()", "uid": "a separate user"},
     "privileges": {"": "PR_SET_NO_NEW_PRIVS, no capabilities"},
 }
 

@@ -3,7 +3,7 @@ r"""Runs programs that a model wrote, so that neither the machine nor the traini
     >>> run("print(int(input()) * 2)", [{"kind": "stdin", "input": "21", "limit": 100}])
     [{'status': 'ok', 'out': '42\n'}]
 
-Each run is a process of its own that confines itself first (`sandbox_child.py`), with all that this machine offers:
+Each run is a separate process that confines itself first (`sandbox_child.py`), with all that this machine offers:
 `.venv/bin/python -m common.rewards.sandbox` prints what that is. docs/code_reward.md says what a hostile program can
 still do.
 """
@@ -57,7 +57,7 @@ def run(program: str, tests: list[dict], limits: Limits | None = None, require: 
 
 
 def limits() -> dict[str, tuple[bool, str]]:
-    """Says what is enforced here, found out by running programs that try to break it.
+    """Says what is enforced here, detected by running programs that try to break it.
 
     The first call in a process takes about a second, and logs a warning that names what is missing.
 

@@ -64,7 +64,7 @@ def _code() -> list[str]:
 
 
 def facts() -> dict:
-    """What the child cannot find out inside: a number of its own on this machine, and how many users there are."""
+    """What the child cannot detect inside: its own number on this machine, and how many users there are."""
     with open("/proc/self/uid_map") as file:
         users = sum(int(line.split()[2]) for line in file)
     return {"serial": 1 + secrets.randbelow(4_000_000), "users": users}

@@ -1,4 +1,4 @@
-"""The other side of `sandbox.py`: a small Python that confines itself and runs one program against its tests.
+"""The other side of `execute.py`: a small Python that confines itself and runs one program against its tests.
 
 It reads one job as JSON from stdin and writes one report as JSON to stdout. The process that does so never runs the
 program: it forks one that does, watches it, kills it and all it started. It does not know the expected outputs
@@ -6,7 +6,7 @@ either, so no program can find them in its memory.
 
 A test is {"kind": "stdin", "input": text, "limit": bytes} (a process each), or {"kind": "expr", "code": expression,
 "setup": statements}, {"kind": "call", "name": function, "args": [...]}, {"kind": "run", "code": statements}, each with
-"limit": those share one process, in the name space that the program left. When it dies, a new one goes on with the
+"limit": those share one process, in the name space that the program left. When it dies, a new one continues with the
 next test.
 """
 
@@ -23,7 +23,7 @@ import sandbox_limits as confine
 import sandbox_program
 
 TICK = 0.02  # seconds between two looks at a silent program
-MAX_FILES = 256  # in the program's folder, where that is no file system of its own
+MAX_FILES = 256  # in the program's folder, where that is not a separate file system
 MAX_FILES_BWRAP = 4096  # there it is one, of limited size, but bwrap cannot limit the number of files
 
 
@@ -184,7 +184,7 @@ def _watch(job: dict, child: int, reader: int, limit: int, until: float, lines: 
 
 
 def _rest(reader: int, limit: int) -> bytes:
-    """What lies in the pipe of a process that is gone, without waiting for others that hold it open."""
+    """What is left in the pipe of a process that is gone, without waiting for others that hold it open."""
     data = bytearray()
     while len(data) <= limit and select.select([reader], [], [], 0)[0]:
         piece = os.read(reader, 1 << 16)

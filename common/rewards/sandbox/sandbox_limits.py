@@ -1,7 +1,7 @@
 """What the child does to itself before it runs a program: own namespaces, own user, resource limits, no rights.
 
 Each mechanism is a function that raises OSError where the machine refuses it; `probe` really tries each of them in
-a process of its own. Namespaces: https://man7.org/linux/man-pages/man7/namespaces.7.html.
+a separate process. Namespaces: https://man7.org/linux/man-pages/man7/namespaces.7.html.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def set_rlimits(limits: dict, count_tasks: bool) -> None:
 
 
 def probe(limits: dict, bwrap: dict | None = None) -> dict[str, str]:
-    """Tries each mechanism in a process of its own.
+    """Tries each mechanism in a separate process.
 
     Args:
         limits: As for `set_rlimits`.
@@ -183,7 +183,7 @@ def probe(limits: dict, bwrap: dict | None = None) -> dict[str, str]:
     inside = not reasons["namespaces"]
     reasons["uid"] = _attempt(lambda: _try_uid(limits, inside, bwrap))
     if reasons["uid"] and not (inside and os.geteuid()):
-        reasons["nproc"] = "the kernel counts processes only for a user of their own"
+        reasons["nproc"] = "the kernel counts processes only for a separate user"
     else:
         reasons["nproc"] = _attempt(lambda: _try_uid(limits, inside, bwrap, count=True))
     return reasons
@@ -193,11 +193,11 @@ def made_by_bwrap(limits: dict) -> str:
     """Looks whether this process is where `sandbox_bwrap.wrap` should have put it; returns "" or what is wrong."""
     space = os.statvfs(OWN_FOLDER)
     if os.getpid() != 1:
-        return "it has not made the child process 1 of a process table of its own"
+        return "it has not made the child process 1 of a separate process table"
     if not os.statvfs("/").f_flag & os.ST_RDONLY or os.path.exists("/proc"):
         return "it has not made a root folder that is read-only and empty"
     if space.f_blocks * space.f_frsize > limits["disk_mb"] << 20:
-        return f"{OWN_FOLDER} is no file system of {limits['disk_mb']} MiB"
+        return f"{OWN_FOLDER} is not a file system of {limits['disk_mb']} MiB"
     return ""
 
 
@@ -234,7 +234,7 @@ def _attempt(action: Callable[[], None]) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        message = b"\0"  # told apart from a process that died without a word
+        message = b"\0"  # unlike a process that died silently
         try:
             action()
         except Exception as error:  # whatever it is, the answer is "does not work, because"

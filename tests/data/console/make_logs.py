@@ -2,7 +2,7 @@
 
 Usage: python make_logs.py FOLDER   (FOLDER holds verl-<version>-….whl, from `pip download --no-deps verl==<version>`)
 
-Every release runs in a process of its own, from the aggregate_logger.py of its wheel; `expected.json` holds what was
+Every release runs in a separate process, from the aggregate_logger.py of its wheel; `expected.json` holds what was
 logged. Needs numpy and torch, which that file imports.
 """
 

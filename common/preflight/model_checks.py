@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.preflight.findings import Problem
-from common.preflight.knobs import Knobs
+from common.preflight.knobs import SUPERVISED, Knobs
 from common.preflight.model import ModelInfo
 from common.small_files import MAX_TOKENIZER, read_json_object
 
@@ -19,7 +19,7 @@ def check_fitness(knobs: Knobs, model: ModelInfo | None) -> None:
     if folder is None or not folder.is_dir():
         return
     problems = [
-        _architecture(model.config),
+        _architecture(model.config, knobs.algorithm == "reward_model"),
         _quantised(model.config),
         _code(knobs, model.config, folder),
         _tokenizer(folder, model),
@@ -34,8 +34,10 @@ def _name(config: dict[str, Any]) -> str:
     return (config.get("architectures") or [config.get("model_type", "unknown")])[0]
 
 
-def _architecture(config: dict[str, Any]) -> Problem | None:
+def _architecture(config: dict[str, Any], scores: bool) -> Problem | None:
     name = _name(config)
+    if scores and name.endswith("ForSequenceClassification"):  # a reward model that learns more
+        return None
     if name.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) or not config.get("architectures"):
         return None
     return Problem(
@@ -52,12 +54,12 @@ def _quantised(config: dict[str, Any]) -> Problem | None:
 
 
 def _code(knobs: Knobs, config: dict[str, Any], folder: Path) -> Problem | None:
-    key = "model" if "MAX_LENGTH" in knobs or knobs.algorithm == "dpo" else "actor_rollout_ref.model"
+    key = "model" if "MAX_LENGTH" in knobs or knobs.algorithm in SUPERVISED else "actor_rollout_ref.model"
     trusted = any(text.lstrip("+").lower() == f"{key}.trust_remote_code=true" for text in knobs.arguments)
     brings = "auto_map" in config or "auto_map" in _read_json(folder / "tokenizer_config.json")
     if trusted or not brings:
         return None
-    return Problem("it brings Python code of its own", f"read it, then add {key}.trust_remote_code=true")
+    return Problem("it brings custom Python code", f"read it, then add {key}.trust_remote_code=true")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Messages when it matters: ``NOTIFY_URLS`` of the environment, sent by Apprise in separate processes."""

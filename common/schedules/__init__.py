@@ -1,0 +1,1 @@
+"""Learning rate schedules that verl does not have: linear, wsd, plateau."""
