@@ -11,17 +11,28 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(ROOT.glob("*/train.sh"))
 ALGORITHMS = [script.parent.name for script in SCRIPTS]
 
 
-def pytest_collection_modifyitems(items):
-    """Real runs follow each other in one worker: two at a time would double the memory and the waiting."""
-    for item in items:
-        if item.get_closest_marker("e2e"):
-            item.add_marker(pytest.mark.xdist_group("real runs"))
+TOGETHER = {"tests/e2e/": "real runs", "tests/ui/": "browser"}  # in one worker, one after the other
+
+
+class Grouped(LoadScopeScheduling):
+    """Real runs follow each other in one worker, tests in a browser too: two at a time would double memory and waiting.
+
+    xdist's own groups (``--dist loadgroup``) do nothing with pytest 9.2: it has no ``_nodeid`` to put their name into.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((group for folder, group in TOGETHER.items() if nodeid.startswith(folder)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Grouped(config, log)
 
 
 def free_port(following: int = 0) -> int:

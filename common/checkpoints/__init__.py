@@ -1,4 +1,4 @@
-"""Checkpoints of verl: ``python -m common.checkpoints list|merge|export|publish|prune|average|select|verify RUN``.
+"""Checkpoints of verl: ``python -m common.checkpoints list|merge|average|export|publish|prune|select|verify RUN``.
 
 For other parts of the kit there is one function::
 
@@ -22,8 +22,8 @@ module            what it holds
 ``average``       several models mixed
 ``mixing``        the arithmetic of a mix, on one weight
 ``weight_files``  weights read one at a time, written shard by shard
-``export``        for other programs
-``ollama``        Ollama's Modelfile
+``export``        a model in the formats of other programs
+``ollama``        its Modelfile: the chat template in Ollama's language
 ``publish``       a model on a hub
 ``card``          what the model card says of it
 ``hub_upload``    the folder sent file by file

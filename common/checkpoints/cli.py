@@ -29,8 +29,8 @@ EXAMPLES = """examples:
   average outputs/A outputs/B --weights 0.7 0.3 --to soup
   average outputs/A outputs/B --method ties --base Qwen3-4B --to both    what each has learned, added to the base
   prune outputs/RUN --keep 1 --keep-best val_score
-  select outputs/RUN --step 40                    test.sh takes it from now on; --best val_score, --none
   export outputs/RUN --format ollama --outtype q8_0
+  select outputs/RUN --step 40                    test.sh takes it from now on; --best val_score, --none
   publish outputs/RUN user/name                   with a model card, for you alone until you say --public
   verify outputs/RUN                              reads every byte
 """
@@ -85,16 +85,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--incomplete", action="store_true", help="also those that were not written to their end")
     one.add_argument("--yes", action="store_true", help="do not ask")
 
+    one = _command(commands, "export", "a model for other programs", export_command)
+    one.add_argument("--format", required=True, choices=FORMATS, help="gguf, ollama: by llama.cpp's converter")
+    one.add_argument("--to", type=Path, help="folder to write (default: RUN/FORMAT)")
+    one.add_argument("--outtype", choices=OUT_TYPES, help="gguf, ollama: of the weights (default: f16)")
+
     one = _command(commands, "select", "choose the one that test.sh takes; it is not pruned", select_command)
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("--step", type=int, metavar="N", help="its step")
     which.add_argument("--best", metavar="METRIC", help="the best one by a metric, e.g. val_score")
     which.add_argument("--none", action="store_true", help="the newest again")
-
-    one = _command(commands, "export", "a model for other programs", export_command)
-    one.add_argument("--format", required=True, choices=FORMATS, help="gguf, ollama: by llama.cpp's converter")
-    one.add_argument("--to", type=Path, help="folder to write (default: RUN/FORMAT)")
-    one.add_argument("--outtype", choices=OUT_TYPES, help="gguf, ollama: of the weights (default: f16)")
 
     one = _command(commands, "publish", "the model and its card to Hugging Face or ModelScope", publish_command)
     one.add_argument("repo", metavar="USER/NAME", help="repository; made where it is not there, for you alone")

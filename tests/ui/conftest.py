@@ -15,13 +15,6 @@ FOREIGN = "evil.example"  # the browser takes it for this machine
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
-def pytest_collection_modifyitems(items):
-    """One worker takes them all: each file's browser and monitor start once, and two browsers would slow each other."""
-    for item in items:
-        if item.get_closest_marker("ui"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 @pytest.fixture(scope="module")  # not the session: until it is closed, asyncio.run fails in every other test
 def browser():
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)

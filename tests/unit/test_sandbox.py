@@ -356,13 +356,7 @@ WAYS += [("root", ("namespaces",), False), ("root", (), True), ("plain user", ()
 WAYS += [("root", ("landlock",), True), ("plain user", ("landlock",), True)]  # so that bwrap alone hides files
 
 
-def _named(way):
-    """A way with its name; xdist attacks in each way once, not once in each of its processes."""
-    name = f"{way[0]}, {'bwrap, ' * way[2]}without {' '.join(way[1]) or 'nothing'}"
-    return pytest.param(way, id=name, marks=pytest.mark.xdist_group(f"sandbox, {name}"))
-
-
-@pytest.fixture(params=map(_named, WAYS))
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}, {'bwrap, ' * way[2]}without {' '.join(way[1]) or 'nothing'}")
 def results(request):
     found = attack(*request.param)
     if request.param[2] and "bwrap" not in found["plan"]:

@@ -45,7 +45,6 @@ def probed(tmp_path_factory):
     return json.loads(out.read_text())
 
 
-@pytest.mark.xdist_group("sequence probe")
 @pytest.mark.parametrize("name", PROBED)
 def test_loss_and_gradients_are_those_of_one_process(probed, name):
     loss, gradient = probed[name]
