@@ -24,7 +24,7 @@ def test_priority_then_first_come(make_platform, tmp_path):
     """One slot, so the order of the beginnings is the order of the queue."""
     platform = make_platform(cpu_jobs=1)
     note = {"WANDB_ENTITY": str(tmp_path / "noted")}
-    first = platform.submit(name="first", does="seconds=1.5", knobs=note)
+    first = platform.submit(name="first", does="seconds=30", knobs=note)
     platform.wait(first, "running")
     ids = [
         platform.submit(name=name, priority=rank, knobs=note) for name, rank in zip("abcd", (0, 5, 0, 5), strict=True)
@@ -33,6 +33,7 @@ def test_priority_then_first_come(make_platform, tmp_path):
     assert [job["name"] for job in queue["queued"]] == ["b", "d", "a", "c"]
     waiting = platform.job(ids[2])["queue"]
     assert (waiting["position"], waiting["needs"], waiting["free"]) == (4, 1, 0) and "first" in waiting["waits_for"][0]
+    platform.client.post(f"/api/jobs/{first}/stop", json={})
     for uuid in ids:
         platform.wait(uuid, "finished")
     assert noted(tmp_path, "begin") == ["first", "b", "d", "a", "c"]
@@ -42,13 +43,14 @@ def test_gpus_are_given_to_one_job_each_and_a_large_one_is_not_passed(make_platf
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     platform = make_platform(gpus=("0", "1", "2"), cpu_jobs=1)
     note = {"WANDB_ENTITY": str(tmp_path / "noted")}
-    two = platform.submit(name="two", num_gpus=2, does="seconds=1.5", knobs=note)
+    two = platform.submit(name="two", num_gpus=2, does="seconds=30", knobs=note)
     platform.wait(two, "running")
     large = platform.submit(name="large", num_gpus=3, knobs=note)
     small = platform.submit(name="small", num_gpus=1, knobs=note)
     cpu = platform.submit(name="cpu", num_gpus=0, knobs=note)  # another line
     platform.wait(cpu, "finished")
     assert platform.job(small)["state"] == "queued" and platform.job(two)["gpus"] == ["0", "1"]
+    platform.client.post(f"/api/jobs/{two}/stop", json={})
     for uuid in (large, small):
         platform.wait(uuid, "finished")
     begun = {line[1]: line[2:] for line in lines(tmp_path / "noted") if line[0] == "begin"}
@@ -61,9 +63,16 @@ def test_gpus_are_given_to_one_job_each_and_a_large_one_is_not_passed(make_platf
     assert noted(tmp_path, "begin").index("large") < noted(tmp_path, "begin").index("small")
 
 
+def test_a_job_that_is_over_before_anybody_looks_has_a_beginning(make_platform, monkeypatch):
+    platform = make_platform(cpu_jobs=1)
+    monkeypatch.setattr(platform.scheduler, "_look_after", lambda job: None)  # as if the server was held up
+    job = platform.wait(platform.submit(name="quick"), "finished")
+    assert job["started_at"] == "2026-11-27T12:00:00+00:00"
+
+
 def test_backfill_lets_a_small_one_pass(make_platform):
     platform = make_platform(gpus=("0", "1"), backfill=True)
-    one = platform.submit(name="one", num_gpus=1, does="seconds=2")
+    one = platform.submit(name="one", num_gpus=1, does="seconds=30")
     platform.wait(one, "running")
     large, small = platform.submit(name="large", num_gpus=2), platform.submit(name="small", num_gpus=1)
     platform.wait(small, "finished")
@@ -153,7 +162,7 @@ def test_a_name_that_somebody_took_meanwhile(platform):
 
 def test_jobs_outlive_the_server(make_platform):
     platform = make_platform()
-    runs = platform.submit(name="runs", does="seconds=2,steps=20")
+    runs = platform.submit(name="runs", does="seconds=4,steps=20")
     waits = platform.submit(name="waits")
     platform.wait(runs, "running")
     platform.stop()

@@ -151,6 +151,8 @@ class Scheduler:
         restarted = _started_before_boot(job)
         if run.get("state") == "running" and gone < self.gone_seconds and not restarted:
             return  # its supervisor ends the trainer first, then writes how it ended
+        if run and job.state == "starting":  # it was over before anybody looked
+            self.store.change(job.uuid, started_at=str(run.get("started") or now()))
         found = outcome(job, run_dir, folder, self._launches.status(job.pid), restarted)
         self._end(job, found)
 
