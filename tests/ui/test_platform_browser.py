@@ -57,6 +57,7 @@ def test_a_job_by_the_form_to_its_curves(make_platform, page):
     expect(page.locator("#jobs .state").first).to_have_text("finished", timeout=20_000)
     expect(page.locator(".chart[data-metric=reward_mean] circle")).to_have_count(12)
     assert early < 12  # it came while it ran
+    expect(page.locator("#job h2").first).to_contain_text("finished")
     expect(page.locator("#job pre")).to_contain_text("üben")
     picture(page, "job")
     assert platform.store.with_run("by-form").request["environment"]["LEARNING_RATE"] == "1e-06"
@@ -167,5 +168,6 @@ def test_a_real_job_by_the_form(make_platform, page):
     picture(page, "real-running")
     expect(page.locator("#jobs .state").first).to_have_text("finished", timeout=300_000)
     expect(page.locator(".chart[data-metric=loss] circle")).to_have_count(4)
+    expect(page.locator("#job h2").first).to_contain_text("finished")
     picture(page, "real-finished")
     assert (platform.options["outputs"] / "real" / "model" / "config.json").is_file()

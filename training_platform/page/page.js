@@ -135,7 +135,10 @@ function append(log, more) {
   if (bottom) log.scrollTop = log.scrollHeight;
 }
 
+let asked = 0;  // answers may overtake each other; only the last question's is shown
+
 async function about(path, head, saved, log) {
+  const number = ++asked;
   let job, checkpoints, health;
   try {
     [job, checkpoints, health] = await Promise.all([api(path), api(`${path}/checkpoints`), api(`${path}/health`)]);
@@ -144,9 +147,10 @@ async function about(path, head, saved, log) {
       log.dataset.launch = "yes";  // until the run's own log comes
     }
   } catch (error) {
-    head.replaceChildren(element("p", { class: "wrong" }, error.message));
+    if (number === asked) head.replaceChildren(element("p", { class: "wrong" }, error.message));
     return;
   }
+  if (number !== asked) return;
   const lines = [];
   if (job.queue) {
     const { position, needs, free, waits_for } = job.queue;
