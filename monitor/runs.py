@@ -205,7 +205,7 @@ class _Peek:
         row.started = _timestamp(run.get("started"))
         total = _mapping(run.get("knobs")).get("TOTAL_STEPS")
         row.total = int(total) if re.fullmatch(r"[0-9]{1,12}", str(total)) else self._parser.total_steps
-        row.state = self._state(updated)
+        row.state = self._state(max(updated, row.started or 0.0))  # nothing is written yet when a run has just begun
         if row.state in ("running", "live") and row.total and row.step is not None and row.step_time:
             row.eta = max(0.0, (row.total - row.step) * row.step_time)
         return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import psutil
 import zmq
 
 CUSTOM_TYPE_PICKLE = 1  # transfer_queue/utils/serial_utils.py
+REFUSED = re.compile("InvalidAuthToken|AuthenticationError")  # what Ray says to a stranger
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 GRPC = ("raylet", "gcs_server", "ray::", "main_ppo")  # commands of Ray that serve gRPC, all on ::ffff:127.0.0.1
 CALLS = (
@@ -105,5 +107,14 @@ def joins_ray(sockets: list[tuple[str, int, str]], home: Path, token: str | None
     environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else Ray asks at the node's address, where nothing listens
     environment |= {"HOME": str(home), "RAY_AUTH_MODE": "token"} | ({"RAY_AUTH_TOKEN": token} if token else {})
     code = f"import ray; ray.init(address='127.0.0.1:{port}'); print('joined', ray.nodes()[0]['Alive'])"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    return "joined" if "joined" in done.stdout else done.stderr
+    said = home / "joins.txt"
+    with said.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=output, stderr=output)
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end and not REFUSED.search(said.read_text()):
+        time.sleep(0.2)
+    process.kill()  # Ray asks again for a minute or two
+    process.wait()
+    text = said.read_text()
+    assert REFUSED.search(text) or "joined" in text, text
+    return "joined" if "joined" in text else text
