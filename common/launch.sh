@@ -2,7 +2,8 @@
 # Launch helpers shared by the five train.sh files. Sourced, never run.
 # Nothing here knows a key of verl: what is trained, and how, is written in the train.sh.
 
-die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+# shellcheck source=common/find_python.sh
+source "$(dirname "${BASH_SOURCE[0]}")/find_python.sh"
 
 CALLER_DIR="${PWD}"                                  # relative paths in knobs may be meant from here
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || die "cannot enter the folder of ${BASH_SOURCE[0]}"
@@ -17,21 +18,6 @@ refuse_flags() {
       "or in the environment (N_GPUS=2 ${0}), or pass verl keys as key=value (trainer.total_epochs=1)"
     [[ "${argument}" == *=* || "${argument}" == "~"* ]] || die "${argument}: expected key=value, e.g. trainer.total_epochs=1"
   done
-}
-
-# Outputs: the Python that has verl, to stdout: VENV_DIR's (with another engine, say), else that of an active environment
-# that setup_env.sh has filled, else .venv, else the active environment.
-find_python() {
-  local python="${PWD}/.venv/bin/python" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
-  if [[ -n "${VENV_DIR:-}" ]]; then
-    [[ -x "${VENV_DIR}/bin/python" ]] || die "VENV_DIR=${VENV_DIR}: no environment there; ./setup_env.sh makes it"
-    (cd "${VENV_DIR}/bin" && printf '%s/python\n' "${PWD}")
-    return
-  fi
-  [[ -z "${active}" || ! -f "${active}/.setup_env" ]] || python="${active}/bin/python"
-  [[ -x "${python}" ]] || python="$(command -v python3 || command -v python || true)"
-  [[ -n "${python}" ]] || die "no Python found; run ./setup_env.sh first"
-  printf '%s\n' "${python}"
 }
 
 # Export the knobs of a file that the preflight has written: NAME and VALUE, each ended by a zero byte.

@@ -172,16 +172,7 @@ def _facts(options: BatchOptions, candidates: Sequence[Candidate], job: Job, fil
     facts |= {
         "input file": str(file.resolve()),
         "reward": job.rewards.labels or "none",
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "top_k": settings.top_k,
-        "max_new_tokens": settings.max_new_tokens,
-        "answers a prompt": settings.n,
-        "seed": settings.seed,
-        "stop": ", ".join(map(repr, settings.stop)) or "none",
-        "system prompt": settings.system or "none",
-        "template": settings.template,
-        "thinking": settings.thinking,
+        **settings.facts(),
         "backend": job.backend.kind,
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }

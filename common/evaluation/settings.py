@@ -88,6 +88,21 @@ class Settings:
         """Plain values, for files."""
         return {**asdict(self), "stop": list(self.stop)}
 
+    def facts(self) -> dict[str, Any]:
+        """What a report says of them: label to value."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "max_new_tokens": self.max_new_tokens,
+            "answers a prompt": self.n,
+            "seed": self.seed,
+            "stop": ", ".join(map(repr, self.stop)) or "none",
+            "system prompt": self.system or "none",
+            "template": self.template,
+            "thinking": self.thinking,
+        }
+
 
 @dataclass(frozen=True)
 class Backend:

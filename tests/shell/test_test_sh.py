@@ -17,6 +17,8 @@ def test_from_another_folder_through_a_path_with_spaces(tmp_path, script):
     kit = tmp_path / "a kit"
     (kit / ".venv" / "bin").mkdir(parents=True)
     shutil.copy2(ROOT / script, kit / script)
+    (kit / "common").mkdir(exist_ok=True)
+    shutil.copy2(ROOT / "common/find_python.sh", kit / "common")
     python = kit / ".venv" / "bin" / "python"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$PWD" "$PYTHONPATH" "$@"\n')
     python.chmod(0o755)
@@ -38,6 +40,8 @@ def test_venv_dir_names_the_environment(tmp_path, script):
         (kit / name / "bin" / "python").write_text(f"#!/bin/sh\necho {name}\n")
         (kit / name / "bin" / "python").chmod(0o755)
     shutil.copy2(ROOT / script, kit / script)
+    (kit / "common").mkdir(exist_ok=True)
+    shutil.copy2(ROOT / "common/find_python.sh", kit / "common")
 
     def answer(venv_dir):
         env = os.environ | {"VENV_DIR": venv_dir, "VIRTUAL_ENV": ""}

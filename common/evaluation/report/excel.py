@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,17 +46,28 @@ def write_excel(report: Report, path: Path) -> None:
     Raises:
         OSError: If the disk is full.
     """
-    import xlsxwriter
-
-    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
-    book = xlsxwriter.Workbook(str(path), options)
-    try:
+    with open_workbook(path) as book:
         cut = write_results(book, report)
         cut += _write_changes(book, report) if report.comparisons and report.scored else 0
         notes = list(report.notes)
         if cut:
             notes.append(f"{cut:,} cells were cut at Excel's 32,767 characters; write to .jsonl for whole texts")
         write_summary(book, report, notes)
+
+
+@contextmanager
+def open_workbook(path: Path) -> Iterator[Workbook]:
+    """A new workbook, written row by row so that memory stays small; no text of an answer becomes a formula or a link.
+
+    Raises:
+        OSError: At the end, if the disk is full.
+    """
+    import xlsxwriter
+
+    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+    book = xlsxwriter.Workbook(str(path), options)
+    try:
+        yield book
     finally:
         try:
             book.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.evaluation.report.excel import write_results
+from common.evaluation.report.excel import open_workbook, write_results
 from common.evaluation.report.excel_text import cell_text
 from common.evaluation.report.report import plain_text
 from common.evaluation.report.summary_sheet import print_on_one_width
@@ -40,11 +40,7 @@ def write_workbook(results: Sequence[SetResult], path: Path) -> None:
     Raises:
         OSError: If the disk is full.
     """
-    import xlsxwriter
-
-    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
-    book = xlsxwriter.Workbook(str(path), options)
-    try:
+    with open_workbook(path) as book:
         notes = []
         for result in results:
             cut = write_results(book, result.report, result.bench.name)
@@ -52,11 +48,6 @@ def write_workbook(results: Sequence[SetResult], path: Path) -> None:
             if cut:
                 notes.append(f"{result.bench.name}: {cut:,} cells were cut at Excel's 32,767 characters")
         _Overview(book).write(results, notes)
-    finally:
-        try:
-            book.close()
-        except xlsxwriter.exceptions.FileCreateError as error:  # is no OSError there
-            raise OSError(*error.args[0].args) from error
 
 
 class _Overview:
