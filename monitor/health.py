@@ -92,6 +92,12 @@ class _History:
         return self._asked[step]
 
 
+def longest_answer(knobs: dict[str, Any]) -> float | None:
+    """``MAX_RESPONSE_LENGTH`` of a run in tokens, None where it says none."""
+    limit = str(knobs.get("MAX_RESPONSE_LENGTH", ""))
+    return float(limit) if limit.isascii() and limit.isdecimal() and len(limit) < 10 else None
+
+
 def _judge(metric: Metric, history: _History) -> list[Finding]:
     steps, values = history.series.get(metric.name, (np.empty(0, np.int64), np.empty(0)))
     found = []

@@ -24,7 +24,7 @@ from common.metrics.names import METRICS
 from common.metrics.names import Metric as TableRow
 from common.verl_ext.version import installed
 from monitor.checkpoints import saved_in
-from monitor.health import find
+from monitor.health import find, longest_answer
 from monitor.runs import Row
 from monitor.store import Monitor
 from monitor.system import Sampler
@@ -141,7 +141,7 @@ class RunsCollector:
         yield from self.more()
 
     def _run(self, families: Families, row: Row) -> None:
-        run, knobs = row.id, row.run.get("knobs") or {}
+        run, knobs = row.id, row.knobs
         backend = str(knobs.get("ROLLOUT_ENGINE") or "")
         families.add("run_info", 1, run=run, algorithm=row.algorithm, model=row.model, backend=backend)
         for state in STATES:
@@ -161,23 +161,24 @@ class RunsCollector:
 
     def _numbers(self, families: Families, row: Row) -> None:
         metrics = self.monitor.metrics(row.id, 0.5)
-        if metrics is None:
+        if metrics is None or metrics.loading:  # of a long file that is still being read no number is the latest
             return
-        for name in metrics.columns.table_names():
-            _, values = metrics.columns.series(name)
-            if name in TABLE and len(values):
-                families.add(TABLE[name].name.removeprefix(PREFIX), values[-1], run=row.id)
-        for source, score in scores(metrics.columns).items():
-            families.add("validation_score", score, run=row.id, data_source=source)
-        for name in self._warnings(row, metrics.columns):
-            families.add("health_warning", 1, run=row.id, metric=name)
+        with metrics.lock:
+            columns = metrics.columns
+            for name in columns.table_names():
+                _, values = columns.series(name)
+                if name in TABLE and len(values):
+                    families.add(TABLE[name].name.removeprefix(PREFIX), values[-1], run=row.id)
+            for source, score in scores(columns).items():
+                families.add("validation_score", score, run=row.id, data_source=source)
+            for name in self._warnings(row, columns):
+                families.add("health_warning", 1, run=row.id, metric=name)
 
     def _warnings(self, row: Row, columns: Any) -> tuple[str, ...]:
         """Names of the rules that are broken now; judged again only when there is something new."""
         known = self._judged.get(row.id)
         if known is None or known[0] != columns.size:
-            limit = str((row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
-            found = find(columns, float(limit) if limit.isdecimal() else None, self.monitor.file(row.id, "rollouts"))
+            found = find(columns, longest_answer(row.knobs), self.monitor.file(row.id, "rollouts"))
             known = columns.size, tuple(sorted({finding.name for finding in found if finding.now}))
             self._judged[row.id] = known
         return known[1]
@@ -213,6 +214,10 @@ def scores(columns: Any) -> dict[str, float]:
                 _, values = columns.series(name)
                 if len(values) and math.isfinite(values[-1]):
                     found.setdefault("/".join(parts[1:-2]), float(values[-1]))
+    if not found:  # SFT's, DPO's and other trainers' score has no data source
+        _, values = columns.series("val_score")
+        if len(values) and math.isfinite(values[-1]):
+            found["validation"] = float(values[-1])
     return found
 
 

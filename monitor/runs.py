@@ -59,6 +59,11 @@ class Row:
     updated: float = 0.0
     run: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Those of run.json; empty without any."""
+        return _mapping(self.run.get("knobs"))
+
 
 def is_inside(root: Path, path: Path) -> bool:
     """Whether a path, its links followed, is in the log folder; nothing else is ever opened."""

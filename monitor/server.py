@@ -6,7 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import parse_qs, quote
 
 import gradio as gr
@@ -25,7 +25,7 @@ from monitor.prometheus import CONTENT_TYPE, RunsCollector, exposition
 from monitor.store import Monitor
 from monitor.system import Sampler
 from monitor.tabs import ASSETS, MAX_PANELS
-from monitor.targets import targets
+from monitor.targets import Job, targets
 
 
 class ReadAhead:
@@ -174,7 +174,7 @@ def _for_prometheus(app: FastAPI, monitor: Monitor, sampler: Sampler) -> None:
         return Response(scrape(), media_type=CONTENT_TYPE)
 
     @app.get("/api/prometheus/targets")
-    def discovery(job: Literal["ray", "rollout", "transfer_queue"]) -> JSONResponse:
+    def discovery(job: Job) -> JSONResponse:
         return JSONResponse(targets(monitor, job))
 
 

@@ -31,6 +31,7 @@ class Sampler(MachineUse):
             threading.Thread(target=self._run, daemon=True, name="system sampler").start()
 
     def _run(self) -> None:
+        self.look()  # from here on it measures the CPU
         while True:
             time.sleep(EVERY if self.moments else 0.2)
             self.moments.append(self.look())

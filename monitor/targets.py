@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
-
-import yaml
+from typing import Any, Literal
 
 from common.files import read_regular
 from common.run_dir import TARGETS_FILE
+from common.small_files import parse_yaml
 from monitor.runs import Row
 from monitor.store import Monitor
 
-JOBS = ("ray", "rollout", "transfer_queue")
+Job = Literal["ray", "rollout", "transfer_queue"]
 WRITTEN_BY_VERL = "prometheus.yml"
 MAX_BYTES = 1 << 16
 MAX_TARGETS = 1_000
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 
 
-def targets(monitor: Monitor, job: str) -> list[dict[str, Any]]:
+def targets(monitor: Monitor, job: Job) -> list[dict[str, Any]]:
     """Groups of addresses as Prometheus takes them, one for each run that is under way.
 
     Args:
         monitor: The log folder.
-        job: One of `JOBS`.
+        job: Whose.
     """
     groups = []
     for row in monitor.rows().values():
@@ -40,17 +39,17 @@ def targets(monitor: Monitor, job: str) -> list[dict[str, Any]]:
     return groups
 
 
-def addresses(row: Row, job: str) -> list[str]:
+def addresses(row: Row, job: Job) -> list[str]:
     """What a run's files say; none where they do not, or are damaged."""
     name = WRITTEN_BY_VERL if job == "rollout" else TARGETS_FILE
     try:
         text = read_regular(row.path / name, MAX_BYTES)
-        found = yaml.safe_load(text) if job == "rollout" else json.loads(text)
+        found = parse_yaml(text) if job == "rollout" else json.loads(text)
         if job != "rollout":
             return [str(one) for one in found.get(job, [])]
-        if (row.run.get("knobs") or {}).get("ROLLOUT_ENGINE") == "hf":
+        if row.knobs.get("ROLLOUT_ENGINE") == "hf":
             return []  # the kit's own server has no metrics
         jobs = {one["job_name"]: one for one in found["scrape_configs"]}
         return [str(one) for group in jobs["rollout"]["static_configs"] for one in group["targets"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []

@@ -233,23 +233,25 @@ class PlatformClient:
         Raises:
             PlatformError: If the answer is not a success, or there is none.
         """
-        try:
-            answer = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            text = f"{self.url} does not answer ({type(error).__name__}); is `python -m training_platform serve` up?"
-            raise PlatformError(0, "no_answer", text) from error
-        _check(answer)
+        answer = self._answer(method, path, **options)
         return answer.json() if answer.content else None
 
     def content(self, path: str) -> bytes:
         """A file of the API.
 
         Raises:
-            PlatformError: If the answer is no success.
+            PlatformError: If the answer is no success, or there is none.
         """
-        answer = self._http.get(path)
+        return self._answer("GET", path).content
+
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            text = f"{self.url} does not answer ({type(error).__name__}); is `python -m training_platform serve` up?"
+            raise PlatformError(0, "no_answer", text) from error
         _check(answer)
-        return answer.content
+        return answer
 
     def events(self, path: str, types: Sequence[str] = (), after: str | None = None) -> Iterator[Message]:
         """The messages of one connection to a stream of Server-Sent Events."""

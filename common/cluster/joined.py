@@ -133,12 +133,23 @@ def record_machines(run_dir: Path, machines: Sequence[dict[str, Any]]) -> None:
         with suppress(OSError, ray.exceptions.RayError):  # a machine that is gone ends the run by itself
             used = nodes_of_run()
             nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["NodeID"] in used}
+            for rank in list(lookers):
+                if not _looked(lookers[rank], machine_use.file_of(run_dir, rank)):
+                    del lookers[rank]  # its actor is gone, its machine perhaps not: another one is made
             for machine in machines:
                 if machine["rank"] not in lookers and machine["address"] in nodes:
                     lookers[machine["rank"]] = _looker(nodes[machine["address"]], run_dir)
-            for rank, looker in lookers.items():
-                moment = ray.get(looker.look.remote(), timeout=TASK_SECONDS)
-                machine_use.append(machine_use.file_of(run_dir, rank), moment)
+
+
+def _looked(looker: Any, file: Path) -> bool:
+    """Write what an actor sees; False when it does not answer."""
+    import ray
+
+    try:
+        machine_use.append(file, ray.get(looker.look.remote(), timeout=TASK_SECONDS))
+    except ray.exceptions.RayError:
+        return False
+    return True
 
 
 def _looker(node: str, run_dir: Path) -> Any:
@@ -146,4 +157,6 @@ def _looker(node: str, run_dir: Path) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    return ray.remote(machine_use.MachineUse).options(num_cpus=0, scheduling_strategy=place).remote(str(run_dir))
+    looker = ray.remote(machine_use.MachineUse).options(num_cpus=0, scheduling_strategy=place).remote(str(run_dir))
+    looker.look.remote()  # from here on it measures the CPU
+    return looker

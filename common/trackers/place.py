@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.checkpoints.layout import STEP_NAME
 from common.files import write_atomically
 from common.run_dir import metrics_files, read_metrics, read_records, read_run
 
 STATE_FILE = "trackers.json"  # of a run: tracker -> id of the run there, and whether the last attempt closed it
-_STEP = re.compile(r"global_step_(\d+)")
 
 
 @dataclass
@@ -82,6 +81,14 @@ def read_state(run_dir: Path) -> dict[str, dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def resumed_step(trainer: Mapping[str, Any]) -> int:
+    """Step of the checkpoint that verl's ``trainer`` resumes from, 0 when it begins with none."""
+    if trainer.get("resume_mode") == "disable":
+        return 0
+    found = STEP_NAME.search(str(trainer.get("resume_from_path") or ""))
+    return int(found[1]) if found else 0
+
+
 def place_of(tracker: str, project: str, name: str, config: Any, run_dir: Path) -> Place:
     """The place of this attempt.
 
@@ -95,9 +102,6 @@ def place_of(tracker: str, project: str, name: str, config: Any, run_dir: Path) 
     run = read_run(run_dir)
     knobs = run.get("knobs", {})
     trainer = (config or {}).get("trainer", {})
-    found = (
-        _STEP.search(str(trainer.get("resume_from_path") or "")) if trainer.get("resume_mode") != "disable" else None
-    )
     steps = [record["step"] for path in metrics_files(run_dir) for record in read_records(path)]
     words = (run.get("algorithm"), run.get("model_name"), knobs.get("VARIANT"), knobs.get("REWARD"))
     return Place(
@@ -108,7 +112,7 @@ def place_of(tracker: str, project: str, name: str, config: Any, run_dir: Path) 
         config=config or {},
         knobs=knobs,
         tags=tuple(dict.fromkeys(str(word)[:64] for word in words if word)),
-        resumed=int(found[1]) if found else 0,
+        resumed=resumed_step(trainer),
         last=max(steps, default=0),
         known=read_state(run_dir).get(tracker, {}),
     )

@@ -13,7 +13,6 @@ Until: verl's ``Tracking`` takes a resumed step, and keeps the ids of its tracke
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,14 @@ def replacement(original: Callable[..., None]) -> Callable[..., None]:
         self: Any, project_name: str, experiment_name: str, default_backend: Any = "console", config: Any = None
     ) -> None:
         from common.trackers.backends import BACKENDS
+        from common.trackers.place import resumed_step
         from common.trackers.tracker import attach
 
         names = [default_backend] if isinstance(default_backend, str) else list(default_backend)
         ours = [name for name in names if name in BACKENDS] if os.environ.get("RUN_DIR") else []
         original(self, project_name, experiment_name, [name for name in names if name not in ours], config)
         if "tensorboard" in self.logger and config:
-            _drop_later(self.logger["tensorboard"].writer, config.get("trainer", {}).get("resume_from_path"))
+            _drop_later(self.logger["tensorboard"].writer, resumed_step(config.get("trainer", {})))
         if os.environ.get("LR_SCHEDULER") == "plateau" and os.environ.get("RUN_DIR") and config:
             self.logger["plateau"] = _scores(config["trainer"])
         if ours:
@@ -44,20 +44,16 @@ def replacement(original: Callable[..., None]) -> Callable[..., None]:
 def _scores(trainer: dict[str, Any]) -> Any:
     """Keeps the validation scores for the learning rate; here, because all trainers log them before their next step."""
     from common.schedules.scores import Scores
+    from common.trackers.place import resumed_step
 
-    return Scores(Path(os.environ["RUN_DIR"]), _step_of(trainer.get("resume_from_path")), trainer.get("test_freq") or 0)
-
-
-def _step_of(checkpoint: Any) -> int:
-    found = re.search(r"global_step_(\d+)", str(checkpoint or ""))
-    return int(found[1]) if found else 0
+    return Scores(Path(os.environ["RUN_DIR"]), resumed_step(trainer), trainer.get("test_freq") or 0)
 
 
-def _drop_later(writer: Any, checkpoint: Any) -> None:
+def _drop_later(writer: Any, resumed: int) -> None:
     """Tell TensorBoard that steps after the checkpoint are trained again: it drops those of earlier attempts."""
-    if not _step_of(checkpoint):
+    if not resumed:
         return
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     start = SessionLog(status=SessionLog.START)
-    writer._get_file_writer().add_event(Event(session_log=start), step=_step_of(checkpoint) + 1)
+    writer._get_file_writer().add_event(Event(session_log=start), step=resumed + 1)

@@ -9,7 +9,7 @@ import gradio as gr
 from common.metrics.names import BY_NAME, METRICS
 from monitor.change_token import Asked
 from monitor.columns import Columns
-from monitor.health import Finding, find, healthy_range, is_outside
+from monitor.health import Finding, find, healthy_range, is_outside, longest_answer
 from monitor.i18n import ADVICE_ZH, Words
 from monitor.tables import note, number, problem, table
 from monitor.tabs import Page, Tab, clickable
@@ -34,10 +34,8 @@ def build(page: Page) -> Tab:
         with metrics.lock:
             if metrics.columns.last_step < 0:
                 return ended + note(w("no_metrics"))
-            knobs = row.run.get("knobs")
-            limit = str(knobs.get("MAX_RESPONSE_LENGTH", "")) if isinstance(knobs, dict) else ""
             rollouts = page.monitor.file(run, "rollouts")
-            found = find(metrics.columns, float(limit) if limit.isdecimal() else None, rollouts)
+            found = find(metrics.columns, longest_answer(row.knobs), rollouts)
             return ended + _findings(found, rollouts is not None, w) + _overview(metrics.columns, found, w)
 
     def click(event: gr.EventData):

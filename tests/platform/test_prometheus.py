@@ -26,12 +26,14 @@ def test_jobs_waits_and_slots(tmp_path):
         store.change("job-0", state="failed", reason_code="trainer")
         store.change("job-1", state="failed", reason_code="trainer")
         store.delete("job-1")
+        again = {"queued_at": "2026-01-01T02:00:00+00:00", "started_at": "2026-01-01T01:00:00+00:00"}
+        store.change("job-2", state="queued", **again)  # waits for another launch
         found = samples(store, {"free": 2, "held": 1})
     finally:
         store.close()
     label = ("algorithm", "grpo")
     assert found["verlkit_jobs", label, ("state", "failed")] == 1
-    assert found["verlkit_jobs", label, ("state", "created")] == 1
+    assert found["verlkit_jobs", label, ("state", "queued")] == 1
     assert found["verlkit_jobs_ended_total", ("reason", "trainer"), ("state", "failed")] == 2  # a deleted job too
     assert found["verlkit_queue_wait_seconds_bucket", label, ("le", "10.0")] == 0
     assert found["verlkit_queue_wait_seconds_bucket", label, ("le", "60.0")] == 1

@@ -77,6 +77,43 @@ def test_a_run_and_the_machine(outputs):
     assert "process_resident_memory_bytes" in samples and "# TYPE verlkit_reward_mean gauge" in text
 
 
+def test_a_run_whose_file_is_still_being_read_has_no_latest_number(outputs, monkeypatch):
+    monitor = Monitor(outputs)
+    kept = monitor.metrics("mine", 1.0)
+    kept.loading = True
+    monkeypatch.setattr(monitor, "metrics", lambda *_: kept)
+    collector = RunsCollector(monitor, Machine())
+    assert b"verlkit_reward_mean{" not in exposition(collector)()
+    kept.loading = False
+    assert b"verlkit_reward_mean{" in exposition(collector)()
+
+
+def test_columns_are_read_under_their_lock(outputs, monkeypatch):
+    """The thread that reads a long file makes them longer meanwhile."""
+    monitor = Monitor(outputs)
+    read, held = monitor.metrics("mine", 1.0), []
+
+    class Watched:
+        def __enter__(self):
+            held.append(True)
+
+        def __exit__(self, *_):
+            held.pop()
+
+    read.lock = Watched()
+    series = read.columns.series
+    monkeypatch.setattr(read.columns, "series", lambda name: series(name) if held else pytest.fail("without the lock"))
+    monkeypatch.setattr(monitor, "metrics", lambda *_: read)
+    assert b"verlkit_reward_mean{" in exposition(RunsCollector(monitor, Machine()))()
+
+
+def test_a_run_json_with_other_knobs_than_a_mapping_leaves_the_others(outputs):
+    other = outputs / "odd"
+    other.mkdir()
+    update_run(other, algorithm="sft", state="running", host="elsewhere", knobs=["a"])
+    assert 'verlkit_run_step{run="mine"}' in scraped(outputs)[0]
+
+
 def test_names_follow_the_conventions():
     names = [series.name for series in ALL]
     assert len(set(names)) == len(names) and all(re.fullmatch(r"verlkit_[a-z][a-z0-9_]*", name) for name in names)
@@ -111,6 +148,17 @@ def test_accuracy_counts_before_reward():
     assert scores(Held()) == {"a": 0.9, "b/c": 0.2}
 
 
+def test_a_score_without_a_data_source_is_there_too():
+    class Held:
+        def names(self):
+            return ["val/loss"]
+
+        def series(self, name):
+            return [1], [0.25] if name == "val_score" else []
+
+    assert scores(Held()) == {"validation": 0.25}
+
+
 def test_targets_of_runs_that_are_under_way(outputs, monkeypatch):
     folder = outputs / "mine"
     (folder / TARGETS_FILE).write_text(json.dumps({"ray": ["10.0.0.1:8080", "not an address"], "transfer_queue": []}))
@@ -128,8 +176,10 @@ def test_targets_of_runs_that_are_under_way(outputs, monkeypatch):
     assert targets(monitor, "ray") == [{"targets": ["10.0.0.1:8080"], "labels": {"run": "mine"}}]
     assert targets(monitor, "rollout") == [{"targets": ["h:1", "h:2"], "labels": {"run": "mine"}}]
     assert targets(monitor, "transfer_queue") == []
-    (folder / "prometheus.yml").write_text("[")
-    assert targets(monitor, "rollout") == []
+    grows = "".join(f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcd", "bcde", strict=True))
+    for text in ("[", "a: !!int ''", "a: &a [x]\n" + grows + "scrape_configs: *e"):
+        (folder / "prometheus.yml").write_text(text)
+        assert targets(monitor, "rollout") == []
 
 
 def test_the_files_are_those_that_the_table_makes():

@@ -12,7 +12,7 @@ from common.preflight.knobs import read_knobs
 from common.preflight.trackers import check_trackers, loggers, resolve_trackers
 from common.run_dir import metrics_path, update_run
 from common.trackers import backends, logins
-from common.trackers.place import place_of, read_state
+from common.trackers.place import place_of, read_state, resumed_step
 from common.trackers.rows import comparison, row_of, samples_of
 from common.trackers.tracker import attach
 from common.verl_ext.trackers import _drop_later
@@ -188,15 +188,21 @@ def test_tensorboard_drops_the_steps_that_are_trained_again(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
 
-    attempts = [((1, 2, 3, 4), None), ((3, 4, 5), "/x/global_step_2")]
-    for attempt, (steps, checkpoint) in enumerate(attempts):
+    attempts = [((1, 2, 3, 4), 0), ((3, 4, 5), 2)]
+    for attempt, (steps, resumed) in enumerate(attempts):
         writer = SummaryWriter(str(tmp_path), filename_suffix=f".{attempt}")
-        _drop_later(writer, checkpoint)
+        _drop_later(writer, resumed)
         for step in steps:
             writer.add_scalar("loss", step + 10 * attempt, step)
         writer.close()
     read = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
     assert [(event.step, event.value) for event in read] == [(1, 1), (2, 2), (3, 13), (4, 14), (5, 15)]
+
+
+def test_a_run_that_begins_again_in_spite_of_its_checkpoint_has_resumed_from_none():
+    trainer = {"resume_mode": "resume_path", "resume_from_path": "/x/global_step_40"}
+    assert resumed_step(trainer) == 40
+    assert resumed_step({**trainer, "resume_mode": "disable"}) == resumed_step({}) == 0
 
 
 # ---- the knob -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 from common.files import open_regular
 from common.metrics.names import BY_NAME, friendly
 from common.run_dir import LOG_FILE, metrics_files, read_record
+from common.tail import MAX_LINE
 from monitor.plain import plain
 from monitor.store import Monitor
 from monitor.system import Sampler
@@ -29,7 +30,6 @@ from training_platform.queue.store import ENDED, now
 TYPES = ("state", "queue", "attempt", "metrics", "validation", "gpu", "log")
 AS_DEFAULT = ("state", "queue", "attempt", "metrics", "validation", "gpu")
 CHUNK = 256 << 10  # bytes of metrics in one look
-MAX_LINE = 32 << 20  # bytes; a longer line is not a record
 LOG_CHUNK = 64 << 10  # bytes of a log in one message
 MAX_BEHIND = 1 << 20  # bytes of a log that are sent one after another; what is more is passed over and counted
 _CURSOR = re.compile(r"e(\d{1,18})\.m(\d{1,9}):(\d{1,18})\.l(\d{1,18})")

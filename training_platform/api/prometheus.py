@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from monitor.prometheus import CONTENT_TYPE, PREFIX, RunsCollector, Series, exposition
 from monitor.store import Monitor
 from monitor.system import Sampler
-from monitor.targets import targets
+from monitor.targets import Job, targets
 from training_platform.queue.scheduler import Scheduler
 from training_platform.queue.store import ACTIVE, ENDED, WAITING, Store
 
@@ -67,7 +67,7 @@ def routes(scheduler: Scheduler, monitor: Monitor, sampler: Sampler, slot_states
         return Response(scrape(), media_type=CONTENT_TYPE)
 
     @router.get("/api/prometheus/targets", tags=["server"], summary="Where a run's own servers have their metrics")
-    def discovery(job: Literal["ray", "rollout", "transfer_queue"]) -> list[dict[str, Any]]:
+    def discovery(job: Job) -> list[dict[str, Any]]:
         return targets(monitor, job)
 
     return router

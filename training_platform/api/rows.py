@@ -25,12 +25,12 @@ from common.csv_text import csv_cell
 from common.files import open_regular
 from common.metrics.names import BY_NAME, friendly
 from common.run_dir import TRAINED, metrics_files, read_record
+from common.tail import MAX_LINE
 from monitor.columns import Columns
 from monitor.metrics_collector import RunMetrics
 from monitor.plain import plain
 
 ROWS = 1_000  # given at a time
-MAX_LINE = 32 << 20  # bytes; a longer line is not a record
 MAX_RUNS = 64  # whose places are kept
 Source = Literal["train", "validation", "all"]
 Data = dict[str, float]

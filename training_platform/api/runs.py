@@ -16,7 +16,7 @@ from common.checkpoints.selected import selected_step
 from common.files import open_regular, read_regular
 from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
-from monitor.health import Finding
+from monitor.health import Finding, longest_answer
 from monitor.health import find as find_health
 from monitor.i18n import Words
 from monitor.metrics_collector import RunMetrics
@@ -177,9 +177,8 @@ class Runs:
         read = self.metrics(uuid)
         if read is None:
             return []
-        limit = str((found.row.run.get("knobs") or {}).get("MAX_RESPONSE_LENGTH", ""))
+        longest = longest_answer(found.row.knobs)
         with read.lock:
-            longest = float(limit) if limit.isdecimal() else None
             wrong = find_health(read.columns, longest, self.monitor.file(found.run, "rollouts"))
         return [_health(one) for one in wrong]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from common.metrics.names import METRICS, Metric
 from monitor.prometheus import OWN, TABLE
+from monitor.targets import Job
 
 HERE = Path(__file__).resolve().parent
 HEAD = "# Made by python -m training_platform.observe from the metric table; do not edit.\n"
@@ -238,7 +239,7 @@ def prometheus() -> dict[str, Any]:
     """Prometheus' own file: the kit, and what it tells of its runs."""
     kit = "localhost:8000"
     jobs: list[dict[str, Any]] = [{"job_name": "kit", "static_configs": [{"targets": [kit, "localhost:7860"]}]}]
-    for job in ("ray", "rollout", "transfer_queue"):
+    for job in get_args(Job):
         url = f"http://{kit}/api/prometheus/targets?job={job}"
         jobs.append({"job_name": job, "http_sd_configs": [{"url": url, "refresh_interval": "15s"}]})
     return {

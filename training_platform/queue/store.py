@@ -284,7 +284,8 @@ class Store:
         query = "SELECT json_extract(request, '$.algorithm'), queued_at, started_at FROM jobs"
         for algorithm, queued, started in self._rows(f"{query} WHERE queued_at IS NOT NULL AND started_at IS NOT NULL"):
             seconds = (datetime.fromisoformat(started) - datetime.fromisoformat(queued)).total_seconds()
-            found.setdefault(algorithm or "", []).append(max(0.0, seconds))
+            if seconds >= 0:  # one that waits again has the beginning of its launch before
+                found.setdefault(algorithm or "", []).append(seconds)
         return found
 
     def change(self, uuid: str, **values: Any) -> None:
