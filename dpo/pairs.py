@@ -122,8 +122,19 @@ def _flat(value: Any) -> Any:
 
 
 def means(records: PairRecords) -> dict[str, float]:
-    """Metrics of some pairs under the names that people know from other trainers; a tie is half a success."""
+    """`reward_means`, and the log-probabilities of both answers."""
     count = len(records.pair)
+    logps = {"logps/chosen": sum(records.chosen_logp) / count, "logps/rejected": sum(records.rejected_logp) / count}
+    return {**reward_means(records), **logps}
+
+
+def reward_means(records: Any) -> dict[str, float]:
+    """Metrics of some pairs under the names that people know from other trainers; a tie is half a success.
+
+    Args:
+        records: Lists ``pair_loss``, ``chosen_reward`` and ``rejected_reward`` of the shape (pairs,).
+    """
+    count = len(records.pair_loss)
     margins = [c - r for c, r in zip(records.chosen_reward, records.rejected_reward, strict=True)]
     return {
         "loss": sum(records.pair_loss) / count,
@@ -131,6 +142,4 @@ def means(records: PairRecords) -> dict[str, float]:
         "rewards/rejected": sum(records.rejected_reward) / count,
         "rewards/margins": sum(margins) / count,
         "rewards/accuracies": sum(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins) / count,
-        "logps/chosen": sum(records.chosen_logp) / count,
-        "logps/rejected": sum(records.rejected_logp) / count,
     }

@@ -28,7 +28,7 @@ from common.preference_losses import WITHOUT_REFERENCE
 from common.verl_ext import private
 from dpo.dataset import PairCollator, PreferenceDataset
 from dpo.losses import LossOptions
-from dpo.pairs import SEQUENCES, distinct, gather_records, means, pair_loss
+from dpo.pairs import SEQUENCES, PairRecords, distinct, gather_records, means, pair_loss
 from dpo.reference import MODES, ReferenceTable, infer_logps
 from dpo.table import write_margins
 
@@ -42,6 +42,7 @@ class DPOTrainer(SFTTrainer):
 
     model_type = "language_model"
     group = SEQUENCES  # sequences that must be in one micro-batch
+    records: type = PairRecords  # what the loss function gives for each pair
 
     def __init__(self, config: Any):
         private.check("dpo/trainer.py")
@@ -272,9 +273,15 @@ class DPOTrainer(SFTTrainer):
         """Metrics over all validation pairs; also writes the table of the clearest and the worst ones."""
         outputs = []
         for data in self.val_dataloader:
-            batch = self._with_reference(self._batch(data), "val")
-            outputs.append(gather_records(tu.get(self.training_client.infer_batch(batch), "metrics")))
+            output = self.training_client.infer_batch(self._val_batch(data))
+            outputs.append(gather_records(tu.get(output, "metrics"), self.records))
         records = distinct(outputs)
         if torch.distributed.get_rank() == 0:
             write_margins(self.run_dir / "validation", step, records, self.val_dataset)
-        return {f"val/{name}": value for name, value in means(records).items()}
+        return {f"val/{name}": value for name, value in self._val_means(records).items()}
+
+    def _val_batch(self, data: dict[str, Any]) -> Any:
+        return self._with_reference(self._batch(data), "val")
+
+    def _val_means(self, records: Any) -> dict[str, float]:
+        return means(records)

@@ -188,17 +188,23 @@ class Terminal:
 
     def outcome(self) -> str:
         """Before, after and best of a run and how long it took, for a message."""
-        lines = []
+        lines = [f"{name} {change}" + (f" {note}" if "best" in note else "") for name, change, note in self._figures()]
+        return "\n".join([*lines, f"{(time.monotonic() - self.started) / 60:.1f} minutes"])
+
+    def _figures(self) -> list[tuple[str, str, str]]:
+        """What a run is judged by: its name, its values before and after, and a note in brackets."""
+        found = []
         rewards = [values["reward_mean"] for values in self.history if "reward_mean" in values][-3:]
         if rewards:
             first, last = (sum(part) / len(part) for part in (self.first_rewards, rewards))
-            lines.append(f"mean reward {first:.3f} -> {last:.3f}")
+            found.append(("mean reward", f"{first:.3f} -> {last:.3f}", "(first and last 3 steps)"))
         if self.validations:
             pick = min if self.validations[-1][1] in LOWER else max
             best = pick(self.validations, key=lambda entry: entry[2])
             _, words, last = self.validations[-1]
-            lines.append(f"{words} {self.validations[0][2]:.3f} -> {last:.3f} (best {best[2]:.3f} at step {best[0]})")
-        return "\n".join([*lines, f"{(time.monotonic() - self.started) / 60:.1f} minutes"])
+            change = f"{self.validations[0][2]:.3f} -> {last:.3f}"
+            found.append((words, change, f"(best {best[2]:.3f} at step {best[0]})"))
+        return found
 
     def summary(self, stopped: str | None = None, show_files: bool = True) -> None:
         """Print what a run has reached and what to do next.
@@ -213,17 +219,8 @@ class Terminal:
             self.console.print(f"\n[bold yellow]Stopped early[/bold yellow] at {escape(stopped)}")
         else:
             self.console.print(f"\n[bold green]Finished[/bold green] in {seconds} ({steps}run {self.run_dir.name})")
-        rewards = [values["reward_mean"] for values in self.history if "reward_mean" in values][-3:]
-        if rewards:
-            first, last = (sum(part) / len(part) for part in (self.first_rewards, rewards))
-            self.console.print(f"  {'mean reward':<19} {first:.3f} -> {last:.3f}  (first and last 3 steps)")
-        if self.validations:
-            first, last = self.validations[0], self.validations[-1]
-            pick = min if last[1] in LOWER else max
-            best = pick(self.validations, key=lambda entry: entry[2])
-            self.console.print(
-                f"  {last[1]:<19} {first[2]:.3f} -> {last[2]:.3f}  (best {best[2]:.3f} at step {best[0]})"
-            )
+        for name, change, note in self._figures():
+            self.console.print(f"  {name:<19} {change}  {note}")
         if self.bad_lines:
             self.console.print(f"  {'metrics':<19} {self.bad_lines} lines were not records and were skipped")
         if not show_files:

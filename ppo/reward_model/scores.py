@@ -98,19 +98,6 @@ def score_loss(
     return loss.sum() / data["global_batch_size"] * data["dp_size"], asdict(records)
 
 
-def means(records: ScoreRecords) -> dict[str, float]:
-    """Metrics of some pairs under the names that preference trainers have; a tie is half a success."""
-    count = len(records.pair)
-    chosen, rejected = (torch.tensor(side, dtype=torch.float64) for side in _scores(records))
-    return {
-        "loss": sum(records.pair_loss) / count,
-        "rewards/chosen": chosen.mean().item(),
-        "rewards/rejected": rejected.mean().item(),
-        "rewards/margins": (chosen - rejected).mean().item(),
-        "rewards/accuracies": _won(chosen - rejected).mean().item(),
-    }
-
-
 def quality(records: ScoreRecords) -> dict[str, float]:
     """How far the scores can be trusted, on pairs that were not trained on.
 

@@ -11,15 +11,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from verl.utils import tensordict_utils as tu
 
 from common.data.conversation import SIDES, RenderError, Side, as_messages
 from common.verl_ext import private
 from dpo.dataset import PreferenceDataset
-from dpo.pairs import distinct, gather_records
-from dpo.table import write_margins
+from dpo.pairs import gather_records, reward_means
 from dpo.trainer import DPOTrainer
-from ppo.reward_model.scores import ScoreOptions, ScoreRecords, means, quality, score_loss
+from ppo.reward_model.scores import ScoreOptions, ScoreRecords, quality, score_loss
 
 LOADED, SERVED = "ForTokenClassification", "ForSequenceClassification"
 
@@ -77,6 +75,7 @@ class RewardModelTrainer(DPOTrainer):
     """
 
     model_type = "value_model"
+    records = ScoreRecords
 
     def __init__(self, config: Any):
         private.check("ppo/reward_model/trainer.py")
@@ -112,18 +111,13 @@ class RewardModelTrainer(DPOTrainer):
         return self._with_margin(data, self.train_dataset), {}
 
     def _means(self, metrics: dict[str, Any]) -> dict[str, float]:
-        return means(gather_records(metrics, ScoreRecords))
+        return reward_means(gather_records(metrics, ScoreRecords))
 
-    def _validate(self, step: int) -> dict[str, float]:
-        """Metrics over all validation pairs; also writes the table of the clearest and the worst ones."""
-        outputs = []
-        for data in self.val_dataloader:
-            output = self.training_client.infer_batch(self._with_margin(data, self.val_dataset))
-            outputs.append(gather_records(tu.get(output, "metrics"), ScoreRecords))
-        records = distinct(outputs)
-        if torch.distributed.get_rank() == 0:
-            write_margins(self.run_dir / "validation", step, records, self.val_dataset)
-        return {f"val/{name}": value for name, value in {**means(records), **quality(records)}.items()}
+    def _val_batch(self, data: dict[str, Any]) -> Any:
+        return self._with_margin(data, self.val_dataset)
+
+    def _val_means(self, records: ScoreRecords) -> dict[str, float]:
+        return {**reward_means(records), **quality(records)}
 
 
 def as_classifier(module: torch.nn.Module, pad_token_id: int | None) -> torch.nn.Module:

@@ -16,7 +16,8 @@ from common.preflight.knobs import script_of
 from common.preflight.ppo import SCORE_HEADS, VALUE_HEADS
 from common.run_dir import resume_command
 from dpo.dataset import PairCollator
-from ppo.reward_model.scores import ScoreOptions, ScoreRecords, means, quality, score_loss
+from dpo.pairs import reward_means
+from ppo.reward_model.scores import ScoreOptions, ScoreRecords, quality, score_loss
 from ppo.reward_model.trainer import ConversationPairs, as_classifier
 from tests.conftest import ROOT
 
@@ -95,7 +96,7 @@ def test_what_the_scores_are_worth():
     records = ScoreRecords(
         [0, 1, 2, 3], [0.1] * 4, [2.0, 2.0, 0.0, 1.0], [0.0, 0.0, 2.0, 1.0], [9, 9, 5, 7], [5, 5, 9, 7]
     )
-    assert means(records)["rewards/accuracies"] == (1 + 1 + 0 + 0.5) / 4
+    assert reward_means(records)["rewards/accuracies"] == (1 + 1 + 0 + 0.5) / 4
     found = quality(records)
     sure = 1 / (1 + math.exp(-2))  # three pairs, of which two are right; the tie is half right and said so
     assert found["calibration/error"] == pytest.approx(3 / 4 * abs(sure - 2 / 3))
