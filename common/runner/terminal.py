@@ -275,13 +275,18 @@ class Terminal:
 
 
 def next_steps(run_dir: Path) -> list[str]:
-    """What a person does next: compare the model with the one before, and look at the page."""
-    folder, base = _relative(run_dir), read_run(run_dir).get("knobs", {}).get("MODEL_PATH", "demo")
-    models = f"--model_path {shlex.quote(folder)} --compare {shlex.quote(base)}"
+    """What a person does next: compare the model with the one before (use it, if it only scores), and look at the page."""
+    folder, run = _relative(run_dir), read_run(run_dir)
+    models = (
+        f"--model_path {shlex.quote(folder)} --compare {shlex.quote(run.get('knobs', {}).get('MODEL_PATH', 'demo'))}"
+    )
+    use = f"./test.sh {models} --batch --greedy --output_file {shlex.quote(f'{folder}/before_and_after.xlsx')}"
+    if run.get("algorithm") == "reward_model":
+        use = f"REWARD=model REWARD_MODEL_PATH={shlex.quote(f'{folder}/model')} ./ppo/train.sh"
     page = f"{program('python')} monitor/app.py --log_dir {shlex.quote(_relative(run_dir.parent))}"
     return [
         "Next:",
-        f"  ./test.sh {models} --batch --greedy --output_file {shlex.quote(f'{folder}/before_and_after.xlsx')}",
+        f"  {use}",
         f"  {page}  # every curve and sample, on http://127.0.0.1:7860",
     ]
 

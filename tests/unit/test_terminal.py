@@ -6,7 +6,7 @@ import pytest
 
 from common.console import without_controls
 from common.run_dir import update_run
-from common.runner.terminal import Terminal
+from common.runner.terminal import Terminal, next_steps
 
 RL_LOG = [
     "2026-11-20 09:24:14,674\tINFO worker.py:2189 -- Started a local Ray instance.",
@@ -139,6 +139,13 @@ def test_what_a_file_brings_along_does_not_act_on_the_terminal(tmp_path, capsys)
     assert "]52;c;eA==" in captured.out and "]52;c" in captured.err
     for text in (shown, captured.out, captured.err):
         assert not [sign for sign in ("\x1b]", "\x1b[2J", "\x9b", "\x07") if sign in text]
+
+
+def test_a_reward_model_is_not_asked_but_used(tmp_path):
+    update_run(tmp_path, algorithm="grpo", knobs={"MODEL_PATH": "demo"})
+    assert "./test.sh" in next_steps(tmp_path)[1]
+    update_run(tmp_path, algorithm="reward_model")
+    assert next_steps(tmp_path)[1] == f"  REWARD=model REWARD_MODEL_PATH={tmp_path}/model ./ppo/train.sh"
 
 
 class Unreadable:
