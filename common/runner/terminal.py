@@ -275,7 +275,7 @@ class Terminal:
 
 
 def next_steps(run_dir: Path) -> list[str]:
-    """What a person does next: compare the model with the one before (use it, if it only scores), and look at the page."""
+    """What a person does next: compare the model with the one before (or use a reward model), and look at the page."""
     folder, run = _relative(run_dir), read_run(run_dir)
     models = (
         f"--model_path {shlex.quote(folder)} --compare {shlex.quote(run.get('knobs', {}).get('MODEL_PATH', 'demo'))}"
