@@ -291,6 +291,24 @@ def test_citations(answer, score):
         assert citations("x", answer, {"sources": [1, 3], "documents": 3})["score"] == score  # quotes are not looked up
 
 
+@pytest.mark.parametrize(
+    ("made_up", "score"),
+    [
+        ("[9-2]", 0.0),  # a range in the wrong order is no empty one
+        ("[2024-01-02]", 0.0),
+        ("[1-2-3]", 0.0),
+        ("[12345]", 0.0),
+        ("[1-999999999]", 0.0),
+        (f"[{'9' * 5000}]", 0.0),
+        ("[1-1]", 1.0),
+        ("[1 - 1, 1]", 1.0),
+    ],
+)
+def test_ranges_that_are_made_up(made_up, score):
+    assert citations("x", f"Right [1]. Made up {made_up}.", {"sources": [1], "documents": 1})["score"] == score
+    assert citations("x", "[3-1] All.", {"sources": [1, 2, 3], "documents": 3})["score"] == 1.0
+
+
 @pytest.mark.parametrize("truth", [{"sources": [1]}, {"sources": [4], "documents": 3}, {"documents": 3}, "[1]"])
 def test_sources_that_cannot_be_used(truth):
     with pytest.raises(ValueError, match="citations needs"):
