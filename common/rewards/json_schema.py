@@ -6,8 +6,10 @@ The part of JSON Schema (draft 2020-12) that such tasks use; a keyword that is n
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from common.answers.thought import behind_thought
@@ -200,6 +202,18 @@ def _limit(kind: str, compare: Callable[[Any, Any], bool]) -> Callable[..., bool
     return check
 
 
+def _multiple_of(value: Any, wanted: Any, *_: Any) -> bool:
+    if not TYPES["number"](wanted) or not 0 < wanted < math.inf:
+        raise ValueError(f"ground_truth: multipleOf is {wanted!r}; it must be a number above 0")
+    if not TYPES["number"](value):
+        return True
+    return (isinstance(value, int) or math.isfinite(value)) and _exact(value) % _exact(wanted) == 0
+
+
+def _exact(number: int | float) -> Fraction:
+    return Fraction(number if isinstance(number, int) else repr(number))  # 0.1 as it is written, not as it is stored
+
+
 def _at_least(one: Any, other: Any) -> bool:
     return one >= other
 
@@ -243,7 +257,7 @@ KEYWORDS: dict[str, Callable[..., bool]] = {
     "maximum": _limit("number", _at_most),
     "exclusiveMinimum": _limit("number", lambda one, other: one > other),
     "exclusiveMaximum": _limit("number", lambda one, other: one < other),
-    "multipleOf": _limit("number", lambda one, other: abs(one / other - round(one / other)) < 1e-9),
+    "multipleOf": _multiple_of,
     "allOf": lambda value, wanted, schema, inner, root: all(inner(value, part) for part in wanted),
     "anyOf": lambda value, wanted, schema, inner, root: any(inner(value, part) for part in wanted),
     "oneOf": lambda value, wanted, schema, inner, root: sum(inner(value, part) for part in wanted) == 1,

@@ -170,6 +170,27 @@ def test_json_schema_as_jsonschema_has_it():
     assert [json_schema("x", json.dumps(value), SCHEMA)["score"] for value in VALUES] == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "of", "score"),
+    [
+        ("10000000000000001", 2, 0.0),  # a float has no such number
+        ("10000000000000002", 2, 1.0),
+        ("1" + "0" * 400, 2, 1.0),
+        ("1" + "0" * 400, 0.5, 1.0),
+        ("1e400", 2, 0.0),  # beyond a float
+        ("-1e400", 0.1, 0.0),
+        ("1e308", 1e-308, 1.0),
+        ("1e-308", 1, 0.0),
+        ("0.3", 0.1, 1.0),
+        ("0.35", 0.1, 0.0),
+        ('"text"', 2, 1.0),
+        ("true", 2, 1.0),  # no number: the keyword says nothing of it
+    ],
+)
+def test_multiples_are_exact(answer, of, score):
+    assert json_schema("x", answer, {"multipleOf": of, "title": "t"})["score"] == score
+
+
 def test_json_in_an_answer():
     truth = json.dumps({"schema": {"type": "object"}, "value": {"a": [1, {"b": None}]}})
     right = 'Here:\n```json\n{"a": [1.0, {"b": null}]}\n```\nDone.'
@@ -186,6 +207,7 @@ def test_json_in_an_answer():
         ({"type": "object", "minimun": 3}, "json_schema does not know minimun"),
         ({"properties": {"a": {"unevaluatedItems": False}}}, "does not know unevaluatedItems"),
         ({"type": "text"}, "'text' is no type of JSON Schema"),
+        ({"multipleOf": 0}, "multipleOf is 0; it must be a number above 0"),
         ({"$ref": "https://example.org/a.json"}, "leads out of the schema"),
         ({"$ref": "#/$defs/gone"}, "leads nowhere"),
         ({"$ref": "#"}, "refers to itself more than 64 times"),
