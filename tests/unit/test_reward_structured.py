@@ -191,6 +191,16 @@ def test_multiples_are_exact(answer, of, score):
     assert json_schema("x", answer, {"multipleOf": of, "title": "t"})["score"] == score
 
 
+def test_an_answer_may_be_nested_as_deep_as_it_likes():
+    tree = {"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    assert json_schema("x", "[" * 60 + "]" * 60, tree)["score"] == 1.0
+    assert json_schema("x", "[" * 60 + "1" + "]" * 60, tree)["score"] == 0.0
+    assert json_schema("x", "[" * 900 + "]" * 900, tree) == {"score": 0.0, "acc": 0.0, "format": 1.0}
+    loop = {"items": {"$ref": "#/items"}}
+    with pytest.raises(ValueError, match="refers to itself more than 64 times"):
+        json_schema("x", "[[1]]", loop)
+
+
 def test_json_in_an_answer():
     truth = json.dumps({"schema": {"type": "object"}, "value": {"a": [1, {"b": None}]}})
     right = 'Here:\n```json\n{"a": [1.0, {"b": null}]}\n```\nDone.'
@@ -199,6 +209,11 @@ def test_json_in_an_answer():
     assert json_schema("x", '{"a": [true, {"b": null}]}', truth) == {"score": 0.0, "acc": 0.0, "format": 1.0}
     for broken in ("", "{'a': 1}", '{"a": 1, "a": 2}', '{"a": NaN}', "[" * 100_000, None):
         assert json_schema("x", broken, truth)["format"] == 0.0
+
+
+NESTED: dict = {"minimun": 3}
+for _ in range(70):
+    NESTED = {"items": NESTED}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +225,8 @@ def test_json_in_an_answer():
         ({"multipleOf": 0}, "multipleOf is 0; it must be a number above 0"),
         ({"$ref": "https://example.org/a.json"}, "leads out of the schema"),
         ({"$ref": "#/$defs/gone"}, "leads nowhere"),
+        (NESTED, "nested more than 64 deep"),
+        ({"dependentSchemas": {"a": {}}}, "does not know dependentSchemas"),
         ({"$ref": "#"}, "refers to itself more than 64 times"),
         ("[]", "json_schema needs a JSON Schema"),
     ],
