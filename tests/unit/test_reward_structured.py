@@ -264,6 +264,12 @@ def test_a_query(answer, score, runs):
     assert (found["score"], found["format"]) == (score, runs)
 
 
+def test_a_right_answer_may_give_as_many_rows_as_the_right_query():
+    truth = {"schema": TABLES, "query": "SELECT n FROM t"}
+    assert sql("x", "SELECT n FROM t", truth, max_rows=2) == {"score": 1.0, "acc": 1.0, "format": 1.0}
+    assert sql("x", "SELECT n FROM t UNION ALL SELECT 1", truth, max_rows=2)["format"] == 0.0
+
+
 def test_no_query_is_not_a_query_without_rows():
     nothing = {"schema": TABLES, "query": "SELECT w, n FROM t WHERE n > 9"}
     assert sql("x", "SELECT w, n FROM t WHERE n > 8", nothing)["score"] == 1.0
