@@ -1,7 +1,9 @@
 """TRAIN_ENGINE=megatron: sizes, the plan, the command against verl's schema, checkpoints. No run: that needs GPUs."""
 
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import replace
 from functools import partial
 
@@ -12,14 +14,16 @@ from common.checkpoints.integrity import mark_complete, newest_complete
 from common.checkpoints.layout import checkpoint_at
 from common.checkpoints.merge import is_current, merge
 from common.demo_model import DEMO_MODEL_DIR
+from common.files import ROOT
 from common.plan import megatron
 from common.plan.fit import choose
 from common.plan.machine import GIB, Gpus, parse_gpus
 from common.plan.megatron import Split
 from common.plan.memory import Setup, memory_of
 from common.plan.weights import read_weights
-from common.preflight import command, run_name
+from common.preflight import command, engine_keys, run_name
 from common.preflight.checks import check
+from common.preflight.engine_keys import LEFT_OUT
 from common.preflight.knobs import read_knobs
 from common.preflight.machine import planned_machine
 from common.preflight.megatron import choose_split
@@ -131,6 +135,32 @@ def test_the_command_is_one_of_verls_schema(launch, algorithm):
     optimizer = omega_conf_to_dataclass(config.actor_rollout_ref.actor).optim
     assert (optimizer.lr_decay_style, optimizer.lr_warmup_steps_ratio) == ("constant", 0.1)
     assert optimizer.lr == float(knobs["LEARNING_RATE"])
+
+
+SCRIPT = ["python", "-m", "verl", "--config-name=x", *(f"{name}=1" for name in LEFT_OUT), "a.b=2"]
+
+
+def test_an_argument_of_the_user_does_not_vanish():
+    user = ["critic.fsdp.offload_policy=true", "+critic.model.override_config.attn_implementation=eager"]
+    own = engine_keys.megatron(SCRIPT, "ppo", "1x1x1x1")
+    assert not {part.partition("=")[0] for part in own} & set(LEFT_OUT) and "a.b=2" in own
+    removed = len(engine_keys.OF_THE_KIT["ppo"])
+    assert engine_keys.megatron(SCRIPT + user, "ppo", "1x1x1x1") == own[:-removed] + user + own[-removed:]
+    of_grpo = [
+        part for part in SCRIPT if not part.startswith("critic.")
+    ]  # its script has none, so that one is the user's
+    assert user[0] in engine_keys.megatron([*of_grpo, user[0]], "grpo", "1x1x1x1")
+
+
+def test_a_command_that_could_not_be_written_is_not_run(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    script = f"source {ROOT}/common/launch.sh; PYTHON={python}; run_training {python} -m verl --config-name=x"
+    environment = {"PATH": os.environ["PATH"], "TRAIN_ENGINE": "megatron", "MODEL_PARALLEL": "1x1x1x1"}
+    environment["RESOLVED_KNOBS"] = "x"  # prints the command instead of running it
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (found.returncode, found.stdout) == (2, "") and "the command could not be written" in found.stderr
 
 
 def test_what_belongs_to_other_engines_is_refused(launch):
