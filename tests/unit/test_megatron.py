@@ -20,7 +20,7 @@ from common.plan.fit import choose
 from common.plan.machine import GIB, Gpus, parse_gpus
 from common.plan.megatron import Split
 from common.plan.memory import Setup, memory_of
-from common.plan.weights import read_weights
+from common.plan.weights import Weight, read_weights
 from common.preflight import command, engine_keys, run_name
 from common.preflight.checks import check
 from common.preflight.engine_keys import LEFT_OUT
@@ -78,6 +78,14 @@ def test_the_plan_counts_what_a_gpu_holds():
     assert experts["optimizer"] == pytest.approx(12 * SPARSE.parameters / 8, rel=1e-6)
     halved = [memory_of(Setup(DENSE, EIGHT, 8192, 4096, split=Split(tensor))).training for tensor in (1, 2)]
     assert halved[1]["activations"] * 2 == halved[0]["activations"] and halved[1]["logits"] * 2 == halved[0]["logits"]
+
+
+def test_the_largest_weight_outside_is_not_one_of_a_layer():
+    """Of an architecture that transformers is asked of, each layer's weights are there by themselves."""
+    weights = [Weight("model.embed_tokens.weight", (10, 4)), Weight("lm_head.weight", (10, 4))]
+    weights += [Weight(f"model.layers.{layer}.mlp.weight", (4, 100)) for layer in range(2)]
+    model = replace(DENSE, weights=tuple(weights), layers=2)
+    assert megatron.states(model, Split(pipeline=2), 2)["weights"] == 2 * (2 * 400 // 2 + 40)
 
 
 def test_auto_takes_the_fewest_gpus_for_a_copy():
