@@ -52,7 +52,8 @@ def megatron(command: Sequence[str], algorithm: str, sizes: str) -> list[str]:
             done.append(f"{RENAMED[name]}={value}" if name in RENAMED else part)
     numbers = zip(SIZES, sizes.split("x"), strict=False)  # other than four: the preflight says so
     done[first + 2 : first + 2] = [f"{ACTOR}.megatron.{name}_size={number}" for name, number in numbers]
-    return done + [f"~{key}" for key in OF_THE_KIT[algorithm]]
+    done[first + 2 : first + 2] = [f"~{key}" for key in OF_THE_KIT[algorithm]]  # before what the user sets there
+    return done
 
 
 def main() -> None:

@@ -152,12 +152,20 @@ def test_an_argument_of_the_user_does_not_vanish():
     user = ["critic.fsdp.offload_policy=true", "+critic.model.override_config.attn_implementation=eager"]
     own = engine_keys.megatron(SCRIPT, "ppo", "1x1x1x1")
     assert not {part.partition("=")[0] for part in own} & set(LEFT_OUT) and "a.b=2" in own
-    removed = len(engine_keys.OF_THE_KIT["ppo"])
-    assert engine_keys.megatron(SCRIPT + user, "ppo", "1x1x1x1") == own[:-removed] + user + own[-removed:]
+    assert engine_keys.megatron(SCRIPT + user, "ppo", "1x1x1x1") == own + user
     of_grpo = [
         part for part in SCRIPT if not part.startswith("critic.")
     ]  # its script has none, so that one is the user's
     assert user[0] in engine_keys.megatron([*of_grpo, user[0]], "grpo", "1x1x1x1")
+
+
+def test_a_key_that_the_kit_sets_for_fsdp_is_refused(launch):
+    """The kit's YAML files have it, so that Hydra finds it; it leaves the config before the user's arguments count."""
+    argument = "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true"
+    knobs = read_knobs("grpo", {"TRAIN_ENGINE": "megatron", "MODEL_PARALLEL": "1x1x1x1"}, [argument])
+    check(knobs, planned_machine(parse_gpus("8x80GB")))
+    assert command.compose(knobs, ROOT) is None
+    assert "not a key of verl's config" in str(knobs.errors[-1]) and "optimizer_offload" in str(knobs.errors[-1])
 
 
 def test_a_command_that_could_not_be_written_is_not_run(tmp_path):
