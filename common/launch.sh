@@ -55,6 +55,7 @@ run_training() {
   local -a command=("$@")
   if [[ "${TRAIN_ENGINE:-}" == megatron && -n "${MODEL_PARALLEL:-}" ]]; then  # other keys than those of FSDP
     mapfile -d '' -t command < <("${PYTHON}" -m common.preflight.engine_keys "$@")
+    (( ${#command[@]} > 0 )) || die "TRAIN_ENGINE=megatron: the command could not be written; the reason is above"
     set -- "${command[@]}"
   fi
   if [[ -n "${RESOLVED_KNOBS:-}" ]]; then

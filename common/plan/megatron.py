@@ -62,7 +62,7 @@ def states(model: Model, split: Split, gpus: int) -> dict[str, int]:
     ``expert`` times fewer copies, as each is held by ``expert`` times fewer GPUs.
     """
     experts = sum(weight.numbers for weight in model.weights if EXPERTS in weight.name)
-    largest_outside = max((weight.numbers for weight in model.weights if weight.times == 1), default=0)
+    largest_outside = max((weight.numbers for weight in model.outer_weights), default=0)
     outside = model.outside if split.pipeline == 1 else largest_outside
     stages, copies = split.tensor * split.pipeline, max(1, gpus // (split.tensor * split.pipeline))
     dense = (model.parameters - model.outside - experts) // stages + outside // split.tensor

@@ -81,10 +81,15 @@ class Model:
         """Number of weights that one token passes; all of them in a dense model."""
         return self.parameters - self.inactive
 
+    @property
+    def outer_weights(self) -> tuple[Weight, ...]:
+        """Those outside the decoder layers: embedding, final norm, head."""
+        return tuple(weight for weight in self.weights if weight.times == 1 and "layers." not in weight.name)
+
     @cached_property
     def outside(self) -> int:
-        """Numbers outside the decoder layers: embedding, final norm, head."""
-        return sum(weight.numbers for weight in self.weights if weight.times == 1 and "layers." not in weight.name)
+        """Numbers outside the decoder layers."""
+        return sum(weight.numbers for weight in self.outer_weights)
 
     @property
     def layer(self) -> int:

@@ -42,14 +42,18 @@ def megatron(command: Sequence[str], algorithm: str, sizes: str) -> list[str]:
     """
     first = 1 + max(number for number, part in enumerate(command) if part.startswith("--config-"))
     done = [*command[:first], "model_engine=megatron", "+train_engine=megatron"]
+    own = {name for name in LEFT_OUT if algorithm == "ppo" or not name.startswith("critic.")}
     for part in command[first:]:
         key, _, value = part.partition("=")
         name = key.lstrip("+")
-        if name not in LEFT_OUT:
+        if name in own:
+            own.remove(name)  # the script's own comes first; the user's, behind it, is for Hydra to refuse
+        else:
             done.append(f"{RENAMED[name]}={value}" if name in RENAMED else part)
     numbers = zip(SIZES, sizes.split("x"), strict=False)  # other than four: the preflight says so
     done[first + 2 : first + 2] = [f"{ACTOR}.megatron.{name}_size={number}" for name, number in numbers]
-    return done + [f"~{key}" for key in OF_THE_KIT[algorithm]]
+    done[first + 2 : first + 2] = [f"~{key}" for key in OF_THE_KIT[algorithm]]  # before what the user sets there
+    return done
 
 
 def main() -> None:

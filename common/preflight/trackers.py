@@ -17,7 +17,7 @@ def resolve_trackers(knobs: Knobs) -> None:
     ``USE_WANDB`` is older than ``TRACKERS`` and stays: true adds W&B to whatever is named, false keeps it out.
     """
     given, reasons, logged_in = knobs["TRACKERS"], found(), wandb_login()
-    listed = [] if given in (AUTO, "none") else [part.strip() for part in given.split(",") if part.strip()]
+    listed = _named(given)
     if given == AUTO:
         knobs.resolve("USE_WANDB", str(bool(logged_in)).lower(), logged_in or "no WANDB_API_KEY and no wandb login")
         listed = list(reasons)
@@ -29,6 +29,10 @@ def resolve_trackers(knobs: Knobs) -> None:
     knobs.values["TRACKERS"] = ",".join(listed) or "none"
     if not knobs["WANDB_RUN_NAME"]:
         knobs.values["WANDB_RUN_NAME"] = knobs["EXPERIMENT_NAME"]
+
+
+def _named(given: str) -> list[str]:
+    return [] if given in (AUTO, "none") else [part.strip() for part in given.split(",") if part.strip()]
 
 
 def wanted(knobs: Knobs) -> list[str]:
@@ -44,7 +48,7 @@ def loggers(knobs: Knobs) -> str:
 def check_trackers(knobs: Knobs) -> None:
     """Each tracker is one that verl has, is installed, and will not ask for a key."""
     given = knobs["TRACKERS"]  # not resolved yet; `resolve_trackers` takes only those that work
-    named = [] if given in (AUTO, "none") else [part.strip() for part in given.split(",")]
+    named = _named(given)
     if knobs["USE_WANDB"] == "false" and "wandb" in named:
         knobs.error("TRACKERS", "names wandb, and USE_WANDB=false keeps it out", "leave one of the two at auto")
     for name in named:

@@ -14,7 +14,9 @@ WANTED = (
     '{"sources": numbers that must be cited, "documents": the texts of all sources, or their number}, e.g. '
     '{"sources": [1, 3], "documents": 5}'
 )
-CITED = re.compile(r"[\[【]\s*(\d{1,4}(?:\s*[,，、;-]\s*\d{1,4})*)\s*[\]】]")
+CITED = re.compile(r"[\[【]\s*(\d+(?:\s*[,，、;-]\s*\d+)*)\s*[\]】]")
+UNKNOWN = 0  # no source has it: sources count from 1
+MOST_DIGITS, WIDEST = 4, 1000  # of a number, and numbers of a range; what has more cites an unknown source
 QUOTED = re.compile(r"(?:\"([^\"\n]{8,})\"|“([^”\n]{8,})”|「([^」\n]{8,})」)[\s,，.。]*(?=[\[【]\s*(\d{1,4}))")
 WHITE = re.compile(r"\s+")
 
@@ -73,8 +75,9 @@ def _sources(truth: Any) -> tuple[set[int], list[str], int]:
 def _numbers(found: str) -> set[int]:
     numbers: set[int] = set()
     for part in re.split(r"[,，、;]", found):
-        first, _, last = part.partition("-")
-        numbers |= set(range(int(first), int(last or first) + 1))
+        ends = [int(end) if len(end.strip()) <= MOST_DIGITS else UNKNOWN for end in part.split("-")]
+        first, last = min(ends), max(ends)
+        numbers |= set(range(first, last + 1)) if last - first < WIDEST else {UNKNOWN}
     return numbers
 
 

@@ -47,7 +47,7 @@ def sql(
             file, opened for reading only); `ordered` true or false says whether the order counts.
         extra_info: Column `extra_info` of the row. Unused.
         timeout_s: Seconds that a query may run.
-        max_rows: Rows that an answer may give; more score 0.
+        max_rows: Rows that an answer may give, or as many as the right query gives; more score 0.
         **kwargs: What verl adds; anything else is refused.
 
     Returns:
@@ -68,7 +68,7 @@ def sql(
         raise ValueError(f"ground_truth: its own query fails: {error}") from error
     text = (behind_thought(as_text(solution_str)) or "")[:LONGEST]
     try:
-        found = run(last_block(text, ("sql", "sqlite")), *tables, timeout_s, max_rows)
+        found = run(last_block(text, ("sql", "sqlite")), *tables, timeout_s, max(max_rows, len(right[1])))
     except QueryError:
         return {"score": 0.0, "acc": 0.0, "format": 0.0}
     ordered = truth.get("ordered")

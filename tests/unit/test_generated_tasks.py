@@ -1,7 +1,10 @@
 """Tasks of reasoning-gym with a stand-in for the package, which is optional: rows, scores, what is not evaluated."""
 
+import inspect
 import json
+import os
 import sys
+import time
 import types
 
 import pyarrow.parquet as pq
@@ -10,7 +13,9 @@ import pytest
 from common.data import generator
 from common.data_utils import main
 from common.reward_functions import by_data_source, reasoning_gym
+from common.rewards import generated
 from common.rewards.generated import is_safe
+from common.worker import Worker
 
 
 class Sums:
@@ -28,18 +33,29 @@ class Sums:
         return 1.0 if eval(answer) == sum(entry["metadata"]["pair"]) else 0.05
 
 
-@pytest.fixture(autouse=True)
-def package(monkeypatch):
-    def create_dataset(name, **settings):
-        if name != "countdown":
-            raise ValueError(f"Dataset '{name}' not registered")
-        return Sums(**settings)
+def create_dataset(name, **settings):
+    if name != "countdown":
+        raise ValueError(f"Dataset '{name}' not registered")
+    return Sums(**settings)
 
+
+@pytest.fixture(autouse=True)
+def package(monkeypatch, tmp_path_factory):
+    """The package here, and as files for the process that scores expressions."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "reasoning_gym.py").write_text("\n\n".join(map(inspect.getsource, (Sums, create_dataset))))
+    about = site / f"reasoning_gym-{generator.VERSION}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: reasoning-gym\nVersion: {generator.VERSION}\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+    worker = Worker("common.rewards.generated_worker")
+    monkeypatch.setattr(generated, "_worker", worker)
     monkeypatch.setitem(sys.modules, "reasoning_gym", types.SimpleNamespace(create_dataset=create_dataset))
     monkeypatch.setattr(generator, "version", lambda name: generator.VERSION)
     for cached in (generator.generated, generator.dataset_of):
         cached.cache_clear()
     yield
+    worker.stop()
     for cached in (generator.generated, generator.dataset_of):
         cached.cache_clear()
 
@@ -81,6 +97,16 @@ def test_what_could_run_as_a_program_is_not_evaluated(answer, tmp_path):
     truth = json.loads(prepared(tmp_path, "--size", "1")[0][0]["reward_model"]["ground_truth"])
     assert not is_safe("countdown", answer)
     assert reasoning_gym("x", answer, truth)["score"] == 0.0
+
+
+@pytest.mark.parametrize("answer", ["9**(99*99*99*99*99)", "((((9**99)**99)**99)**99)", "1/0", "(1"])
+def test_an_expression_without_an_end_scores_0(answer, tmp_path):
+    truth = json.loads(prepared(tmp_path, "--size", "1")[0][0]["reward_model"]["ground_truth"])
+    assert is_safe("countdown", answer)  # nobody can tell by a look at it
+    begin = time.monotonic()
+    assert reasoning_gym("x", answer, truth, timeout_s=0.5)["score"] == 0.0
+    assert time.monotonic() - begin < 20
+    assert reasoning_gym("x", truth["answer"], truth)["score"] == 1.0  # the next one finds a new process
 
 
 def test_plain_answers_are_evaluated():

@@ -1,7 +1,9 @@
 """TRAIN_ENGINE=megatron: sizes, the plan, the command against verl's schema, checkpoints. No run: that needs GPUs."""
 
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import replace
 from functools import partial
 
@@ -12,14 +14,16 @@ from common.checkpoints.integrity import mark_complete, newest_complete
 from common.checkpoints.layout import checkpoint_at
 from common.checkpoints.merge import is_current, merge
 from common.demo_model import DEMO_MODEL_DIR
+from common.files import ROOT
 from common.plan import megatron
 from common.plan.fit import choose
 from common.plan.machine import GIB, Gpus, parse_gpus
 from common.plan.megatron import Split
 from common.plan.memory import Setup, memory_of
-from common.plan.weights import read_weights
-from common.preflight import command, run_name
+from common.plan.weights import Weight, read_weights
+from common.preflight import command, engine_keys, run_name
 from common.preflight.checks import check
+from common.preflight.engine_keys import LEFT_OUT
 from common.preflight.knobs import read_knobs
 from common.preflight.machine import planned_machine
 from common.preflight.megatron import choose_split
@@ -74,6 +78,14 @@ def test_the_plan_counts_what_a_gpu_holds():
     assert experts["optimizer"] == pytest.approx(12 * SPARSE.parameters / 8, rel=1e-6)
     halved = [memory_of(Setup(DENSE, EIGHT, 8192, 4096, split=Split(tensor))).training for tensor in (1, 2)]
     assert halved[1]["activations"] * 2 == halved[0]["activations"] and halved[1]["logits"] * 2 == halved[0]["logits"]
+
+
+def test_the_largest_weight_outside_is_not_one_of_a_layer():
+    """Of an architecture that transformers is asked of, each layer's weights are there by themselves."""
+    weights = [Weight("model.embed_tokens.weight", (10, 4)), Weight("lm_head.weight", (10, 4))]
+    weights += [Weight(f"model.layers.{layer}.mlp.weight", (4, 100)) for layer in range(2)]
+    model = replace(DENSE, weights=tuple(weights), layers=2)
+    assert megatron.states(model, Split(pipeline=2), 2)["weights"] == 2 * (2 * 400 // 2 + 40)
 
 
 def test_auto_takes_the_fewest_gpus_for_a_copy():
@@ -131,6 +143,40 @@ def test_the_command_is_one_of_verls_schema(launch, algorithm):
     optimizer = omega_conf_to_dataclass(config.actor_rollout_ref.actor).optim
     assert (optimizer.lr_decay_style, optimizer.lr_warmup_steps_ratio) == ("constant", 0.1)
     assert optimizer.lr == float(knobs["LEARNING_RATE"])
+
+
+SCRIPT = ["python", "-m", "verl", "--config-name=x", *(f"{name}=1" for name in LEFT_OUT), "a.b=2"]
+
+
+def test_an_argument_of_the_user_does_not_vanish():
+    user = ["critic.fsdp.offload_policy=true", "+critic.model.override_config.attn_implementation=eager"]
+    own = engine_keys.megatron(SCRIPT, "ppo", "1x1x1x1")
+    assert not {part.partition("=")[0] for part in own} & set(LEFT_OUT) and "a.b=2" in own
+    assert engine_keys.megatron(SCRIPT + user, "ppo", "1x1x1x1") == own + user
+    of_grpo = [
+        part for part in SCRIPT if not part.startswith("critic.")
+    ]  # its script has none, so that one is the user's
+    assert user[0] in engine_keys.megatron([*of_grpo, user[0]], "grpo", "1x1x1x1")
+
+
+def test_a_key_that_the_kit_sets_for_fsdp_is_refused(launch):
+    """The kit's YAML files have it, so that Hydra finds it; it leaves the config before the user's arguments count."""
+    argument = "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true"
+    knobs = read_knobs("grpo", {"TRAIN_ENGINE": "megatron", "MODEL_PARALLEL": "1x1x1x1"}, [argument])
+    check(knobs, planned_machine(parse_gpus("8x80GB")))
+    assert command.compose(knobs, ROOT) is None
+    assert "not a key of verl's config" in str(knobs.errors[-1]) and "optimizer_offload" in str(knobs.errors[-1])
+
+
+def test_a_command_that_could_not_be_written_is_not_run(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    script = f"source {ROOT}/common/launch.sh; PYTHON={python}; run_training {python} -m verl --config-name=x"
+    environment = {"PATH": os.environ["PATH"], "TRAIN_ENGINE": "megatron", "MODEL_PARALLEL": "1x1x1x1"}
+    environment["RESOLVED_KNOBS"] = "x"  # prints the command instead of running it
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (found.returncode, found.stdout) == (2, "") and "the command could not be written" in found.stderr
 
 
 def test_what_belongs_to_other_engines_is_refused(launch):

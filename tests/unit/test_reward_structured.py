@@ -170,6 +170,37 @@ def test_json_schema_as_jsonschema_has_it():
     assert [json_schema("x", json.dumps(value), SCHEMA)["score"] for value in VALUES] == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "of", "score"),
+    [
+        ("10000000000000001", 2, 0.0),  # a float has no such number
+        ("10000000000000002", 2, 1.0),
+        ("1" + "0" * 400, 2, 1.0),
+        ("1" + "0" * 400, 0.5, 1.0),
+        ("1e400", 2, 0.0),  # beyond a float
+        ("-1e400", 0.1, 0.0),
+        ("1e308", 1e-308, 1.0),
+        ("1e-308", 1, 0.0),
+        ("0.3", 0.1, 1.0),
+        ("0.35", 0.1, 0.0),
+        ('"text"', 2, 1.0),
+        ("true", 2, 1.0),  # no number: the keyword says nothing of it
+    ],
+)
+def test_multiples_are_exact(answer, of, score):
+    assert json_schema("x", answer, {"multipleOf": of, "title": "t"})["score"] == score
+
+
+def test_an_answer_may_be_nested_as_deep_as_it_likes():
+    tree = {"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    assert json_schema("x", "[" * 60 + "]" * 60, tree)["score"] == 1.0
+    assert json_schema("x", "[" * 60 + "1" + "]" * 60, tree)["score"] == 0.0
+    assert json_schema("x", "[" * 900 + "]" * 900, tree) == {"score": 0.0, "acc": 0.0, "format": 1.0}
+    loop = {"items": {"$ref": "#/items"}}
+    with pytest.raises(ValueError, match="refers to itself more than 64 times"):
+        json_schema("x", "[[1]]", loop)
+
+
 def test_json_in_an_answer():
     truth = json.dumps({"schema": {"type": "object"}, "value": {"a": [1, {"b": None}]}})
     right = 'Here:\n```json\n{"a": [1.0, {"b": null}]}\n```\nDone.'
@@ -180,14 +211,22 @@ def test_json_in_an_answer():
         assert json_schema("x", broken, truth)["format"] == 0.0
 
 
+NESTED: dict = {"minimun": 3}
+for _ in range(70):
+    NESTED = {"items": NESTED}
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
         ({"type": "object", "minimun": 3}, "json_schema does not know minimun"),
         ({"properties": {"a": {"unevaluatedItems": False}}}, "does not know unevaluatedItems"),
         ({"type": "text"}, "'text' is no type of JSON Schema"),
+        ({"multipleOf": 0}, "multipleOf is 0; it must be a number above 0"),
         ({"$ref": "https://example.org/a.json"}, "leads out of the schema"),
         ({"$ref": "#/$defs/gone"}, "leads nowhere"),
+        (NESTED, "nested more than 64 deep"),
+        ({"dependentSchemas": {"a": {}}}, "does not know dependentSchemas"),
         ({"$ref": "#"}, "refers to itself more than 64 times"),
         ("[]", "json_schema needs a JSON Schema"),
     ],
@@ -223,6 +262,12 @@ TRUTH = {"schema": TABLES, "query": "SELECT w, n FROM t WHERE n > 1"}
 def test_a_query(answer, score, runs):
     found = sql("x", answer, json.dumps(TRUTH), timeout_s=0.2)
     assert (found["score"], found["format"]) == (score, runs)
+
+
+def test_a_right_answer_may_give_as_many_rows_as_the_right_query():
+    truth = {"schema": TABLES, "query": "SELECT n FROM t"}
+    assert sql("x", "SELECT n FROM t", truth, max_rows=2) == {"score": 1.0, "acc": 1.0, "format": 1.0}
+    assert sql("x", "SELECT n FROM t UNION ALL SELECT 1", truth, max_rows=2)["format"] == 0.0
 
 
 def test_no_query_is_not_a_query_without_rows():
@@ -289,6 +334,24 @@ def test_citations(answer, score):
     assert citations("x", answer, json.dumps(SOURCES))["score"] == score
     if answer and "1901" not in answer:
         assert citations("x", answer, {"sources": [1, 3], "documents": 3})["score"] == score  # quotes are not looked up
+
+
+@pytest.mark.parametrize(
+    ("made_up", "score"),
+    [
+        ("[9-2]", 0.0),  # a range in the wrong order is no empty one
+        ("[2024-01-02]", 0.0),
+        ("[1-2-3]", 0.0),
+        ("[12345]", 0.0),
+        ("[1-999999999]", 0.0),
+        (f"[{'9' * 5000}]", 0.0),
+        ("[1-1]", 1.0),
+        ("[1 - 1, 1]", 1.0),
+    ],
+)
+def test_ranges_that_are_made_up(made_up, score):
+    assert citations("x", f"Right [1]. Made up {made_up}.", {"sources": [1], "documents": 1})["score"] == score
+    assert citations("x", "[3-1] All.", {"sources": [1, 2, 3], "documents": 3})["score"] == 1.0
 
 
 @pytest.mark.parametrize("truth", [{"sources": [1]}, {"sources": [4], "documents": 3}, {"documents": 3}, "[1]"])
