@@ -27,7 +27,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     ),
 }
 SAYS_NOTHING = {"$schema", "$id", "$defs", "definitions", "title", "description", "default", "examples", "format"}
-DEEPEST = 64  # references and parts that follow one another
+DEEPEST = 64  # of a schema: parts in parts, and steps that stay at one value
 
 
 def json_schema(
@@ -65,7 +65,10 @@ def json_schema(
         value = json.loads(last_block(text, ("json",)), object_pairs_hook=_once, parse_constant=_refused)
     except (ValueError, RecursionError):
         return {"score": 0.0, "acc": 0.0, "format": 0.0}
-    right = fits(value, schema, schema) and (not compared or same(value, truth["value"]))
+    try:
+        right = fits(value, schema, schema) and (not compared or same(value, truth["value"]))
+    except RecursionError:  # the answer is nested too deep; what a schema does at one value ends before
+        right = False
     return {"score": float(right), "acc": float(right), "format": 1.0}
 
 
@@ -95,15 +98,16 @@ def fits(value: Any, schema: Any, root: Any, depth: int = 0) -> bool:
     """Whether a value fits a schema; `root` is where references begin.
 
     Raises:
-        ValueError: If a reference leads nowhere, or parts follow one another without an end.
+        ValueError: If a reference leads nowhere, or parts follow one another at one value without an end.
+        RecursionError: If the value is nested too deep.
     """
     if isinstance(schema, bool):
         return schema
     if depth > DEEPEST:
-        raise ValueError(f"ground_truth: the schema is nested or refers to itself more than {DEEPEST} times")
+        raise ValueError(f"ground_truth: the schema refers to itself more than {DEEPEST} times")
 
     def inner(part: Any, of: Any) -> bool:
-        return fits(part, of, root, depth + 1)
+        return fits(part, of, root, depth + 1 if part is value else 0)
 
     return all(
         KEYWORDS[name](value, wanted, schema, inner, root) for name, wanted in schema.items() if name in KEYWORDS
@@ -111,13 +115,15 @@ def fits(value: Any, schema: Any, root: Any, depth: int = 0) -> bool:
 
 
 def _check_keywords(schema: Any, depth: int = 0) -> None:
-    if isinstance(schema, bool) or depth > DEEPEST:
+    if isinstance(schema, bool):
         return
+    if depth > DEEPEST:
+        raise ValueError(f"ground_truth: the schema is nested more than {DEEPEST} deep")
     if not isinstance(schema, dict):
         raise unusable("json_schema", schema, WANTED)
     if unknown := set(schema) - set(KEYWORDS) - SAYS_NOTHING - USED_BY_OTHERS:
         raise ValueError(f"ground_truth: json_schema does not know {', '.join(sorted(map(str, unknown)))}")
-    for name in ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"):
+    for name in ("properties", "patternProperties", "$defs", "definitions"):
         for part in schema.get(name, {}).values():
             _check_keywords(part, depth + 1)
     for name in ("items", "additionalProperties", "contains", "not", "propertyNames", "if", "then", "else"):

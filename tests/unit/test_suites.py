@@ -212,3 +212,17 @@ def test_boxed_answers_score_as_the_grader_of_math():
 def test_a_set_that_is_not_there_is_named(tmp_path):
     with pytest.raises(EvaluationError, match="openai/gsm8k on Hugging Face, split test"):
         load(SETS["gsm8k"], tmp_path)
+
+
+def test_brackets_are_compared_exactly_and_words_are_not(tmp_path):
+    from common.evaluation.suites.run import _rewards
+
+    rows = [{"input": "Close ( [ <", "target": "] >"}, {"input": "Who?", "target": "(A)"}]
+    (tmp_path / "bbh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load(SETS["bbh"], tmp_path)
+    brackets, words = [
+        lambda answer, one=one, spec=spec: FUNCTIONS[spec.name]("bbh", answer, one.ground_truth)["acc"]
+        for one, spec in zip(loaded.questions, _rewards(loaded).specs, strict=True)
+    ]
+    assert brackets("So the answer is ) >.") == 0.0 and brackets("So the answer is ] >.") == 1.0
+    assert words("So the answer is A.") == 1.0 and words("So the answer is (B).") == 0.0
