@@ -226,3 +226,14 @@ def test_brackets_are_compared_exactly_and_words_are_not(tmp_path):
     ]
     assert brackets("So the answer is ) >.") == 0.0 and brackets("So the answer is ] >.") == 1.0
     assert words("So the answer is A.") == 1.0 and words("So the answer is (B).") == 0.0
+
+
+def test_rows_are_told_apart_by_their_ids(tmp_path):
+    rows = [{"id": number, "problem": f"{number} + 1?", "answer": 1.0} for number in (0, 1)]
+    (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [one.id for one in load(SETS["amc"], tmp_path).questions] == [0, 1]
+    for subject in ("law", "physics"):
+        (tmp_path / "ceval" / subject).mkdir(parents=True)
+        row = json.dumps({**ROWS["ceval"][0], "id": 0}, ensure_ascii=False)
+        (tmp_path / "ceval" / subject / "val-00000-of-00001.jsonl").write_text(row + "\n")
+    assert [one.id for one in load(SETS["ceval"], tmp_path).questions] == [1, 2]
