@@ -190,7 +190,7 @@ def _rewards(loaded: Loaded) -> Rewards:
 
 
 def _spec_of(question: Question, spec: Spec) -> Spec:
-    """A truth of brackets alone is compared exactly: normalized_match leaves punctuation out, and ``) >`` were ``] >``."""
+    """A truth of brackets alone is compared exactly: normalized_match drops punctuation, ``) >`` would be ``] >``."""
     is_signs = isinstance(question.ground_truth, str) and not any(map(str.isalnum, question.ground_truth))
     return builtin("exact_match") if spec == builtin("normalized_match") and is_signs else spec
 
