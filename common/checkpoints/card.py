@@ -15,6 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from common import __version__
+from common.checkpoints.selected import selected_step
 from common.metrics.names import friendly
 from common.run_dir import read_metrics, read_run
 from common.small_files import read_json_object
@@ -157,7 +158,8 @@ def _versions(run: Mapping[str, Any]) -> str:
 def _before_and_after(run_dir: Path) -> str:
     """The first and the last validation, with intervals where the samples are there."""
     found = ((record["step"], friendly(record["data"]).get("val_score")) for record in read_metrics(run_dir))
-    scored = [(step, value) for step, value in found if value is not None]
+    last = selected_step(run_dir)  # the weights are those of this step; later scores are another model's
+    scored = [(step, value) for step, value in found if value is not None and (last is None or step <= last)]
     if len(scored) < 2:
         return ""
     lines = [

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from common.checkpoints import cli
-from common.checkpoints.card import check_private, interval
+from common.checkpoints.card import About, check_private, interval, write_card
 from common.run_dir import update_run
 from tests.hub_server import Hub
 from tests.tiny_models import write_tiny_model
@@ -223,3 +223,11 @@ def test_modelscope_broken_off_and_resumed(run, monkeypatch, capsys):
 def test_modelscope_that_is_not_installed(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     assert publish(run, "--hub", "modelscope") == 2 and "lock-modelscope.txt" in capsys.readouterr().err
+
+
+def test_the_card_ends_at_the_checkpoint_that_was_selected(run):
+    (run / "selected.json").write_text('{"step": 10}')
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": 10, "data": {"val-core/x/acc/mean@1": 0.5}}) + "\n")
+    card = write_card(run, About("ann/mine", "base", "apache-2.0", False, False))
+    assert "| 10 | 0.500 | not known" in card and "| 20 |" not in card
