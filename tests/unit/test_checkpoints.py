@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import shutil
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from common.checkpoints import cli, hugging_face_folder
 from common.checkpoints.integrity import mark_complete, newest_complete, problems
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import merge
-from common.checkpoints.selected import select
 from common.checkpoints.selected import select
 from common.run_dir import update_run
 from tests.checkpoint_maker import write_checkpoint
