@@ -1,10 +1,12 @@
 """serve.sh on transformers, asked by the openai package: pieces, stop, logprobs, seeds, many at once, who leaves."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -14,9 +16,11 @@ import uvicorn
 
 from common.evaluation.settings import EvaluationError
 from common.serving import cli
+from common.serving.app import Routes
 from common.serving.engines import Place, lay_out, sglang_command, vllm_command
 from common.serving.guard import MAX_BODY
 from common.serving.wanted import Refused, read_wanted
+from common.serving.worker import Generation
 from tests.conftest import free_port
 
 SUMS = [f"What is {a} + {b}?" for a in range(11, 19) for b in range(21, 29)]
@@ -317,3 +321,58 @@ def test_a_port_that_is_taken(capsys):
         held.listen()
         assert cli.main(["demo", "--engine", "transformers", "--port", str(held.getsockname()[1])]) == 2
     assert "cannot be opened" in capsys.readouterr().err
+
+
+def idle_worker(monkeypatch, work):
+    """A worker without a model whose thread does ``work``."""
+    from common.serving import worker
+
+    model = SimpleNamespace(generation_config=None, device=torch.device("cpu"))
+    monkeypatch.setattr(worker, "load_tokenizer", lambda *_: SimpleNamespace(pad_token_id=0))
+    monkeypatch.setattr(worker, "load", lambda *_: model)
+    monkeypatch.setattr(worker, "end_ids", lambda *_: [])
+    monkeypatch.setattr(worker.Worker, "_next_batch", work)
+    return worker.Worker("demo", None, "cpu", "auto", 100)
+
+
+def generation(pieces, prompt=4, room=4):
+    from common.hf_engine.sampling import SamplingParams
+
+    return Generation([1] * prompt, SamplingParams(0.0, 1.0, -1), room, [], emit=pieces.append)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_has_ended_refuses_and_tells_who_waits(monkeypatch):
+    asked = threading.Event()
+
+    def broken(self):
+        asked.wait(10)
+        raise RuntimeError("the device is gone")
+
+    worker, pieces = idle_worker(monkeypatch, broken), []
+    worker.submit(generation(pieces))
+    asked.set()
+    worker.thread.join(10)
+    assert "the thread that answers has ended" in pieces[0].error
+    with pytest.raises(Refused, match="demo: the thread that answers has ended") as refused:
+        worker.submit(generation(pieces))
+    assert refused.value.status == 503
+
+
+def test_a_request_refused_midway_leaves_nothing_running():
+    made, asked = [generation([]) for _ in range(3)], []
+
+    def submit(one):
+        if len(asked) == 2:
+            raise Refused("too many", status=503)
+        asked.append(one)
+
+    worker = SimpleNamespace(submit=submit, tokenizer=SimpleNamespace(decode=str))
+    served = SimpleNamespace(worker=worker, prompt_ids=lambda wanted: [[1]], generations=lambda *_: made)
+
+    async def body():
+        return json.dumps({"model": "demo", "prompt": "x", "n": 3}).encode()
+
+    with pytest.raises(Refused, match="too many"):
+        asyncio.run(Routes({"demo": served}).complete(SimpleNamespace(body=body), is_chat=False))
+    assert len(asked) == 2 and all(one.aborted.is_set() for one in asked)
