@@ -216,8 +216,10 @@ class Worker:
             release_memory()
             rows = len(batch)
             total = max(len(one.prompt_ids) + one.max_tokens for one in batch)
-            self.batch_tokens = max(total, rows * total // 2)
-            words = "memory did not suffice; batches are smaller from now on, ask again"
+            words = f"memory does not suffice for this request even alone: {total} tokens with the answer; ask for less"
+            if rows > 1:
+                self.batch_tokens = max(total, rows * total // 2)
+                words = "memory did not suffice; batches are smaller from now on, ask again"
         logger.error("%s: %s", self.name, words, exc_info=None if is_out_of_memory(error) else error)
         for one in batch:
             if one.running:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -376,3 +377,14 @@ def test_a_request_refused_midway_leaves_nothing_running():
     with pytest.raises(Refused, match="too many"):
         asyncio.run(Routes({"demo": served}).complete(SimpleNamespace(body=body), is_chat=False))
     assert len(asked) == 2 and all(one.aborted.is_set() for one in asked)
+
+
+def test_out_of_memory_with_one_row_leaves_the_budget(monkeypatch):
+    worker = idle_worker(monkeypatch, lambda self: sys.exit())
+    pieces = []
+    worker._fail([generation(pieces, prompt=400, room=600)], torch.OutOfMemoryError("CUDA out of memory"))
+    assert worker.batch_tokens == 100 and "even alone: 1000 tokens" in pieces[0].error
+    worker._fail(
+        [generation(pieces, prompt=8, room=12) for _ in range(4)], torch.OutOfMemoryError("CUDA out of memory")
+    )
+    assert worker.batch_tokens == 40 and "ask again" in pieces[-1].error
