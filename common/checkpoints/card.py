@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from common import __version__
+from common.checkpoints.selected import selected_step
+from common.intervals import mean_interval, wilson_interval
 from common.metrics.names import friendly
 from common.run_dir import read_metrics, read_run
 from common.small_files import read_json_object
@@ -36,7 +38,6 @@ SECRETS = re.compile(
     r"hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}|\bms-[0-9a-f-]{30,}"
     r"|\b[0-9a-f]{40}\b(?=.*wandb)|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-Z = 1.959964  # of 95%
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,9 @@ def _versions(run: Mapping[str, Any]) -> str:
 
 def _before_and_after(run_dir: Path) -> str:
     """The first and the last validation, with intervals where the samples are there."""
-    found = ((record["step"], friendly(record["data"]).get("val_score")) for record in read_metrics(run_dir))
-    scored = [(step, value) for step, value in found if value is not None]
+    last = selected_step(run_dir)  # the weights are those of this step; later scores are another model's
+    found = ((record["step"], record["data"]) for record in read_metrics(run_dir))
+    scored = [(step, data) for step, data in found if "val_score" in friendly(data) and (last is None or step <= last)]
     if len(scored) < 2:
         return ""
     lines = [
@@ -166,36 +168,50 @@ def _before_and_after(run_dir: Path) -> str:
         "| step | validation score | 95% interval | answers |",
         "| --- | --- | --- | --- |",
     ]
-    for step, value in (scored[0], scored[-1]):
-        samples = _samples(run_dir / "validation" / f"{step}.jsonl")
-        low, high = interval(samples) if samples else (None, None)
-        shown = f"{low:.3f} to {high:.3f}" if samples else "not known"
-        lines.append(f"| {step} | {value:.3f} | {shown} | {len(samples) or 'not known'} |")
+    for step, data in (scored[0], scored[-1]):
+        prompts = _samples(run_dir / "validation" / f"{step}.jsonl")
+        around = interval(prompts) if len(_sources(data)) < 2 else None
+        shown = f"{around[0]:.3f} to {around[1]:.3f}" if around else "not known"
+        count = sum(map(len, prompts)) or "not known"
+        lines.append(f"| {step} | {friendly(data)['val_score']:.3f} | {shown} | {count} |")
     return "\n".join([*lines, ""])
 
 
-def _samples(path: Path) -> list[float]:
-    """What counts of each answer of a validation: ``acc`` where the reward gives it, else ``score``."""
+def _sources(data: Mapping[str, Any]) -> set[str]:
+    """Data sources of a validation, as verl names them: ``val-core/SOURCE/acc/mean@1``.
+
+    The score is the mean of theirs, and the samples do not say whose they are.
+    """
+    return {name.rsplit("/", 2)[0].split("/", 1)[1] for name in data if name.startswith("val-") and name.count("/") > 2}
+
+
+def _samples(path: Path) -> list[list[float]]:
+    """What counts of the answers to each prompt of a validation: ``acc`` where the reward gives it, else ``score``."""
     if not path.is_file():
         return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    found: dict[str, list[float]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
         row = json.loads(line)
         value = row.get("acc", row.get("score"))
         if isinstance(value, int | float) and math.isfinite(value):
-            found.append(float(value))
-    return found
+            found.setdefault(str(row.get("input", number)), []).append(float(value))
+    return list(found.values())
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of a mean: Wilson's (1927, equation 4) for right and wrong, else the normal one."""
-    n, middle = len(values), mean(values)
-    if set(values) <= {0.0, 1.0}:
-        centre = (middle + Z * Z / (2 * n)) / (1 + Z * Z / n)
-        half = Z / (1 + Z * Z / n) * math.sqrt(middle * (1 - middle) / n + Z * Z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
-    half = Z * stdev(values) / math.sqrt(n) if n > 1 else 0.0
-    return middle - half, middle + half
+def interval(prompts: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """95% interval of a mean, None where one prompt or none cannot give it.
+
+    Args:
+        prompts: Values of the answers to each prompt; those to one prompt are not independent of each other.
+    """
+    if len(prompts) < 2:
+        return None
+    is_binary = all(value in (0.0, 1.0) for values in prompts for value in values)
+    means = [mean(values) for values in prompts]
+    if is_binary and all(len(values) == 1 for values in prompts):
+        return wilson_interval(round(sum(means)), len(means))
+    low, high = mean_interval(means)
+    return (max(0.0, low), min(1.0, high)) if is_binary else (low, high)
 
 
 def _benchmarks(run_dir: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.checkpoints.integrity import newest_complete
 from common.checkpoints.layout import MANIFEST, Checkpoint, checkpoint_at, config_folder, is_megatron
 from common.checkpoints.model_class import auto_class, read_config
+from common.checkpoints.selected import selected
 from common.files import open_as_umask, write_atomically
 from common.run_dir import read_run
 from common.small_files import read_json_object
@@ -28,27 +29,29 @@ def hugging_face_folder(path: str | Path, say: Callable[[str], None] = print) ->
     """Turn what a person may name into a Hugging Face folder; merge where that was not done yet.
 
     Args:
-        path: A run directory (its newest complete checkpoint is meant), a ``global_step_N`` folder or its ``actor``,
-            or a folder that is a Hugging Face model already.
+        path: A run directory (the checkpoint that was selected is meant, else the newest complete one), a
+            ``global_step_N`` folder or its ``actor``, or a folder that is a Hugging Face model already.
         say: Called with a message when a merge begins, as it may take minutes.
 
     Returns:
-        ``RUN/model`` for a run, ``RUN/model_step_N`` for a checkpoint that is named, or ``path`` itself.
+        ``RUN/model`` for the newest complete checkpoint, ``RUN/model_step_N`` for another one that is named or was
+        selected, or ``path`` itself.
 
     Raises:
         FileNotFoundError: If there is no such folder or no complete checkpoint in it.
-        ValueError: If a checkpoint is damaged.
+        ValueError: If a checkpoint is damaged, or the selected one is gone.
     """
     path = Path(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
     checkpoint = checkpoint_at(path)
+    if checkpoint is None and (path / "config.json").is_file():
+        return path
+    checkpoint = checkpoint or selected(path)
     if checkpoint:
         newest = newest_complete(checkpoint.run_dir).checkpoint
         name = "model" if newest and newest.path == checkpoint.path else f"model_step_{checkpoint.step}"
         return _merged_once(checkpoint, checkpoint.run_dir / name, say)
-    if (path / "config.json").is_file():
-        return path
     choice = newest_complete(path)
     if choice.checkpoint:
         return _merged_once(choice.checkpoint, choice.checkpoint.run_dir / "model", say)

@@ -36,7 +36,7 @@ def publish(
     """Put a run's model and its card into a repository.
 
     Args:
-        run_dir: The run; its newest complete checkpoint is meant.
+        run_dir: The run; the checkpoint that was selected is meant, else the newest complete one.
         repo: ``user/name``.
         hub: One of ``hub_upload.HUBS``.
         lora: The adapter alone.

@@ -126,7 +126,8 @@ def _rows(
                 taken[asked] += 1
                 yield {"messages": [*prompt, *_said(line)]}
         elif good:
-            worst = ranked[-1]
+            bad = (line for line in reversed(ranked) if line["score"] < wanted.min_score and whole(line))
+            worst = next(bad, good[-1])
             if good[0]["score"] - worst["score"] < wanted.margin or good[0]["output"] == worst["output"]:
                 lost["groups whose best and worst are too close"] += 1
                 continue

@@ -150,8 +150,12 @@ class Routes:
         made = served.generations(wanted, found, queue)
         reply = Reply(wanted, served.worker.tokenizer.decode)
         prompt_tokens = sum(map(len, found))
-        for one in made:
-            served.worker.submit(one)
+        try:
+            for one in made:
+                served.worker.submit(one)
+        except Refused:
+            _abort(made)  # those before it are on the list already
+            raise
         if wanted.stream:
             events = _events(reply, made, queue, prompt_tokens)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

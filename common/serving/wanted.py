@@ -156,7 +156,7 @@ def _number(body: dict[str, Any], name: str, default: Any, least: float, most: f
     if value is default:
         return value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (kind is int and value != int(value)) or not least <= value <= most:
+    if not is_number or not least <= value <= most or (kind is int and value != int(value)):
         raise Refused(f"{name}: must be {'a whole number' * (kind is int)} from {least} to {most}, not {value!r}", name)
     return kind(value)
 

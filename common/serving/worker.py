@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 QUIET_S = 0.01  # a batch starts when nothing arrived for this long
 GATHER_S = 0.1  # or when its first request has waited this long
 MOST_WAITING = 4096
+GONE = "the thread that answers has ended, the server's log says why; restart the server"
 
 
 @dataclass(slots=True)
@@ -142,6 +143,7 @@ class Worker:
         self.pad = pad if pad is not None else min(self.stop_ids, default=0)
         self.waiting: list[Generation] = []
         self.running = 0
+        self.ended = False
         self.arrived = 0.0
         self.wake = threading.Condition()
         self.thread = threading.Thread(target=self._work, daemon=True, name=f"worker {name}")
@@ -156,9 +158,11 @@ class Worker:
         """Put an answer on the list.
 
         Raises:
-            Refused: If too many wait.
+            Refused: If too many wait, or the thread has ended.
         """
         with self.wake:
+            if self.ended or not self.alive:
+                raise Refused(f"{self.name}: {GONE}", status=503, code="unavailable")
             if len(self.waiting) >= MOST_WAITING:
                 raise Refused(f"{MOST_WAITING} requests wait; try again later", status=503, code="overloaded")
             self.waiting.append(generation)
@@ -170,6 +174,15 @@ class Worker:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _work(self) -> None:
+        try:
+            self._answer()
+        finally:
+            with self.wake:
+                self.ended, left, self.waiting = True, self.waiting, []
+            for one in left:
+                one.fail(f"{self.name}: {GONE}")
+
+    def _answer(self) -> None:
         while True:
             batch = self._next_batch()
             try:
@@ -203,8 +216,10 @@ class Worker:
             release_memory()
             rows = len(batch)
             total = max(len(one.prompt_ids) + one.max_tokens for one in batch)
-            self.batch_tokens = max(total, rows * total // 2)
-            words = "memory did not suffice; batches are smaller from now on, ask again"
+            words = f"memory does not suffice for this request even alone: {total} tokens with the answer; ask for less"
+            if rows > 1:
+                self.batch_tokens = max(total, rows * total // 2)
+                words = "memory did not suffice; batches are smaller from now on, ask again"
         logger.error("%s: %s", self.name, words, exc_info=None if is_out_of_memory(error) else error)
         for one in batch:
             if one.running:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from common.checkpoints import cli, hugging_face_folder
 from common.checkpoints.integrity import mark_complete, newest_complete, problems
 from common.checkpoints.layout import Checkpoint, checkpoint_at, checkpoints_of
 from common.checkpoints.merge import merge
+from common.checkpoints.selected import select
 from common.run_dir import update_run
 from tests.checkpoint_maker import write_checkpoint
 
@@ -292,6 +294,17 @@ def test_anything_that_can_be_named_becomes_a_model_folder(run):
         hugging_face_folder(run / "nope")
     with pytest.raises(FileNotFoundError, match="neither a config.json nor a global_step_N"):
         hugging_face_folder(run.parent)
+
+
+def test_a_run_means_the_checkpoint_that_was_selected(run):
+    select(run, 2)
+    assert hugging_face_folder(run, print) == hugging_face_folder(run / "checkpoints", print) == run / "model_step_2"
+    assert json.loads((run / "model_step_2" / "merged_from.json").read_text())["step"] == 2
+    select(run, 4)
+    assert hugging_face_folder(run, print) == run / "model"
+    shutil.rmtree(run / "checkpoints" / "global_step_4")
+    with pytest.raises(ValueError, match="names step 4, whose checkpoint is gone"):
+        hugging_face_folder(run)
 
 
 # ---- the command line ----------------------------------------------------------------------------------------------

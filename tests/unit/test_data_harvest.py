@@ -96,3 +96,13 @@ def test_what_cannot_be_harvested(run, tmp_path, capsys):
         assert words in " ".join(capsys.readouterr().err.split())
     assert main(["harvest", str(tmp_path), target, "--min-score", "1"]) == 2
     assert "has no rollouts/*.jsonl" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_answer_that_was_cut_is_not_rejected(run, capsys):
+    file = run / "rollouts" / "1.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines.append({**lines[1], "uid": "u0_0_3", "output": "word " * 30, "score": -1.0})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = rows_of(run, "--min-score", "0.5", "--algo", "dpo")
+    assert [said(row["rejected"]) for row in rows] == ["wrong", "wrong"]
+    assert "2 answers cut at the length limit" in capsys.readouterr().out

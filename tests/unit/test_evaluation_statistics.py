@@ -11,12 +11,10 @@ from common.evaluation.report.significance import (
     ks_of,
     majority,
     mcnemar_exact,
-    mean_interval,
     pass_at_k,
     sign_flip_test,
-    student_t,
-    wilson_interval,
 )
+from common.intervals import mean_interval, student_t, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from common.checkpoints import cli
-from common.checkpoints.card import check_private, interval
+from common.checkpoints.card import About, check_private, interval, write_card
 from common.run_dir import update_run
 from tests.hub_server import Hub
 from tests.tiny_models import write_tiny_model
@@ -43,7 +43,7 @@ def run(tmp_path):
     records = [{"step": step, "data": {"val-core/x/acc/mean@1": value}} for step, value in ((0, 0.25), (20, 0.75))]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     for step, right in ((0, 2), (20, 6)):
-        rows = [{"input": "private prompt", "score": 0.5, "acc": float(i < right)} for i in range(8)]
+        rows = [{"input": f"private prompt {i}", "score": 0.5, "acc": float(i < right)} for i in range(8)]
         (folder / "validation" / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     models = [
         {"name": name, "accuracy": value, "low": value - 0.1, "high": value + 0.1, "rows": 30}
@@ -178,9 +178,20 @@ def test_values_of_secret_variables_are_found(run):
 
 
 def test_intervals_by_hand():
-    low, high = interval([1.0] * 6 + [0.0] * 2)  # Wilson for 6 of 8, z = 1.96
+    low, high = interval([[1.0]] * 6 + [[0.0]] * 2)  # Wilson for 6 of 8, z = 1.96
     assert abs(low - 0.4093) < 1e-4 and abs(high - 0.9285) < 1e-4
-    assert interval([0.5, 1.5]) == pytest.approx((1 - 1.959964 * 0.5, 1 + 1.959964 * 0.5))
+    t = 12.7062  # Student's, of one degree
+    assert interval([[0.5], [1.5]]) == pytest.approx((1 - t * 0.5, 1 + t * 0.5), abs=1e-4)
+    assert interval([[0.0, 1.0], [2.0, 1.0]]) == interval([[0.5], [1.5]])  # two answers to a prompt are one cluster
+    assert interval([[1.0, 0.0]]) is None
+
+
+def test_the_interval_over_several_data_sources_is_not_known(run):
+    data = {"val-core/a/b/acc/mean@1": 0.5, "val-core/c/acc/mean@1": 1.0, "val-aux/num_turns/mean": 2.0}
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": 20, "data": data}) + "\n")
+    card = write_card(run, About("ann/mine", "base", "apache-2.0", False, False))
+    assert "| 0 | 0.250 | 0.071 to 0.591 | 8 |" in card and "| 20 | 0.750 | not known | 8 |" in card
 
 
 class Scope:
@@ -223,3 +234,11 @@ def test_modelscope_broken_off_and_resumed(run, monkeypatch, capsys):
 def test_modelscope_that_is_not_installed(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     assert publish(run, "--hub", "modelscope") == 2 and "lock-modelscope.txt" in capsys.readouterr().err
+
+
+def test_the_card_ends_at_the_checkpoint_that_was_selected(run):
+    (run / "selected.json").write_text('{"step": 10}')
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": 10, "data": {"val-core/x/acc/mean@1": 0.5}}) + "\n")
+    card = write_card(run, About("ann/mine", "base", "apache-2.0", False, False))
+    assert "| 10 | 0.500 | not known" in card and "| 20 |" not in card

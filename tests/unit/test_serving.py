@@ -1,10 +1,13 @@
 """serve.sh on transformers, asked by the openai package: pieces, stop, logprobs, seeds, many at once, who leaves."""
 
+import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -14,9 +17,11 @@ import uvicorn
 
 from common.evaluation.settings import EvaluationError
 from common.serving import cli
+from common.serving.app import Routes
 from common.serving.engines import Place, lay_out, sglang_command, vllm_command
 from common.serving.guard import MAX_BODY
 from common.serving.wanted import Refused, read_wanted
+from common.serving.worker import Generation
 from tests.conftest import free_port
 
 SUMS = [f"What is {a} + {b}?" for a in range(11, 19) for b in range(21, 29)]
@@ -183,6 +188,9 @@ def test_who_leaves_stops_the_work(port, client):
         ({"top_p": 0}, "top_p"),
         ({"n": 129}, "n"),
         ({"n": 1.5}, "n"),
+        ({"n": float("inf")}, "n"),
+        ({"max_tokens": float("nan")}, "max_tokens"),
+        ({"seed": -float("inf")}, "seed"),
         ({"stop": [""]}, "stop"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"messages": []}, "messages"),
@@ -317,3 +325,69 @@ def test_a_port_that_is_taken(capsys):
         held.listen()
         assert cli.main(["demo", "--engine", "transformers", "--port", str(held.getsockname()[1])]) == 2
     assert "cannot be opened" in capsys.readouterr().err
+
+
+def idle_worker(monkeypatch, work):
+    """A worker without a model whose thread does ``work``."""
+    from common.serving import worker
+
+    model = SimpleNamespace(generation_config=None, device=torch.device("cpu"))
+    monkeypatch.setattr(worker, "load_tokenizer", lambda *_: SimpleNamespace(pad_token_id=0))
+    monkeypatch.setattr(worker, "load", lambda *_: model)
+    monkeypatch.setattr(worker, "end_ids", lambda *_: [])
+    monkeypatch.setattr(worker.Worker, "_next_batch", work)
+    return worker.Worker("demo", None, "cpu", "auto", 100)
+
+
+def generation(pieces, prompt=4, room=4):
+    from common.hf_engine.sampling import SamplingParams
+
+    return Generation([1] * prompt, SamplingParams(0.0, 1.0, -1), room, [], emit=pieces.append)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_has_ended_refuses_and_tells_who_waits(monkeypatch):
+    asked = threading.Event()
+
+    def broken(self):
+        asked.wait(10)
+        raise RuntimeError("the device is gone")
+
+    worker, pieces = idle_worker(monkeypatch, broken), []
+    worker.submit(generation(pieces))
+    asked.set()
+    worker.thread.join(10)
+    assert "the thread that answers has ended" in pieces[0].error
+    with pytest.raises(Refused, match="demo: the thread that answers has ended") as refused:
+        worker.submit(generation(pieces))
+    assert refused.value.status == 503
+
+
+def test_a_request_refused_midway_leaves_nothing_running():
+    made, asked = [generation([]) for _ in range(3)], []
+
+    def submit(one):
+        if len(asked) == 2:
+            raise Refused("too many", status=503)
+        asked.append(one)
+
+    worker = SimpleNamespace(submit=submit, tokenizer=SimpleNamespace(decode=str))
+    served = SimpleNamespace(worker=worker, prompt_ids=lambda wanted: [[1]], generations=lambda *_: made)
+
+    async def body():
+        return json.dumps({"model": "demo", "prompt": "x", "n": 3}).encode()
+
+    with pytest.raises(Refused, match="too many"):
+        asyncio.run(Routes({"demo": served}).complete(SimpleNamespace(body=body), is_chat=False))
+    assert len(asked) == 2 and all(one.aborted.is_set() for one in asked)
+
+
+def test_out_of_memory_with_one_row_leaves_the_budget(monkeypatch):
+    worker = idle_worker(monkeypatch, lambda self: sys.exit())
+    pieces = []
+    worker._fail([generation(pieces, prompt=400, room=600)], torch.OutOfMemoryError("CUDA out of memory"))
+    assert worker.batch_tokens == 100 and "even alone: 1000 tokens" in pieces[0].error
+    worker._fail(
+        [generation(pieces, prompt=8, room=12) for _ in range(4)], torch.OutOfMemoryError("CUDA out of memory")
+    )
+    assert worker.batch_tokens == 40 and "ask again" in pieces[-1].error

@@ -212,3 +212,28 @@ def test_boxed_answers_score_as_the_grader_of_math():
 def test_a_set_that_is_not_there_is_named(tmp_path):
     with pytest.raises(EvaluationError, match="openai/gsm8k on Hugging Face, split test"):
         load(SETS["gsm8k"], tmp_path)
+
+
+def test_brackets_are_compared_exactly_and_words_are_not(tmp_path):
+    from common.evaluation.suites.run import _rewards
+
+    rows = [{"input": "Close ( [ <", "target": "] >"}, {"input": "Who?", "target": "(A)"}]
+    (tmp_path / "bbh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load(SETS["bbh"], tmp_path)
+    brackets, words = [
+        lambda answer, one=one, spec=spec: FUNCTIONS[spec.name]("bbh", answer, one.ground_truth)["acc"]
+        for one, spec in zip(loaded.questions, _rewards(loaded).specs, strict=True)
+    ]
+    assert brackets("So the answer is ) >.") == 0.0 and brackets("So the answer is ] >.") == 1.0
+    assert words("So the answer is A.") == 1.0 and words("So the answer is (B).") == 0.0
+
+
+def test_rows_are_told_apart_by_their_ids(tmp_path):
+    rows = [{"id": number, "problem": f"{number} + 1?", "answer": 1.0} for number in (0, 1)]
+    (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [one.id for one in load(SETS["amc"], tmp_path).questions] == [0, 1]
+    for subject in ("law", "physics"):
+        (tmp_path / "ceval" / subject).mkdir(parents=True)
+        row = json.dumps({**ROWS["ceval"][0], "id": 0}, ensure_ascii=False)
+        (tmp_path / "ceval" / subject / "val-00000-of-00001.jsonl").write_text(row + "\n")
+    assert [one.id for one in load(SETS["ceval"], tmp_path).questions] == [1, 2]

@@ -8,7 +8,8 @@ from statistics import mean
 
 from common.evaluation.questions import Question
 from common.evaluation.report.results import ModelResults
-from common.evaluation.report.significance import holm, mcnemar_exact, mean_interval, sign_flip_test
+from common.evaluation.report.significance import holm, mcnemar_exact, sign_flip_test
+from common.intervals import mean_interval
 
 SIGNIFICANT = 0.05
 

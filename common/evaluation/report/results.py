@@ -13,7 +13,8 @@ from common.answers.words import normalize
 from common.evaluation.engines.engine import Answer
 from common.evaluation.partial import Key
 from common.evaluation.questions import Question
-from common.evaluation.report.significance import ks_of, majority, mean_interval, pass_at_k, wilson_interval
+from common.evaluation.report.significance import ks_of, majority, pass_at_k
+from common.intervals import mean_interval, wilson_interval
 
 LONGEST_VOTE = 2_000  # characters at the end of an answer in which the final one is looked for
 

@@ -105,7 +105,8 @@ SETS: dict[str, Bench] = {
         Bench(
             "bbh", "BIG-Bench Hard", "reasoning", "lukaemon/bbh", "main", "MIT", "arXiv 2210.09261", "test",
             "{question}\n\nThink step by step, then end with a line: So the answer is X.", "normalized_match",
-            "accuracy", 6511, {**GREEDY, "max_new_tokens": 2048}, note="asked without examples; the paper gives 3",
+            "accuracy", 6511, {**GREEDY, "max_new_tokens": 2048},
+            note="asked without examples; the paper gives 3; an answer of brackets alone is compared exactly",
         ),
         Bench(
             "ceval", "C-Eval", "chinese", "ceval/ceval-exam", "main", "CC-BY-NC-SA-4.0", "arXiv 2305.08322", "val",

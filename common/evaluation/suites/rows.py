@@ -60,7 +60,8 @@ def _competition(row: dict[str, Any], number: int, subject: str) -> Item:
     if isinstance(truth, float) and truth.is_integer():
         truth = int(truth)
     group = row.get("subject") or (f"level {row['level']}" if row.get("level") else "")
-    return Item({"question": question}, str(truth), str(group), row.get("id") or row.get("unique_id"))
+    known = row.get("id") if row.get("id") is not None else row.get("unique_id")  # AMC counts from 0
+    return Item({"question": question}, str(truth), str(group), known)
 
 
 def _gpqa(row: dict[str, Any], number: int, subject: str) -> Item:
@@ -87,7 +88,8 @@ def _chinese_exam(row: dict[str, Any], number: int, subject: str) -> Item:
     if answer not in ("A", "B", "C", "D"):
         raise ValueError(f"answer {answer!r}")
     fields = _choices(str(names["question"]), [str(names[letter]) for letter in "abcd"])
-    return Item({**fields, "subject": subject.replace("_", " ") or "考试"}, answer, subject, names.get("id"))
+    # No id: C-Eval's counts anew in each subject, and rows are told apart by it.
+    return Item({**fields, "subject": subject.replace("_", " ") or "考试"}, answer, subject)
 
 
 def _cmath(row: dict[str, Any], number: int, subject: str) -> Item:

@@ -20,7 +20,7 @@ from common.data.contamination import show as show_overlap
 from common.data.readers.records import read_records
 from common.evaluation.batch import find_sources, free_name, names_of
 from common.evaluation.model_path import ModelSource
-from common.evaluation.questions import problems
+from common.evaluation.questions import Question, problems
 from common.evaluation.report.compare import row_value
 from common.evaluation.report.outputs import check_output
 from common.evaluation.report.report import Report
@@ -185,7 +185,14 @@ def _rewards(loaded: Loaded) -> Rewards:
         spec = Spec(str(file), "compute_score", json.dumps(bench.reward_kwargs, sort_keys=True))
     else:
         spec = replace(builtin(bench.reward), parameters=json.dumps(bench.reward_kwargs, sort_keys=True))
-    return Rewards([None if question.problem else spec for question in loaded.questions], [f"{spec.label}"])
+    specs = [None if question.problem else _spec_of(question, spec) for question in loaded.questions]
+    return Rewards(specs, [", ".join(dict.fromkeys(one.label for one in specs if one))])
+
+
+def _spec_of(question: Question, spec: Spec) -> Spec:
+    """A truth of brackets alone is compared exactly: normalized_match drops punctuation, ``) >`` would be ``] >``."""
+    is_signs = isinstance(question.ground_truth, str) and not any(map(str.isalnum, question.ground_truth))
+    return builtin("exact_match") if spec == builtin("normalized_match") and is_signs else spec
 
 
 def _try(loaded: Loaded, rewards: Rewards) -> None:
