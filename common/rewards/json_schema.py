@@ -208,6 +208,12 @@ def _limit(kind: str, compare: Callable[[Any, Any], bool]) -> Callable[..., bool
     return check
 
 
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return frozenset((name, _hashable(item)) for name, item in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else (isinstance(value, bool), value)
+
+
 def _multiple_of(value: Any, wanted: Any, *_: Any) -> bool:
     if not TYPES["number"](wanted) or not 0 < wanted < math.inf:
         raise ValueError(f"ground_truth: multipleOf is {wanted!r}; it must be a number above 0")
@@ -250,9 +256,7 @@ KEYWORDS: dict[str, Callable[..., bool]] = {
     "items": _items,
     "contains": _contains,
     "uniqueItems": lambda value, wanted, *_: (
-        not wanted
-        or not isinstance(value, list)
-        or not any(same(one, other) for at, one in enumerate(value) for other in value[:at])
+        not wanted or not isinstance(value, list) or len(set(map(_hashable, value))) == len(value)
     ),
     "minItems": _limit("array", _at_least),
     "maxItems": _limit("array", _at_most),
