@@ -15,6 +15,10 @@ from common.data.hub import HUBS
 from common.evaluation.settings import TEMPLATES, THINKING, EvaluationError, Settings
 
 OF_A_SET = ("temperature", "top_p", "top_k", "max_new_tokens", "n")  # each set of a suite has its own
+OF_A_BATCH = (
+    *("input_file", "output_file", "compare", "prompt_column", "answer_column", "limit"),
+    *("reward", "reward_kwargs", "fresh"),
+)
 EXAMPLES = """examples:
   ./test.sh --model_path demo                                    # chat at the terminal
   ./test.sh --model_path outputs/RUN --batch --greedy            # the run's validation file into an Excel file
@@ -112,6 +116,11 @@ def with_underscores(argv: Sequence[str]) -> list[str]:
     return made
 
 
+def differs(parser: argparse.ArgumentParser, arguments: argparse.Namespace, name: str) -> bool:
+    """Whether an option has another value than its default; one without effect is refused, not passed over."""
+    return getattr(arguments, name) != parser.get_default(name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry; returns the exit status: 0 all went well, 2 something to put right, 130 stopped."""
     words = with_underscores(sys.argv[1:] if argv is None else argv)
@@ -151,8 +160,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.data:
         raise EvaluationError("--data is for --suite; a file of questions is --input_file")
     if not arguments.batch:
-        for name in ("input_file", "output_file", "compare"):
-            if getattr(arguments, name):
+        for name in OF_A_BATCH:
+            if differs(build_parser(), arguments, name):
                 raise EvaluationError(f"--{name} is for --batch; add --batch, or leave it out to chat")
         from common.evaluation.chat import run_chat
 
@@ -187,8 +196,8 @@ def _run_suite(arguments: argparse.Namespace, settings: Settings, backend: Any) 
     """Benchmarks: settings that were not given are those of each set."""
     from common.evaluation.suites.run import SuiteOptions, run_suite
 
-    for name in ("input_file", "prompt_column", "answer_column", "reward_kwargs"):
-        if getattr(arguments, name):
+    for name in ("input_file", "prompt_column", "answer_column", "reward", "reward_kwargs"):
+        if differs(build_parser(), arguments, name):
             raise EvaluationError(f"--{name} is for --batch; the sets of a suite bring their own")
     given = {name: getattr(settings, name) for name in OF_A_SET if name in arguments.given}
     if arguments.greedy:

@@ -176,6 +176,8 @@ def _by_truth(question: Question) -> tuple[Spec | None, str]:
         return builtin("math"), "the ground truth is a number or a formula"
     if _is_letters(truth, texts, question.prompt):
         return builtin("multiple_choice"), "the ground truth is a letter"
+    if not any(char.isalnum() for text in texts for char in text):  # normalized_match leaves punctuation out
+        return builtin("exact_match"), "the ground truth is signs alone"
     return builtin("normalized_match"), "the ground truth is a text"
 
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from common import __version__
 from common.console import write_error
-from common.evaluation.cli import with_underscores
+from common.evaluation.cli import differs, with_underscores
 from common.evaluation.model_path import ModelSource, find_model
 from common.evaluation.settings import TEMPLATES, THINKING, Backend, EvaluationError, Settings
 from common.serving.engines import Place, choose_engine, lay_out, sglang_command, unique, vllm_command
 from common.web import LOCAL
 
 ENGINES = ("auto", "vllm", "sglang", "transformers")
+OF_TRANSFORMERS = ("device", "max_new_tokens", "batch_tokens", "template", "thinking", "allowed_host")
+OF_OTHERS = ("gpus", "gpu_memory_utilization")  # of vLLM and SGLang
 KEY = "SERVE_API_KEY"
 EXAMPLES = """examples:
   ./serve.sh outputs/RUN                                  # http://127.0.0.1:8000/v1, the model's name is RUN
@@ -88,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     engine = choose_engine(arguments.engine)
     if arguments.dry_run and engine == "transformers":
         raise EvaluationError("--dry_run: the transformers engine runs in this process; there is no command to print")
+    _refuse_others(arguments, engine)
     sources = find_all(arguments.models, arguments.name)
     sources = {name: source.prepare(_say) for name, source in sources.items()}
     if engine == "transformers":
@@ -112,6 +115,21 @@ def run(arguments: argparse.Namespace) -> int:
         command += ["--api-key", key]
     _say(f"serving {', '.join([layout.name, *layout.adapters])} on {_url(arguments)}")
     os.execv(command[0], command)
+
+
+def _refuse_others(arguments: argparse.Namespace, engine: str) -> None:
+    """Refuse what the engine would pass over.
+
+    Raises:
+        EvaluationError: If an option of the other engines has another value than its default.
+    """
+    for name in OF_OTHERS if engine == "transformers" else OF_TRANSFORMERS:
+        if differs(build_parser(), arguments, name):
+            whose = "vllm or sglang" if engine == "transformers" else "transformers"
+            given = f"--{name} {getattr(arguments, name)}"
+            raise EvaluationError(
+                f"{given}: the engine {engine} does not take it; leave it out, or serve with --engine {whose}"
+            )
 
 
 def find_all(given: Sequence[str], names: Sequence[str]) -> dict[str, ModelSource]:

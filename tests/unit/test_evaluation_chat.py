@@ -137,6 +137,8 @@ def test_lines_from_a_pipe(monkeypatch, capsys, tmp_path):
     ("arguments", "message"),
     [
         (["--model_path", "demo", "--compare", "demo"], "--compare is for --batch"),
+        (["--model_path", "demo", "--limit", "3"], "--limit is for --batch"),
+        (["--model_path", "demo", "--reward", "math"], "--reward is for --batch"),
         (["--model_path", "demo", "--n", "2"], "--n 2"),
         ([], "--model_path is missing"),
     ],

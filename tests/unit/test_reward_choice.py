@@ -171,3 +171,11 @@ def test_a_list_of_longer_truths_lists_what_counts():
     assert multiple_choice("x", "AC", ["AC", "AD"])["score"] == 1.0
     assert multiple_choice("x", "AD", ["AC", "AD"])["score"] == 1.0
     assert multiple_choice("x", "ACD", ["AC", "AD"])["score"] == 0.0
+
+
+def test_a_truth_of_signs_alone_is_compared_exactly():
+    from common.evaluation.questions import Question
+    from common.evaluation.rewards import _by_truth
+
+    assert _by_truth(Question(0, 1, ground_truth="] >"))[0].name == "exact_match"
+    assert _by_truth(Question(0, 1, ground_truth="the Nile"))[0].name == "normalized_match"

@@ -310,6 +310,7 @@ def test_adapters_over_one_base_model_are_one_server(lora_runs):
         (["no/such/run"], "no/such/run"),
         (["demo", "--port", "0"], "--port 0"),
         (["demo", "--dry-run", "--engine", "transformers"], "--dry_run"),
+        (["demo", "--gpus", "2", "--engine", "transformers"], "--gpus 2: the engine transformers does not take it"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_loaded(options, words, capsys, monkeypatch):
@@ -391,3 +392,18 @@ def test_out_of_memory_with_one_row_leaves_the_budget(monkeypatch):
         [generation(pieces, prompt=8, room=12) for _ in range(4)], torch.OutOfMemoryError("CUDA out of memory")
     )
     assert worker.batch_tokens == 40 and "ask again" in pieces[-1].error
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("option", ["thinking off", "template default", "device cpu", "max_new_tokens 9"])
+def test_what_an_engine_would_pass_over_is_refused(option, engine, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "choose_engine", lambda wanted: wanted)
+    name, value = option.split()
+    assert cli.main(["demo", "--engine", engine, "--dry_run", f"--{name}", value]) == 2
+    assert f"--{name} {value}: the engine {engine} does not take it" in capsys.readouterr().err
+
+
+def test_defaults_are_no_option_of_another_engine(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "choose_engine", lambda wanted: wanted)
+    words = ["demo", "--engine", "vllm", "--dry_run", "--thinking", "auto", "--max-new-tokens", "1024"]
+    assert cli.main(words) == 0 and "demo" in capsys.readouterr().out

@@ -180,6 +180,7 @@ def test_subjects_are_the_folders(tmp_path):
         (["--suite", "math", "--data", "DATA"], "a file math500.jsonl is in it"),
         (["--suite", "gsm8k", "--data", "nowhere"], "--data nowhere: no such folder"),
         (["--suite", "gsm8k", "--data", "DATA", "--input_file", "x.json"], "--input_file is for --batch"),
+        (["--suite", "gsm8k", "--data", "DATA", "--reward", "exact"], "--reward is for --batch"),
         (["--suite", "gsm8k", "--data", "DATA", "--output_file", "x.csv"], "a suite goes into a workbook"),
         (["--suite", "gsm8k", "--data", "DATA", "--greedy", "--n", "4"], "greedy answers to one prompt"),
         (["--suite", "mbpp", "--data", "DATA"], "is no row of mbpp"),
