@@ -33,6 +33,8 @@ from check import normal, pins
 INDEX = "bundle.json"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*")
+ASKED = re.compile(r"^([A-Za-z0-9][\w.-]*)\s*(?:\[([^\]]*)\])?")  # name, and the extras in its brackets
+EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 BLOCK = 2**22
 HERE = Path(__file__).resolve().parent
 HASHED = ("--require-hashes", "--no-deps", "--no-build-isolation")
@@ -156,8 +158,17 @@ def collected(
     packages: dict[str, dict] = {}
     for lock in locks:
         packages |= report(pip, lock, work)
-    roots = {normal(name) for path in lists for name, _ in pins(path)}
+    roots = [line for path in lists for line in lines_of(path)]
     return needed(packages, keep, roots) | {normal(name) for name, _ in pins(HERE / "lock-build.txt")}
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """The requirements of a file, included files too."""
+    for line in path.read_text().splitlines():
+        if line.startswith("-r "):
+            yield from lines_of(path.parent / line.split()[1])
+        elif REQUIREMENT.match(line):
+            yield line
 
 
 def only(lock: str, names: set[str]) -> str:
@@ -166,8 +177,16 @@ def only(lock: str, names: set[str]) -> str:
     return "".join(block for block in blocks if (match := REQUIREMENT.match(block)) and normal(match[0]) in names)
 
 
-def needed(packages: dict[str, dict], keep: set[str], roots: set[str]) -> set[str]:
+def needed(packages: dict[str, dict], keep: set[str], roots: list[str]) -> set[str]:
     """Every package that is reached from the roots without going through one that is kept.
+
+    What is only behind an extra that nobody asks for is not reached: the libraries of CUDA and triton belong to a
+    torch that is kept, and other packages name them in extras.
+
+    Args:
+        packages: Name -> its entry in pip's report.
+        keep: Names that stay as they are in the Python of the other machine.
+        roots: Requirements as a file has them, such as ``ray[default]==2.60.0``.
 
     Raises:
         BundleError: If nothing of that name is in the stack.
@@ -175,16 +194,19 @@ def needed(packages: dict[str, dict], keep: set[str], roots: set[str]) -> set[st
     unknown = sorted(keep - set(packages))
     if unknown:
         raise BundleError(f"--keep {','.join(unknown)}: not in this stack; leave it out")
-    needed: set[str] = set()
-    waiting = sorted(roots)
+    reached: dict[str, set[str]] = {}  # name -> extras
+    waiting = list(roots)
     while waiting:
-        name = waiting.pop()
-        if name in needed or name in keep or name not in packages:
+        match = ASKED.match(waiting.pop())
+        name, extras = normal(match[1]), {normal(extra) for extra in (match[2] or "").split(",") if extra.strip()}
+        if name in keep or name not in packages or (name in reached and extras <= reached[name]):
             continue
-        needed.add(name)
+        reached.setdefault(name, set()).update(extras)
         for line in packages[name]["metadata"].get("requires_dist") or ():
-            waiting.append(normal(REQUIREMENT.match(line)[0]))
-    return needed
+            behind = {normal(extra) for extra in EXTRA.findall(line)}
+            if not behind or behind & reached[name]:
+                waiting.append(line)
+    return set(reached)
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> None:
