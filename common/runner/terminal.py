@@ -202,8 +202,11 @@ class Terminal:
             pick = min if self.validations[-1][1] in LOWER else max
             best = pick(self.validations, key=lambda entry: entry[2])
             _, words, last = self.validations[-1]
-            change = f"{self.validations[0][2]:.3f} -> {last:.3f}"
-            found.append((words, change, f"(best {best[2]:.3f} at step {best[0]})"))
+            if len(self.validations) == 1:  # no "before" to compare with
+                found.append((words, f"{last:.3f}", f"(the only one, at step {best[0]})"))
+            else:
+                change = f"{self.validations[0][2]:.3f} -> {last:.3f}"
+                found.append((words, change, f"(best {best[2]:.3f} at step {best[0]})"))
         return found
 
     def summary(self, stopped: str | None = None, show_files: bool = True) -> None:

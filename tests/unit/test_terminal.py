@@ -54,6 +54,15 @@ def test_summary_compares_the_first_and_the_last_steps(terminal, capsys):
     assert "/model" in shown and "charts/metrics.png" in shown
 
 
+def test_one_validation_is_no_comparison(tmp_path, capsys):
+    terminal = Terminal(tmp_path, verbose=False, max_response_length=None)
+    terminal.records([{"step": 12, "data": {"val/loss": 1.058}}])
+    capsys.readouterr()
+    terminal.summary()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "validation loss" in line)
+    assert line.split(maxsplit=2)[2] == "1.058  (the only one, at step 12)"
+
+
 def test_sft_steps_that_are_quick_do_not_fill_the_screen(tmp_path, capsys):
     terminal = Terminal(tmp_path, verbose=False, max_response_length=None)
     terminal.log_lines(["Total steps: 50, num_warmup_steps: 1"])
