@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 
 import pytest
 
+from common.notify.notifier import Notifier
 from common.preflight.knobs import read_knobs
 from common.preflight.trackers import check_trackers, loggers, resolve_trackers
 from common.run_dir import metrics_path, update_run
@@ -245,6 +247,20 @@ def test_which_trackers_a_run_has(knobs, monkeypatch, given, environment, expect
     assert (found["TRACKERS"], found["USE_WANDB"], found.errors) == (expected, use_wandb, [])
     names = "" if expected == "none" else f",{expected}"
     assert loggers(found) == f"[console,file,tensorboard{names}]"
+
+
+@pytest.mark.parametrize("name", ["found", "problem_of", "read_knobs", "Notifier"])
+def test_the_environment_is_read_when_it_is_asked_for(knobs, monkeypatch, tmp_path, name):
+    """datasets puts a copy into ``os.environ`` when it maps with several processes, as verl does to filter prompts."""
+    later = {**os.environ, "SWANLAB_API_KEY": "k", "TRACKERS": "swanlab", "NOTIFY_URLS": "json://127.0.0.1:9/"}
+    monkeypatch.setattr(os, "environ", later)
+    seen = {
+        "found": lambda: "swanlab" in logins.found(),
+        "problem_of": lambda: logins.problem_of("swanlab") is None,
+        "read_knobs": lambda: read_knobs("grpo")["TRACKERS"] == "swanlab",
+        "Notifier": lambda: Notifier(tmp_path).on,
+    }
+    assert seen[name]()
 
 
 @pytest.mark.parametrize(
