@@ -235,6 +235,7 @@ def knobs(monkeypatch, tmp_path):
         ({"TRACKERS": "none"}, {"WANDB_API_KEY": "k"}, "none", "false"),
         ({"TRACKERS": "trackio, mlflow"}, {}, "trackio,mlflow", "false"),
         ({"TRACKERS": "mlflow,"}, {}, "mlflow", "false"),
+        ({"TRACKERS": "mlflow,trackio,mlflow"}, {}, "mlflow,trackio", "false"),
         ({"USE_WANDB": "true"}, {"WANDB_MODE": "offline"}, "wandb", "true"),
         ({"USE_WANDB": "true", "TRACKERS": "mlflow"}, {"WANDB_API_KEY": "k"}, "wandb,mlflow", "true"),
         ({"USE_WANDB": "false"}, {"WANDB_API_KEY": "k"}, "none", "false"),
