@@ -16,7 +16,7 @@ from common.run_dir import metrics_path, update_run
 from common.trackers import backends, logins
 from common.trackers.place import place_of, read_state, resumed_step
 from common.trackers.rows import comparison, row_of, samples_of
-from common.trackers.tracker import attach
+from common.trackers.tracker import attach, send_files
 from common.verl_ext.trackers import _drop_later
 
 
@@ -26,6 +26,7 @@ class Kept:
     rows: list = []
     tables: list = []
     ended: list = []
+    files_sent: tuple = ()
 
     def __init__(self, place):
         self.place = place
@@ -37,6 +38,9 @@ class Kept:
     def samples(self, rows, step):
         Kept.tables.append((step, [row["output"] for row in rows]))
 
+    def files(self, charts, compared, step):
+        Kept.files_sent = (self.place.config, [path.name for path in charts], compared, step)
+
     def finish(self, *codes):
         Kept.ended.append(codes)
 
@@ -46,7 +50,7 @@ def run_dir(tmp_path, monkeypatch):
     folder = tmp_path / "outputs" / "mine"
     folder.mkdir(parents=True)
     update_run(folder, id="abcd1234", algorithm="grpo", model_name="demo", knobs={"VARIANT": "grpo"})
-    Kept.rows, Kept.tables, Kept.ended = [], [], []
+    Kept.rows, Kept.tables, Kept.ended, Kept.files_sent = [], [], [], ()
     monkeypatch.setitem(backends.BACKENDS, "mlflow", Kept)
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     return folder
@@ -177,6 +181,20 @@ def test_answers_of_a_validation_are_sent_when_they_are_whole(run_dir):
     assert Kept.tables == [(5, [f"a{n}" for n in range(20)])]
     (run_dir / "validation" / "5.jsonl").write_text('{"input": "q", "outp')
     assert samples_of(run_dir, 5) == []
+
+
+def test_the_last_files_come_with_verls_configuration_and_the_last_step(run_dir):
+    """A tracker that is opened for them with an empty configuration would lose the one it has."""
+    tracker = open_at(run_dir, 0)
+    log_file(run_dir, 1, [1, 2, 3])
+    tracker.finish()
+    (run_dir / "charts").mkdir()
+    (run_dir / "charts" / "metrics.png").touch()
+    send_files("mlflow", "project", "mine", run_dir)
+    assert Kept.files_sent == (
+        {"trainer": {"resume_mode": "disable", "resume_from_path": None}}, ["metrics.png"],
+        [{"metric": "loss", "before": 1.0, "after": 3.0, "best": 1.0, "best_step": 1}], 3,
+    )  # fmt: skip
 
 
 def test_the_comparison_has_before_after_and_best():
