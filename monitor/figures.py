@@ -172,7 +172,9 @@ def plain_panel(key: str, title: str, lines: dict[str, tuple[list, list]], top: 
         panel.seen.append(values)
     panel.left, panel.right = min(-5.0, panel.left), 0.0
     span = (-0.02 * top, 1.05 * top) if top else value_range(panel.seen, False, False)
-    return _figure(key, title, latest, panel, span, [], look)
+    figure = _figure(key, title, latest, panel, span, [], look)
+    figure["layout"]["xaxis"]["ticksuffix"] = " min"
+    return figure
 
 
 def _x(columns: Columns, series: Series, look: Look) -> np.ndarray:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from filelock import FileLock
@@ -73,6 +74,16 @@ def launch(environment, algorithm, *arguments, cwd=ROOT, timeout=300, **knobs):
         text=True,
         timeout=timeout,
     )
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Put ``os.environ`` back: datasets leaves a copy there when it maps with processes, as verl does with prompts.
+
+    The copy would keep what a test had set, since monkeypatch takes it back in the first object.
+    """
+    with mock.patch.object(os, "environ", os.environ):
+        yield
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ class Notifier:
 
     Args:
         run_dir: Its folder.
-        environment: With ``NOTIFY_URLS``; without them nothing is ever sent.
+        environment: With ``NOTIFY_URLS``, by default the process's; without them nothing is ever sent.
         label: Words before the title, such as the algorithm.
     """
 
-    def __init__(self, run_dir: Path, environment: Mapping[str, str] = os.environ, label: str = ""):
+    def __init__(self, run_dir: Path, environment: Mapping[str, str] | None = None, label: str = ""):
+        environment = os.environ if environment is None else environment
         self.run_dir, self.environment = run_dir, environment
         self.label = f"{label} " if label else ""
         folders = run_dir.parts[-3:] if environment.get("STAGE") else run_dir.parts[-1:]  # a stage is <run>/round-1/rl

@@ -259,12 +259,12 @@ def script_of(algorithm: str) -> Path:
     return ROOT / folder_of(algorithm) / "train.sh"
 
 
-def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, arguments: Sequence[str] = ()) -> Knobs:
+def read_knobs(algorithm: str, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Knobs:
     """Read the knobs of an algorithm as they are set, and check each on its own.
 
     Args:
         algorithm: Folder of the train.sh.
-        environment: Where train.sh has exported the knobs.
+        environment: Where train.sh has exported the knobs; by default the process's.
         arguments: ``key=value`` arguments for verl; one for a key that a knob sets counts as that knob, so that
             batch sizes, steps and the like still fit together.
 
@@ -275,6 +275,7 @@ def read_knobs(algorithm: str, environment: Mapping[str, str] = os.environ, argu
     if not re.fullmatch(r"[a-z_]+", algorithm) or not script.is_file():
         known = sorted(path.parent.name for path in (*ROOT.glob("*/train.sh"), *ROOT.glob("*/*/train.sh")))
         raise ValueError(f"no algorithm {algorithm!r}; there are: {', '.join(known)}")
+    environment = os.environ if environment is None else environment
     defaults = read_block(script)
     values = {name: environment.get(name) or default for name, default in defaults.items()}
     given = {name: value for name, value in values.items() if value != defaults[name]}

@@ -32,7 +32,8 @@ def resolve_trackers(knobs: Knobs) -> None:
 
 
 def _named(given: str) -> list[str]:
-    return [] if given in (AUTO, "none") else [part.strip() for part in given.split(",") if part.strip()]
+    named = [] if given in (AUTO, "none") else [part.strip() for part in given.split(",")]
+    return list(dict.fromkeys(name for name in named if name))
 
 
 def wanted(knobs: Knobs) -> list[str]:

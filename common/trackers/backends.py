@@ -55,12 +55,12 @@ class Wandb:
 
         self._log({"val/samples": wandb.Table(list(COLUMNS), [[row[name] for name in COLUMNS] for row in rows])}, step)
 
-    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]]) -> None:
-        """Send the final charts, and rows of `rows.comparison`."""
+    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]], step: int) -> None:
+        """Send the final charts, and rows of `rows.comparison`, as of the last step."""
         import wandb
 
         table = wandb.Table(list(COMPARED), [[row[name] for name in COMPARED] for row in compared])
-        self.run.log({"comparison": table, **{f"charts/{path.stem}": wandb.Image(str(path)) for path in charts}})
+        self._log({"comparison": table, **{f"charts/{path.stem}": wandb.Image(str(path)) for path in charts}}, step)
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run."""
@@ -99,13 +99,13 @@ class SwanLab:
         """Log answers of a validation, rows of `rows.samples_of`."""
         self._table("val/samples", COLUMNS, rows, step)
 
-    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]]) -> None:
-        """Send the final charts, and rows of `rows.comparison`."""
+    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]], step: int) -> None:
+        """Send the final charts, and rows of `rows.comparison`, as of the last step."""
         import swanlab
 
-        self._table("comparison", COMPARED, compared, 0)
+        self._table("comparison", COMPARED, compared, step)
         for path in charts:
-            self.run.log({f"charts/{path.stem}": swanlab.Image(str(path))}, step=0)
+            self.run.log({f"charts/{path.stem}": swanlab.Image(str(path))}, step=step)
 
     def _table(self, name: str, columns: Sequence[str], rows: list[dict[str, Any]], step: int) -> None:
         import swanlab
@@ -154,8 +154,8 @@ class Mlflow:
 
         mlflow.log_table({name: [row[name] for row in rows] for name in COLUMNS}, f"samples/{step}.json")
 
-    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]]) -> None:
-        """Send the final charts, and rows of `rows.comparison`."""
+    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]], step: int) -> None:
+        """Send the final charts, and rows of `rows.comparison`, as of the last step."""
         import mlflow
 
         for path in charts:
@@ -186,11 +186,11 @@ class Trackio:
         """Log answers of a validation, rows of `rows.samples_of`."""
         self._table("val/samples", rows, step)
 
-    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]]) -> None:
-        """Send the final charts, and rows of `rows.comparison`."""
-        self._table("comparison", compared, 0)
+    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]], step: int) -> None:
+        """Send the final charts, and rows of `rows.comparison`, as of the last step."""
+        self._table("comparison", compared, step)
         for path in charts:
-            self.trackio.log({f"charts/{path.stem}": self.trackio.Image(str(path))}, step=0)
+            self.trackio.log({f"charts/{path.stem}": self.trackio.Image(str(path))}, step=step)
 
     def _table(self, name: str, rows: list[dict[str, Any]], step: int) -> None:
         import pandas as pd
@@ -234,13 +234,13 @@ class ClearML:
 
         self.task.get_logger().report_table("val", "samples", step, table_plot=pd.DataFrame(rows))
 
-    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]]) -> None:
-        """Send the final charts, and rows of `rows.comparison`."""
+    def files(self, charts: Sequence[Path], compared: list[dict[str, Any]], step: int) -> None:
+        """Send the final charts, and rows of `rows.comparison`, as of the last step."""
         import pandas as pd
 
         for path in charts:
-            self.task.get_logger().report_image("charts", path.stem, 0, local_path=str(path))
-        self.task.get_logger().report_table("comparison", "comparison", 0, table_plot=pd.DataFrame(compared))
+            self.task.get_logger().report_image("charts", path.stem, step, local_path=str(path))
+        self.task.get_logger().report_table("comparison", "comparison", step, table_plot=pd.DataFrame(compared))
 
     def finish(self) -> None:
         """Close the run."""

@@ -94,17 +94,19 @@ SERVICES = {
 }
 
 
-def problem_of(name: str, environment: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+def problem_of(name: str, environment: Mapping[str, str] | None = None) -> tuple[str, str] | None:
     """What keeps a tracker from being used, and what to do; None when it can be used without a question."""
     service = SERVICES[name]
     if not service.is_installed:
         return f"the package {service.package} is not installed", f"pip install {service.package}, or leave {name} out"
-    if service.fix and not service.login(environment):
+    if service.fix and not service.login(os.environ if environment is None else environment):
         return f"you are not logged in to {name}", service.fix
     return None
 
 
-def found(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def found(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The trackers that ``auto`` takes, and why: installed, and with a login."""
+    # Not a default value: datasets puts another object into os.environ when it maps with processes.
+    environment = os.environ if environment is None else environment
     reasons = {name: service.login(environment) for name, service in SERVICES.items() if service.auto}
     return {name: why for name, why in reasons.items() if why and SERVICES[name].is_installed}

@@ -13,6 +13,7 @@ from common.checkpoints.layout import STEP_NAME
 from common.files import write_atomically
 from common.run_dir import metrics_files, read_metrics, read_records, read_run
 
+CONFIG_FILE = "trackers.config.json"  # of a run: verl's configuration as its trackers were given it
 STATE_FILE = "trackers.json"  # of a run: tracker -> id of the run there, and whether the last attempt closed it
 
 
@@ -78,6 +79,17 @@ class Place:
 def read_state(run_dir: Path) -> dict[str, dict[str, Any]]:
     """What was kept of each tracker of a run."""
     path = run_dir / STATE_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def keep_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Keep verl's configuration; a tracker opened again for the last files would get an empty one in its place."""
+    write_atomically(run_dir / CONFIG_FILE, json.dumps(config, default=str, ensure_ascii=False) + "\n")
+
+
+def kept_config(run_dir: Path) -> dict[str, Any]:
+    """What `keep_config` kept; empty where it kept nothing."""
+    path = run_dir / CONFIG_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

@@ -53,7 +53,7 @@ def samples_of(run_dir: Path, step: int) -> list[dict[str, Any]]:
 
 
 def comparison(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Before, after and best of what a run is judged by, a row for each metric that it has.
+    """Before, after and best of what a run is judged by, a row for each metric that it has and that has a better side.
 
     Args:
         records: ``{"step": n, "data": {...}}`` by step.
@@ -64,7 +64,7 @@ def comparison(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         values = [
             (step, named[metric.name]) for step, named in steps if math.isfinite(named.get(metric.name, math.nan))
         ]
-        if values:
+        if values and metric.better:
             pick = min if metric.better == "lower" else max
             step, best = pick(values, key=lambda entry: entry[1])
             ends = {"before": values[0][1], "after": values[-1][1]}

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.run_dir import read_metrics
 from common.trackers.backends import BACKENDS
-from common.trackers.place import Place, place_of
+from common.trackers.place import Place, keep_config, kept_config, place_of
 from common.trackers.rows import Gpus, comparison, row_of, samples_of
 
 
@@ -86,6 +86,8 @@ def attach(names: list[str], project: str, name: str, config: Any, run_dir: Path
     """
     opened: dict[str, Tracker] = {}
     gpus = Gpus(os.environ.get("CUDA_VISIBLE_DEVICES")) if names else None
+    if names and config:
+        keep_config(run_dir, config)
     for tracker in names:
         try:
             opened[tracker] = Tracker(place_of(tracker, project, name, config, run_dir), gpus)
@@ -100,8 +102,8 @@ def send_files(tracker: str, project: str, name: str, run_dir: Path) -> None:
     Raises:
         Exception: Of any class, if the tracker does not take them.
     """
-    place = place_of(tracker, project, name, None, run_dir)
-    place.last = place.resumed  # nothing is trained again
+    place = place_of(tracker, project, name, kept_config(run_dir), run_dir)
+    last, place.last = place.last, place.resumed  # nothing is trained again
     backend = BACKENDS[tracker](place)
-    backend.files(sorted((run_dir / "charts").glob("*.png")), comparison(read_metrics(run_dir)))
+    backend.files(sorted((run_dir / "charts").glob("*.png")), comparison(read_metrics(run_dir)), last)
     backend.finish()

@@ -359,3 +359,8 @@ def test_names_with_commas_are_several(platform):
     assert row.keys() == {"step", "reward_mean", "policy_loss"}
     text = platform.client.get("/api/jobs/run/metrics.csv?names=reward_mean,policy_loss").text
     assert text.startswith("step,reward_mean,policy_loss\n1,0.1,0.4\n")
+    for path in ("metrics?names=reward_maen", "metrics.csv?names=step,actor/pg_lss", "metrics?raw=true&names=nothing"):
+        answer = platform.client.get(f"/api/jobs/run/{path}")
+        assert answer.status_code == 422 and "the run has no such metric" in answer.text, path
+    assert "did you mean reward_mean?" in platform.client.get("/api/jobs/run/metrics?names=reward_maen").text
+    assert platform.client.get("/api/jobs/run/metrics?names=kl_divergence,val-core/x/acc/mean@1").status_code == 200

@@ -72,6 +72,7 @@ def test_the_system_tab_shows_all_of_them(monitor):
     assert "30%" in shown and "70%" in shown and "0:10 ago" in shown  # the newest of each
     charts = {chart["key"]: json.dumps(chart) for chart in system._of_all(machines, Words("en"))}
     assert list(charts) == ["all_gpu_use", "all_gpu_memory", "all_cpu", "all_memory"]
+    assert '"ticksuffix": " min"' in charts["all_cpu"]  # of the time axis
     assert "node-a" in charts["all_gpu_use"] and "node-b" in charts["all_gpu_use"]
     assert system._of_run({}, "alone", Words("en")) == "" and system._of_all({}, Words("en")) == []
 

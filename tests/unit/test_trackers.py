@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 
 import pytest
 
+from common.notify.notifier import Notifier
 from common.preflight.knobs import read_knobs
 from common.preflight.trackers import check_trackers, loggers, resolve_trackers
 from common.run_dir import metrics_path, update_run
 from common.trackers import backends, logins
 from common.trackers.place import place_of, read_state, resumed_step
 from common.trackers.rows import comparison, row_of, samples_of
-from common.trackers.tracker import attach
+from common.trackers.tracker import attach, send_files
 from common.verl_ext.trackers import _drop_later
 
 
@@ -24,6 +26,7 @@ class Kept:
     rows: list = []
     tables: list = []
     ended: list = []
+    files_sent: tuple = ()
 
     def __init__(self, place):
         self.place = place
@@ -35,6 +38,9 @@ class Kept:
     def samples(self, rows, step):
         Kept.tables.append((step, [row["output"] for row in rows]))
 
+    def files(self, charts, compared, step):
+        Kept.files_sent = (self.place.config, [path.name for path in charts], compared, step)
+
     def finish(self, *codes):
         Kept.ended.append(codes)
 
@@ -44,7 +50,7 @@ def run_dir(tmp_path, monkeypatch):
     folder = tmp_path / "outputs" / "mine"
     folder.mkdir(parents=True)
     update_run(folder, id="abcd1234", algorithm="grpo", model_name="demo", knobs={"VARIANT": "grpo"})
-    Kept.rows, Kept.tables, Kept.ended = [], [], []
+    Kept.rows, Kept.tables, Kept.ended, Kept.files_sent = [], [], [], ()
     monkeypatch.setitem(backends.BACKENDS, "mlflow", Kept)
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     return folder
@@ -177,6 +183,20 @@ def test_answers_of_a_validation_are_sent_when_they_are_whole(run_dir):
     assert samples_of(run_dir, 5) == []
 
 
+def test_the_last_files_come_with_verls_configuration_and_the_last_step(run_dir):
+    """A tracker that is opened for them with an empty configuration would lose the one it has."""
+    tracker = open_at(run_dir, 0)
+    log_file(run_dir, 1, [1, 2, 3])
+    tracker.finish()
+    (run_dir / "charts").mkdir()
+    (run_dir / "charts" / "metrics.png").touch()
+    send_files("mlflow", "project", "mine", run_dir)
+    assert Kept.files_sent == (
+        {"trainer": {"resume_mode": "disable", "resume_from_path": None}}, ["metrics.png"],
+        [{"metric": "loss", "before": 1.0, "after": 3.0, "best": 1.0, "best_step": 1}], 3,
+    )  # fmt: skip
+
+
 def test_the_comparison_has_before_after_and_best():
     scores = {0: 0.1, 5: 0.9, 10: 0.4}
     records = [{"step": step, "data": {"val-core/x/reward/mean@1": score}} for step, score in scores.items()]
@@ -233,6 +253,7 @@ def knobs(monkeypatch, tmp_path):
         ({"TRACKERS": "none"}, {"WANDB_API_KEY": "k"}, "none", "false"),
         ({"TRACKERS": "trackio, mlflow"}, {}, "trackio,mlflow", "false"),
         ({"TRACKERS": "mlflow,"}, {}, "mlflow", "false"),
+        ({"TRACKERS": "mlflow,trackio,mlflow"}, {}, "mlflow,trackio", "false"),
         ({"USE_WANDB": "true"}, {"WANDB_MODE": "offline"}, "wandb", "true"),
         ({"USE_WANDB": "true", "TRACKERS": "mlflow"}, {"WANDB_API_KEY": "k"}, "wandb,mlflow", "true"),
         ({"USE_WANDB": "false"}, {"WANDB_API_KEY": "k"}, "none", "false"),
@@ -245,6 +266,20 @@ def test_which_trackers_a_run_has(knobs, monkeypatch, given, environment, expect
     assert (found["TRACKERS"], found["USE_WANDB"], found.errors) == (expected, use_wandb, [])
     names = "" if expected == "none" else f",{expected}"
     assert loggers(found) == f"[console,file,tensorboard{names}]"
+
+
+@pytest.mark.parametrize("name", ["found", "problem_of", "read_knobs", "Notifier"])
+def test_the_environment_is_read_when_it_is_asked_for(knobs, monkeypatch, tmp_path, name):
+    """datasets puts a copy into ``os.environ`` when it maps with several processes, as verl does to filter prompts."""
+    later = {**os.environ, "SWANLAB_API_KEY": "k", "TRACKERS": "swanlab", "NOTIFY_URLS": "json://127.0.0.1:9/"}
+    monkeypatch.setattr(os, "environ", later)
+    seen = {
+        "found": lambda: "swanlab" in logins.found(),
+        "problem_of": lambda: logins.problem_of("swanlab") is None,
+        "read_knobs": lambda: read_knobs("grpo")["TRACKERS"] == "swanlab",
+        "Notifier": lambda: Notifier(tmp_path).on,
+    }
+    assert seen[name]()
 
 
 @pytest.mark.parametrize(

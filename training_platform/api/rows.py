@@ -220,6 +220,28 @@ class AllRows:
         return found
 
 
+def unknown(records: Iterable[tuple[int, Data]], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Those names that are neither of the kit's table nor of the run.
+
+    A run may yet get those of its first validation, and one that has written nothing may get any.
+
+    Args:
+        records: Of the run.
+        names: That were asked for.
+
+    Returns:
+        The unknown names, and those that the run has.
+    """
+    left = [name for name in names if name not in {"step", *BY_NAME} and not name.startswith(("val-", "val/"))]
+    seen: dict[str, None] = {}
+    for _, data in records if left else ():
+        seen.update(dict.fromkeys(data))
+        left = [name for name in left if name not in data]
+        if not left:
+            break
+    return (left if seen else []), list(seen)
+
+
 def as_json(rows: Iterator[dict]) -> Iterator[bytes]:
     """An array of rows, some at a time, the first as soon as it is there."""
     before, many = b"[", 1

@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from common.checkpoints.selected import selected_step
 from common.files import open_regular, read_regular
+from common.metrics.names import BY_NAME
 from common.run_dir import LOG_FILE, read_record
 from monitor.checkpoints import saved_in
 from monitor.health import Finding, longest_answer
@@ -25,9 +26,10 @@ from monitor.samples import Sample, choose, read_step, steps_of
 from training_platform.api.errors import ApiError
 from training_platform.api.find import Found
 from training_platform.api.jobs import Jobs
-from training_platform.api.rows import AllRows, ReadRows, RunRows, Source, Wanted, as_csv, as_json
+from training_platform.api.rows import AllRows, ReadRows, RunRows, Source, Wanted, as_csv, as_json, unknown
 from training_platform.api.views import View, eval_results
 from training_platform.queue import local
+from training_platform.queue.knobs import did_you_mean
 
 READ_SECONDS = 60.0
 MAX_LOG = 1 << 20  # bytes of one answer
@@ -216,6 +218,18 @@ def _each(names: list[str]) -> list[str]:
     return [name for text in names for name in text.split(",") if name]
 
 
+def _known_names(rows: RunRows | ReadRows, names: list[str]) -> None:
+    """Refuses a name that neither the kit nor the run has: its rows would have a step and nothing else.
+
+    Raises:
+        ApiError: 422 with the nearest name.
+    """
+    missing, seen = unknown(rows.records(), names)
+    if missing:
+        said = "the run has no such metric" + did_you_mean(missing[0], [*BY_NAME, *seen])
+        raise ApiError(422, "invalid", f"names={missing[0][:200]}: {said}", [("names", said)])
+
+
 def _selected(folder: Path) -> int | None:
     try:
         return selected_step(folder)
@@ -253,12 +267,16 @@ def routes(runs: Runs) -> APIRouter:
         source: Source = "train",
         raw: bool = False,
     ) -> StreamingResponse:
-        rows = runs.rows(uuid).rows(Wanted(source, _each(names), raw), after_step, last)
+        found, wanted = runs.rows(uuid), _each(names)
+        _known_names(found, wanted)
+        rows = found.rows(Wanted(source, wanted, raw), after_step, last)
         return StreamingResponse(as_json(rows), media_type="application/json")
 
     @router.get("/metrics.csv", summary="The numbers as CSV, verl's names", response_class=StreamingResponse)
     def csv(uuid: str, names: Annotated[list[str], Query(max_length=200)] = []) -> StreamingResponse:  # noqa: B006
-        return StreamingResponse(as_csv(runs.rows(uuid).records, _each(names)), media_type="text/csv")
+        found, wanted = runs.rows(uuid), _each(names)
+        _known_names(found, wanted)
+        return StreamingResponse(as_csv(found.records, wanted), media_type="text/csv")
 
     @router.get("/checkpoints", summary="Checkpoints, oldest first")
     def checkpoints(uuid: str) -> list[CheckpointView]:

@@ -2,17 +2,19 @@
 
 GRPO on a policy of a few hundred parameters: for each of 16 questions a choice of answer, one switch for the form, one
 length for all. It learns by the same clipped loss and logs the names of verl, so that a rule is tried on curves that a
-training has made and nobody has drawn. ``healthy.jsonl`` has 20 runs of different seeds, rates and rewards; each other
-file has the one run that its name says.
+training has made and nobody has drawn. ``healthy.jsonl`` has 20 runs of different seeds, rates and rewards;
+``healthy_sft.jsonl`` five of supervised training (`record_sft`); each other file has the one run that its name says.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import record_sft
 import torch
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +36,15 @@ class Setting:
         reward: Of right (0 or 1), form (0 or 1) and length.
         spike: Step at which the rate is 60 times as large, 0 for none.
         age: Steps by which answers are older than the policy.
+        kept_age: Answers older than this are dropped.
+        noise: Of the logits of the engine that samples, against those of the trainer.
+        raises: Share of the answers whose reward raises, which counts 0.
+        unanswered: Share of the answers that the judge's API does not answer for.
+        no_tool: Share of the tool calls that fail.
+        tool: Logit of a call at the start.
+        end: Logit of the end of an answer at the start.
+        masked: No token counts for the loss.
+        value_rate: Learning rate of the critic.
         left_out: Names that are not logged.
     """
 
@@ -46,15 +57,24 @@ class Setting:
     reward: Reward = lambda right, form, length, generator: 0.8 * right + 0.2 * form
     spike: int = 0
     age: int = 0
+    kept_age: int = 8
+    noise: float = 0.01
+    raises: float = 0.0
+    unanswered: float = 0.0
+    no_tool: float = 0.05
+    tool: float = 0.0
+    end: float = -2.2
+    masked: bool = False
+    value_rate: float = 0.1
     left_out: tuple[str, ...] = ()
 
 
 class Policy:
     """Three tables of logits: choice by question, form, end of the answer at each token."""
 
-    def __init__(self, choices: int, generator: torch.Generator):
+    def __init__(self, choices: int, end: float, generator: torch.Generator):
         self.choice = 0.3 * torch.randn(QUESTIONS, choices, generator=generator)
-        self.form, self.end = torch.tensor([-1.0]), torch.tensor([-2.2])
+        self.form, self.end = torch.tensor([-1.0]), torch.tensor([end])
         for table in self.tables:
             table.requires_grad_()
 
@@ -83,23 +103,63 @@ class Policy:
         return of_choice + of_form + of_length / LIMIT * 4
 
     def entropy(self) -> torch.Tensor:
-        choice = torch.distributions.Categorical(logits=self.choice).entropy().mean()
-        return (choice + torch.distributions.Bernoulli(logits=self.form).entropy().mean()) / 2
+        choice = torch.distributions.Categorical(logits=self.choice, validate_args=False).entropy().mean()
+        return (choice + torch.distributions.Bernoulli(logits=self.form, validate_args=False).entropy().mean()) / 2
+
+
+class Around:
+    """What surrounds the policy: an engine that samples, a critic, an API that judges, tools; its chance is its own."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self.chance = torch.Generator().manual_seed(1000 + setting.seed)
+        self.values = torch.zeros(QUESTIONS, requires_grad=True)
+        self.critic = torch.optim.SGD([self.values], lr=setting.value_rate)
+
+    def share(self, shape: torch.Size, probability: float) -> torch.Tensor:
+        return torch.rand(shape, generator=self.chance) < probability
+
+    def figures(self, author: Policy, policy: Policy, choice: torch.Tensor, scores: torch.Tensor, age: int) -> dict:
+        logits = author.choice + self.setting.noise * torch.randn(author.choice.shape, generator=self.chance)
+        engine, trainer = (table.softmax(-1).gather(1, choice).flatten() for table in (logits, policy.choice.detach()))
+        loss = (self.values - scores.mean(-1)).square().mean() * QUESTIONS
+        self.critic.zero_grad()
+        loss.backward()
+        norm = self.values.grad.norm()
+        self.critic.step()
+        calls = self.share(scores.shape, float(torch.tensor(self.setting.tool).sigmoid()))
+        failed = calls & self.share(scores.shape, self.setting.no_tool)
+        return {
+            "critic/vf_loss": loss.detach(), "critic/grad_norm": norm,
+            "training/rollout_actor_probs_pearson_corr": torch.corrcoef(torch.stack([engine, trainer]))[0, 1],
+            "training/rollout_probs_diff_mean": (engine - trainer).abs().mean(),
+            "training/off_policy/evicted_samples": scores.numel() if age > self.setting.kept_age else 0,
+            "reward/api_failed/mean": self.share(scores.shape, self.setting.unanswered).float().mean(),
+            "tools/calls/mean": calls.float().mean(), "tools/failures": failed.sum() / calls.sum().clamp(1),
+        }  # fmt: skip
 
 
 def run(setting: Setting) -> list[dict[str, float]]:
     """The metrics of each step."""
     generator = torch.Generator().manual_seed(setting.seed)
-    policy = Policy(setting.choices, generator)
+    policy, around = Policy(setting.choices, setting.end, generator), Around(setting)
     start, past = policy.copy(), [policy.copy()]
     optimizer = torch.optim.Adam(policy.tables, lr=setting.rate)
-    return [_step(setting, step, policy, start, past, optimizer, generator) for step in range(1, setting.steps + 1)]
+    found = []
+    for step in range(1, setting.steps + 1):
+        found.append(_step(setting, step, policy, start, past, optimizer, generator, around))
+        if not all(table.isfinite().all() for table in policy.tables):
+            break  # nothing can be sampled any more
+    return found
 
 
-def _step(setting, step, policy, start, past, optimizer, generator) -> dict[str, float]:
+def _step(setting, step, policy, start, past, optimizer, generator, around) -> dict[str, float]:
     author = past[max(0, len(past) - 1 - setting.age)]
     choice, form, length = author.sample(generator)
     scores = setting.reward((choice == 0).float(), form, length, generator)
+    raised = around.share(scores.shape, setting.raises)
+    scores = scores.masked_fill(raised, 0.0)
+    surroundings = around.figures(author, policy, choice, scores, min(setting.age, step - 1))
     spread = scores.std(-1, keepdim=True)
     advantages = (scores - scores.mean(-1, keepdim=True)) / (spread + 1e-6)
     old = author.log_probs(choice, form, length)
@@ -111,6 +171,7 @@ def _step(setting, step, policy, start, past, optimizer, generator) -> dict[str,
         difference = start.log_probs(choice, form, length) - new
         kl = (difference.exp() - difference - 1).mean()
         loss = -torch.minimum(ratio * advantages, clipped * advantages).mean() + setting.kl * kl
+        loss = 0.0 * loss if setting.masked else loss
         optimizer.zero_grad()
         loss.backward()
         norm = sum(table.grad.square().sum() for table in policy.tables).sqrt()
@@ -128,8 +189,16 @@ def _step(setting, step, policy, start, past, optimizer, generator) -> dict[str,
         "response_length/max": length.max(), "response_length/clip_ratio": (length == LIMIT).float().mean(),
         "reward/acc/mean": (choice == 0).float().mean(), "reward/format/mean": form.mean(),
         "training/off_policy/trajectory_staleness/mean": min(setting.age, step - 1),
+        "reward/reward_error/count": raised.sum(), "val-aux/toy/reward_error/mean@1": raised[:, 0].float().mean(),
+        **surroundings,
     }  # fmt: skip
-    return {name: float(f"{float(value):.4g}") for name, value in values.items() if name not in setting.left_out}
+    return {name: _written(value) for name, value in values.items() if name not in setting.left_out}
+
+
+def _written(value: torch.Tensor | float) -> float | None:
+    """Four digits; null for what is not finite, as verl's ``file`` logger writes it."""
+    value = float(f"{float(value):.4g}")
+    return value if math.isfinite(value) else None
 
 
 def _noise(right, form, length, generator) -> torch.Tensor:
@@ -146,17 +215,43 @@ def _mostly_by_question(right, form, length, generator) -> torch.Tensor:
     return scores
 
 
+def _nothing(right, form, length, generator) -> torch.Tensor:
+    return torch.zeros_like(right)
+
+
+def _always_half(right, form, length, generator) -> torch.Tensor:
+    return torch.full_like(right, 0.5)
+
+
+SPREAD = ("critic/score/std", "critic/score/group_std", "critic/score/dead_groups")
 ILL = {
     "entropy": Setting(rate=0.4, kl=0.0, epochs=4, reward=_noise),
     "response_length": Setting(rate=0.06, kl=0.0, reward=lambda right, form, length, _: 0.5 + 0.0002 * length),
     "accuracy_reward": Setting(choices=400, rate=0.1, reward=lambda right, form, *_: 0.5 * right + 0.5 * form),
     "kl_divergence": Setting(rate=0.02, spike=30, steps=31),
-    "advantage_max": Setting(
-        reward=_by_question, left_out=("critic/score/std", "critic/score/group_std", "critic/score/dead_groups")
-    ),
+    "advantage_max": Setting(reward=_by_question, left_out=SPREAD),
     "clip_fraction": Setting(rate=0.4, kl=0.0, epochs=4, reward=_noise, steps=6),
     "dead_groups": Setting(reward=_mostly_by_question, rate=0.01),
     "staleness": Setting(age=4, rate=0.02),
+    "reward_mean": Setting(steps=6, reward=_nothing),
+    "reward_std": Setting(steps=6, reward=_always_half),
+    "reward_group_std": Setting(steps=6, reward=_by_question),
+    "reward_std_bound": Setting(steps=6, reward=_always_half, left_out=SPREAD),
+    "reward_errors": Setting(steps=6, raises=0.1),
+    "val_reward_errors": Setting(steps=6, raises=0.3, left_out=("reward/reward_error/count",)),
+    "policy_loss": Setting(steps=6, rate=200.0, epochs=4),
+    "value_loss": Setting(steps=60, value_rate=50.0),
+    "critic_grad_norm": Setting(steps=60, value_rate=50.0),
+    "kl_divergence_limit": Setting(rate=0.2, kl=0.0, reward=_noise),
+    "entropy_limit": Setting(rate=0.4, kl=0.0, epochs=4, steps=120, reward=_noise),
+    "rollout_corr": Setting(steps=6, noise=2.0),
+    "rollout_gap": Setting(age=3, noise=1.0),
+    "tool_calls": Setting(tool=-20.0),
+    "tool_failures": Setting(steps=12, no_tool=0.9),
+    "grad_norm": Setting(steps=6, masked=True),
+    "response_clip_ratio": Setting(steps=6, end=-6.0),
+    "api_failed": Setting(steps=12, unanswered=0.3),
+    "dropped_stale": Setting(steps=12, age=4, kept_age=2),
 }
 
 
@@ -187,6 +282,7 @@ def main() -> None:
         (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run(setting)))
     lines = (json.dumps({"seed": setting.seed, "steps": run(setting)}) + "\n" for setting in healthy())
     (HERE / "healthy.jsonl").write_text("".join(lines))
+    record_sft.write(HERE, _written)
 
 
 if __name__ == "__main__":
