@@ -399,6 +399,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
     return {
         "name": run_dir.name,
         "job_uuid": os.environ.get("JOB_UUID"),  # of the platform's job, None for a run that a person has started
+        "job_launch": os.environ.get("JOB_LAUNCH"),  # which start of that job this is
         "algorithm": algorithm,
         "model": knobs["MODEL_PATH"],
         "model_name": short_model_name(knobs["MODEL_PATH"]),
