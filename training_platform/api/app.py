@@ -160,7 +160,7 @@ def _scheduler(options: Options, store: Store, outputs: Path) -> Scheduler:
     from training_platform.queue import ray_cluster, ray_jobs
 
     jobs = ray_jobs.RayJobs(ray_cluster.connect(options.ray), store.folder)
-    jobs.look()
+    jobs.look_first()
     alone = not any(machine.gpus for machine in jobs.machines())
     places = int(alone) if options.cpu_jobs is None else options.cpu_jobs
     slots = ray_cluster.RaySlots(jobs.machines, places)

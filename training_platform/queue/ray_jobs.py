@@ -26,6 +26,7 @@ from training_platform.queue.run import run_of_job
 from training_platform.queue.store import Job
 
 POLL = 1.0  # seconds between two looks
+FIRST_SECONDS = 15.0  # for a Ray that was just started
 STALE = 60.0  # a look that is older tells nothing any more
 LOG_SECONDS = 2.0, 15.0  # between two looks at what a train.sh prints, before its run has begun and after
 STOP_SECONDS = "60"  # from SIGTERM to SIGKILL; Ray's 3 s are too few for a run to write its state
@@ -221,6 +222,15 @@ class RayJobs:
                 self._wanted.pop(name, None)
                 if name in jobs:
                     self._refused.pop(name, None)
+
+    def look_first(self) -> None:
+        """As `look`; a Ray that was just started tells of its machines after some seconds."""
+        until = self._clock() + FIRST_SECONDS
+        while True:
+            self.look()
+            if self.machines() or self._clock() > until:
+                return
+            time.sleep(POLL)
 
     def _submit(self) -> None:
         with self._lock:
