@@ -1,4 +1,4 @@
-"""The platform on a real Ray, whose GPUs are only counted here: reserved, followed, stopped; and a demo job to its model."""
+"""The platform on a real Ray, whose GPUs are only counted here: reserved, followed, stopped; and a demo job."""
 
 import os
 import subprocess
