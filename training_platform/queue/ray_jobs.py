@@ -117,9 +117,8 @@ class RayJobs:
         pairs = [f"{name}={value}" for name, value in {**job.request["environment"], **added}.items()]
         command = ["exec", "env", *pairs, f"./{folder}/train.sh", *job.request["overrides"]]
         options: dict[str, Any] = {"metadata": {"job": job.uuid, "run": job.run}}
-        if (
-            "gpu" in job.slots and job.request.get("nnodes", 1) == 1
-        ):  # of several machines verl reserves its GPUs itself
+        # A run on several machines reserves its GPUs itself, and Ray would take those of its command from it.
+        if "gpu" in job.slots and job.request.get("nnodes", 1) == 1:
             options["entrypoint_num_gpus"] = len(assigned)
             options["entrypoint_resources"] = {f"node:{address_of(assigned[0])}": 0.001}
         options["runtime_env"] = {"working_dir": str(kit), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS}}
