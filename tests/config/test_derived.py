@@ -136,7 +136,7 @@ def test_the_trainers_processes_get_no_knob_that_is_in_their_command(exported):
 
 
 def test_a_ray_of_its_own_knows_nothing_of_the_job_that_it_runs_in(exported):
-    """`ray job submit` gives its driver a working_dir that only the submitting Ray has; another's workers fail on it."""
+    """`ray job submit` tells its driver of a working_dir that only the submitting Ray has."""
     from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR as name
 
     environment = exported("grpo", NONE, {})
