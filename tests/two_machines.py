@@ -167,7 +167,7 @@ def queued(machines: Machines) -> None:
         serve = f"exec {platform} serve --outputs={SHARED}/outputs --ray_address=http://127.0.0.1:8265"
         server = machines.start("a", f". .venv/bin/activate; {ready}; {serve}", "platform")
         wait_for(machines, "2 GPUs of the Ray at http://127.0.0.1:8265", server, "platform", 120)
-        knobs = {name: value for name, value in (FEW | ON_CPU).items() if name != "NNODES"}
+        knobs = {name: value for name, value in (FEW | ON_CPU).items() if name not in ("NNODES", "PREFLIGHT")}
         words = " ".join(f"{name}={value}" for name, value in knobs.items())
         submit = f"{platform} submit algorithm=grpo name=queued nnodes=2 {words}"
         launcher = machines.start("a", f"{submit} && exec {platform} logs queued -f")
