@@ -158,6 +158,27 @@ def job(machines: Machines) -> None:
         ray_down(machines)
 
 
+def queued(machines: Machines) -> None:
+    """(b) by the platform: its queue submits a job to a Ray that is there, and follows it to its end."""
+    ray_up(machines, include_dashboard="true", dashboard_port="8265")
+    try:
+        ready = "until ray job list --address=http://127.0.0.1:8265; do sleep 2; done"
+        platform = ".venv/bin/python -m training_platform"
+        serve = f"exec {platform} serve --outputs={SHARED}/outputs --ray_address=http://127.0.0.1:8265"
+        server = machines.start("a", f". .venv/bin/activate; {ready}; {serve}", "platform")
+        wait_for(machines, "2 GPUs of the Ray at http://127.0.0.1:8265", server, "platform", 120)
+        knobs = {name: value for name, value in (FEW | ON_CPU).items() if name not in ("NNODES", "PREFLIGHT")}
+        words = " ".join(f"{name}={value}" for name, value in knobs.items())
+        submit = f"{platform} submit algorithm=grpo name=queued nnodes=2 {words}"
+        launcher = machines.start("a", f"{submit} && exec {platform} logs queued -f")
+        assert ends([launcher], 600) == [0], machines.said("a") + machines.said("platform")
+        seen_in_both(machines, "queued", 2)
+        run_json = machines.run_json("queued")
+        assert run_json["job_launch"] == "1" and run_json["job_uuid"] in machines.said("a"), run_json
+    finally:
+        ray_down(machines)
+
+
 def seen_in_both(machines: Machines, name: str, steps: int) -> None:
     """The run has trained on two machines and left its model."""
     folder = machines.folder(name)
@@ -329,6 +350,7 @@ CHECKS: dict[str, Callable[[Machines], None]] = {
     "gspo goes on": rounds_go_on,
     "ray": joined,
     "ray job": job,
+    "ray job by the platform": queued,
     "sft, process killed": lambda m: killed(m, "sft"),
     "sft, power off": lambda m: powered_off(m, "sft"),
     "sft, cable pulled": lambda m: cable_pulled(m, "sft"),

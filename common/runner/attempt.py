@@ -55,6 +55,7 @@ from common.tail import MetricsTail, Tail
 from common.trackers.place import STATE_FILE as TRACKERS_FILE
 
 POLL_SECONDS = 0.2
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # `ray job submit` sets it: a folder that only the submitting Ray has
 PASSED_ON = ("NCCL_", "GLOO_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "TRANSFORMERS_")  # to workers of a joined Ray
 TRACKERS_PASSED_ON = (  # the trackers run in one of them; their keys are no part of it: log in by file there
     *("WANDB_MODE", "WANDB_BASE_URL", "SWANLAB_MODE", "SWANLAB_WORKSPACE", "SWANLAB_LOG_DIR"),
@@ -345,6 +346,8 @@ def for_workers(run_dir: Path, environment: Mapping[str, str]) -> dict[str, str]
 def process_environment(environment: Mapping[str, str], knobs: Mapping[str, str]) -> dict[str, str]:
     """The environment of trainer processes: knobs and arguments that are in their command already are left out."""
     in_command = (set(knobs) | set(names(SCRIPT))) - set(PROCESS_KNOBS)
+    if environment.get("RAY_ADDRESS") == "local":
+        in_command |= {RAY_JOB}
     kept = {name: value for name, value in environment.items() if name not in in_command}
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
@@ -399,6 +402,7 @@ def describe_run(run_dir: Path, knobs: Mapping[str, str], algorithm: str, attemp
     return {
         "name": run_dir.name,
         "job_uuid": os.environ.get("JOB_UUID"),  # of the platform's job, None for a run that a person has started
+        "job_launch": os.environ.get("JOB_LAUNCH"),  # which start of that job this is
         "algorithm": algorithm,
         "model": knobs["MODEL_PATH"],
         "model_name": short_model_name(knobs["MODEL_PATH"]),

@@ -135,6 +135,17 @@ def test_the_trainers_processes_get_no_knob_that_is_in_their_command(exported):
     assert set(passed) & set(names(SCRIPT)) == set()
 
 
+def test_a_ray_of_its_own_knows_nothing_of_the_job_that_it_runs_in(exported):
+    """`ray job submit` tells its driver of a working_dir that only the submitting Ray has."""
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR as name
+
+    environment = exported("grpo", NONE, {})
+    assert environment["RAY_ADDRESS"] == "local"
+    assert name not in Attempt(["true"], {**environment, name: "{}"})._process_environment()
+    joins = {**environment, "RAY_ADDRESS": "10.0.0.1:6379", "NNODES": "2", name: "{}"}
+    assert Attempt(["true"], joins)._process_environment()[name] == "{}"
+
+
 def test_every_knob_that_is_read_from_the_environment_reaches_the_processes():
     """Code that runs inside the trainer and asks for a knob would else find its default, without a word."""
     knobs = set().union(*(read_block(script) for script in SCRIPTS))

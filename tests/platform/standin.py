@@ -44,6 +44,7 @@ def main():
     run = {
         "name": os.environ["EXPERIMENT_NAME"],
         "job_uuid": os.environ["JOB_UUID"],
+        "job_launch": os.environ["JOB_LAUNCH"],
         "algorithm": "grpo",
         "model": os.environ["MODEL_PATH"],
         "model_name": "demo",

@@ -327,7 +327,9 @@ def test_documents(platform):
 
 
 def test_knobs_in_the_servers_environment_reach_no_job(platform, monkeypatch):
-    monkeypatch.setattr(platform.scheduler, "_base", {**os.environ, "MODEL_PATH": "/stray", "PLATFORM_TOKEN": "secret"})
+    monkeypatch.setattr(
+        platform.scheduler.backend, "base", {**os.environ, "MODEL_PATH": "/stray", "PLATFORM_TOKEN": "secret"}
+    )
     uuid = platform.submit(name="run")
     platform.wait(uuid, "finished")
     run = json.loads((platform.options["outputs"] / "run" / "run.json").read_text())

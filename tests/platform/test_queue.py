@@ -137,6 +137,22 @@ def test_a_machine_that_was_restarted(platform, monkeypatch):
     assert platform.wait(uuid, "failed")["reason_code"] == "machine_restarted"
 
 
+def test_what_waited_or_ran_before_the_boot_and_fails_after_it_is_no_fault_of_the_machine(make_platform):
+    """It would be tried again; the time of this start counts, not that of the queue or of the start before."""
+    platform = make_platform(cpu_jobs=1)
+    first = platform.submit(name="first", does="seconds=30")
+    platform.wait(first, "running")
+    long_ago = "2020-01-01T00:00:00+00:00"
+    waited = platform.submit(name="waited", does="end=preflight", max_restarts=1)
+    platform.store.change(waited, queued_at=long_ago)
+    ran = platform.submit(name="ran", does="end=preflight", max_restarts=1)
+    platform.store.change(ran, started_at=long_ago)
+    platform.client.post(f"/api/jobs/{first}/stop")
+    for uuid in (waited, ran):
+        job = platform.wait(uuid, "failed")
+        assert (job["reason_code"], job["attempts"]) == ("preflight", 1)
+
+
 def test_stopped_while_it_waits_and_while_the_preflight_runs(make_platform, kit, tmp_path):
     platform = make_platform(cpu_jobs=1)
     script = tmp_path / "slow" / "grpo" / "train.sh"

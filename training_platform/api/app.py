@@ -50,6 +50,7 @@ class Options:
         needs_token: Whether one is needed.
         port: That the server listens on.
         hosts: Names beside localhost under which it is reached.
+        ray: Job server of a Ray cluster that jobs run on, ``http://HEAD:8265``; "": this machine.
     """
 
     outputs: Path
@@ -62,6 +63,7 @@ class Options:
     needs_token: bool = False
     port: int | None = None
     hosts: Iterable[str] = field(default=())
+    ray: str = ""
 
     @property
     def folder(self) -> Path:
@@ -105,11 +107,16 @@ def build_app(options: Options) -> FastAPI:
 
     Raises:
         StoreInUseError: If another server has the outputs.
+        ConnectionError: If no job server of Ray answers.
     """
     outputs = options.outputs.absolute()
     outputs.mkdir(parents=True, exist_ok=True)
     store = Store(options.folder)
-    scheduler = Scheduler(store, outputs, options.kit, options.slots, options.backfill)
+    try:
+        scheduler = _scheduler(options, store, outputs)
+    except BaseException:
+        store.close()
+        raise
     monitor = Monitor(outputs)
     sampler = Sampler(outputs)
 
@@ -140,6 +147,25 @@ def build_app(options: Options) -> FastAPI:
     tokens = Tokens(options.folder, options.token)
     app.add_middleware(Guard, tokens=tokens, needed=options.needs_token, port=options.port, hosts=options.hosts)
     return app
+
+
+def _scheduler(options: Options, store: Store, outputs: Path) -> Scheduler:
+    """The queue, with what its jobs run on.
+
+    Raises:
+        ConnectionError: If that is a Ray cluster, and it does not answer.
+    """
+    if not options.ray:
+        return Scheduler(store, outputs, options.kit, options.slots, options.backfill)
+    from training_platform.queue import ray_cluster, ray_jobs
+
+    jobs = ray_jobs.RayJobs(ray_cluster.connect(options.ray), store.folder)
+    jobs.look_first()
+    alone = not any(machine.gpus for machine in jobs.machines())
+    places = int(alone) if options.cpu_jobs is None else options.cpu_jobs
+    slots = ray_cluster.RaySlots(jobs.machines, places)
+    holders = ray_cluster.RayHolders(jobs.machines)
+    return Scheduler(store, outputs, options.kit, slots, options.backfill, holders, backend=jobs)
 
 
 def _routes(app: FastAPI, scheduler: Scheduler, handlers: jobs.Jobs, sampler: Sampler, kit: Path) -> None:

@@ -82,9 +82,9 @@ class Jobs:
     def create(self, request: JobRequest, key: str | None, parent: str | None = None) -> tuple[Job, bool]:
         """Adds a job; returns it, and whether it is new."""
         scheduler = self.scheduler
-        made = knobs.translate(request, scheduler.kit, scheduler.outputs)
+        made = self._translated(request)
         needed = slots_of(request, made, scheduler.slots)
-        if problem := scheduler.slots.problem(needed):
+        if problem := scheduler.slots.problem(needed, request.nnodes):
             raise ApiError(422, "not_enough_gpus", f"num_gpus: {problem}", [("num_gpus", problem)])
         content = {
             "asked": request.model_dump(mode="json", exclude_unset=True),
@@ -93,6 +93,7 @@ class Jobs:
             "overrides": made.arguments,
             "warnings": made.warnings,
             "max_restarts": request.max_restarts,
+            "nnodes": request.nnodes,
         }
         with self.store.transaction():
             if key and (known := self.store.with_key(key)):
@@ -103,6 +104,10 @@ class Jobs:
             if request.start:
                 scheduler.enqueue(job)
         return self.store.get(job.uuid), True
+
+    def _translated(self, request: JobRequest) -> knobs.Translation:
+        scheduler = self.scheduler
+        return knobs.translate(request, scheduler.kit, scheduler.outputs, scheduler.backend.name == "ray")
 
     def found(self, uuid: str) -> Found:
         """A job or a run.
@@ -185,7 +190,7 @@ class Jobs:
         request = JobRequest(**job.request["asked"])
         request = request.model_copy(update={"knobs": {**request.knobs, **asked.knobs}, "start": True})
         if asked.start_at == "latest":
-            made = knobs.translate(request, self.scheduler.kit, self.scheduler.outputs)
+            made = self._translated(request)
             with self.store.transaction():
                 content = {**job.request, "environment": made.environment, "asked": {**job.request["asked"]}}
                 content["asked"]["knobs"] = request.knobs
@@ -237,11 +242,14 @@ class Jobs:
             _remove(self.scheduler.outputs, run)
 
     def check(self, request: JobRequest) -> Check:
-        """Runs the preflight as train.sh would; nothing is stored."""
-        made = knobs.translate(request, self.scheduler.kit, self.scheduler.outputs)
+        """Runs the preflight as train.sh would, on this machine; nothing is stored."""
+        made = self._translated(request)
+        if request.nnodes > 1:
+            text = f"nnodes={request.nnodes}: its machines are compared and checked when it starts, on the cluster"
+            raise ApiError(409, "not_here", text)
         script = self.scheduler.kit / made.algorithm / "train.sh"
         added = {"OUTPUTS_DIR": str(self.scheduler.outputs)}
-        environment = local.environment(self.scheduler._base, script, made.environment, added)
+        environment = local.environment(self.scheduler.base, script, made.environment, added)
         command = [sys.executable, "-m", "common.preflight", made.algorithm, "--json", "--", *made.arguments]
         if not self.checks.acquire(timeout=CHECK_SECONDS):
             raise ApiError(503, "busy", "other checks are under way; try again")
@@ -281,7 +289,8 @@ def slots_of(request: JobRequest, made: knobs.Translation, slots: Slots) -> dict
     """What a job takes: its GPUs, and those that only serve a reward model or only answer."""
     environment = made.environment
     count = environment.get("N_GPUS", "auto")
-    needed = slots.needed(int(count) if count.isdecimal() else request.num_gpus, environment.get("DEVICE"))
+    asked = int(count) if count.isdecimal() else request.num_gpus
+    needed = slots.needed(asked, environment.get("DEVICE"), request.nnodes)
     separate = {"REWARD_MODEL_GPUS": ("REWARD", "model"), "ROLLOUT_GPUS": ("TRAINER_MODE", "separate")}
     for knob, (switch, value) in separate.items():
         own = environment.get(knob, "auto")

@@ -129,7 +129,10 @@ class Operations:
         scheduler = self.jobs.scheduler
         slot = scheduler.lend(f"evaluation of {run}")
         if slot is None:
-            raise ApiError(409, "busy", "no GPU and no place on the CPU is free; try again when a job has ended")
+            fix = "try again when a job has ended"
+            if scheduler.backend.name == "ray":
+                fix = "it runs on the server's CPU, with --cpu_jobs; on a GPU of the cluster use test.sh"
+            raise ApiError(409, "busy", f"no GPU and no place on the CPU is free; {fix}")
         kind, name = slot
         environment = {"OUTPUTS_DIR": str(scheduler.outputs)}
         if kind == "gpu":

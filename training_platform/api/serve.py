@@ -31,6 +31,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--also_port", type=int, action="append", default=[], help="a further port, 5173 for example")
     parser.add_argument("--gpus", help="GPUs to give out, 0,1,2; default: all; none: none")
+    parser.add_argument(
+        "--ray_address",
+        default="",
+        metavar="URL",
+        help="run jobs on the Ray cluster with this job server, http://HEAD:8265",
+    )
     parser.add_argument("--cpu_jobs", type=int, help="jobs on the CPU at a time; default: 1 without GPUs, else 0")
     parser.add_argument("--backfill", action="store_true", help="let a smaller job pass one that waits for GPUs")
     parser.add_argument("--require_token", action="store_true", help="ask for a token on localhost too")
@@ -64,7 +70,11 @@ def serve(options: argparse.Namespace) -> int:
         needs_token=options.require_token or not is_local,
         port=options.port,
         hosts=[*options.allowed_host, options.host],
+        ray=options.ray_address,
     )
+    if options.ray_address and gpus is not None:
+        print("error: --gpus gives out those of this machine, and --ray_address those of a cluster", file=sys.stderr)
+        return 2
     if wanted.needs_token and not wanted.token and not Tokens(wanted.folder).all():
         print(
             f"error: --host {options.host}: whoever reaches it could run programs here; make a token first "
@@ -82,8 +92,10 @@ def serve(options: argparse.Namespace) -> int:
     url = f"http://{shown}:{options.port}"
     about = {"pid": os.getpid(), "host": os.uname().nodename, "url": url}
     write_atomically(wanted.folder / SERVER, json.dumps(about) + "\n")
-    slots = wanted.slots
+    slots = app.state.scheduler.slots
     there = f"GPUs {','.join(slots.gpus)}" if slots.gpus else "no GPU"
+    if options.ray_address:
+        there = f"{len(slots.gpus)} GPUs of the Ray at {options.ray_address}"
     print(
         f"Platform of {wanted.outputs}: {url}   ({there}, {slots.cpu_jobs} on the CPU; Ctrl-C ends it, jobs continue)",
         flush=True,

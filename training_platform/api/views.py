@@ -98,7 +98,8 @@ class Views:
             uuid=job.uuid,
             name=job.run,
             state=job.state,
-            backend="local",
+            backend=job.request.get("backend", self.scheduler.backend.name),
+            nnodes=job.request.get("nnodes", 1),
             algorithm=job.request["folder"],
             num_gpus=job.slots.get("gpu", 0),
             gpus=[name for name in job.assigned if "gpu" in job.slots],
@@ -161,9 +162,10 @@ class Views:
         holders = [
             f"job {one.run} holds {len(one.assigned)}" for one in self.store.in_states(ACTIVE) if kind in one.slots
         ]
-        held = self.scheduler.holders.of(self.scheduler.slots.gpus) if kind == "gpu" else {}
         taken = {name for one in self.store.in_states(ACTIVE) for name in one.assigned}
-        holders += [f"GPU {gpu}: {who}" for gpu, who in held.items() if gpu not in taken]
+        left = [gpu for gpu in self.scheduler.slots.gpus if gpu not in taken]
+        held = self.scheduler.holders.of(left) if kind == "gpu" else {}
+        holders += [f"GPU {gpu}: {who}" for gpu, who in held.items()]
         return Waiting(position=self.store.position(job), needs=count, free=len(free), waits_for=holders)
 
     def _add_run(self, view: JobView, row: Row | None) -> None:

@@ -1,8 +1,8 @@
 // The form of a new job: the fields that matter, then every knob with the comment of its train.sh.
 "use strict";
-const FIELDS = ["name", "model_path", "train_data_path", "eval_data_path", "num_gpus", "learning_rate", "batch_size",
-  "num_epochs", "priority", "max_restarts"];
-const NUMBERS = ["num_gpus", "learning_rate", "batch_size", "num_epochs", "priority", "max_restarts"];
+const FIELDS = ["name", "model_path", "train_data_path", "eval_data_path", "num_gpus", "nnodes", "learning_rate",
+  "batch_size", "num_epochs", "priority", "max_restarts"];
+const NUMBERS = ["num_gpus", "nnodes", "learning_rate", "batch_size", "num_epochs", "priority", "max_restarts"];
 const OF_FIELDS = ["MODEL_PATH", "TRAIN_DATA", "VAL_DATA", "N_GPUS", "LEARNING_RATE", "BATCH_SIZE", "TOTAL_EPOCHS", "NNODES"];
 
 async function openForm(api, made) {
@@ -40,7 +40,7 @@ async function openForm(api, made) {
 
 function field(name) {
   const kind = NUMBERS.includes(name) ? { inputmode: "decimal" } : {};
-  const hint = { model_path: "demo", priority: "0", max_restarts: "0" }[name] || text("auto");
+  const hint = { model_path: "demo", nnodes: "1", priority: "0", max_restarts: "0" }[name] || text("auto");
   return element("label", {}, text(`field_${name}`), element("input", { name, placeholder: hint, autocomplete: "off", ...kind }));
 }
 

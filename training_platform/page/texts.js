@@ -62,6 +62,7 @@ const TEXTS = {
   field_train_data_path: ["Training data", "训练数据"],
   field_eval_data_path: ["Validation data", "验证数据"],
   field_num_gpus: ["GPUs; 0: the CPU", "GPU 数；0：CPU"],
+  field_nnodes: ["machines, of a Ray cluster", "机器数（Ray 集群）"],
   field_learning_rate: ["Learning rate", "学习率"],
   field_batch_size: ["Batch size", "批大小"],
   field_num_epochs: ["Epochs", "轮数"],

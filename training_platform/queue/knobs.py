@@ -98,13 +98,14 @@ def _type(name: str) -> dict[str, object]:
     return {"anyOf": [{"const": "auto"}, number]} if rule.auto else number
 
 
-def translate(request: JobRequest, kit: Path, outputs: Path) -> Translation:
+def translate(request: JobRequest, kit: Path, outputs: Path, several: bool = False) -> Translation:
     """Turns a request into knobs by the table of docs/platform.md.
 
     Args:
         request: What is asked for.
         kit: The folder with the algorithms' folders.
         outputs: The folder with the runs, for `resume_from`.
+        several: Whether a job may have several machines: those of a Ray cluster.
 
     Raises:
         RefusedRequestError: If a field or knob is unknown to the algorithm, out of its range, or set twice.
@@ -124,7 +125,7 @@ def translate(request: JobRequest, kit: Path, outputs: Path) -> Translation:
         asked.put("resume_from", "RESUME", _resume(request.resume_from, outputs))
     asked.take_context(request.context_length)
     if request.nnodes != 1:
-        asked.refuse("nnodes", f"{request.nnodes}: the platform starts jobs on its own machine; 1")
+        asked.take_machines(request.nnodes, several)
     for number, text in enumerate(request.overrides):
         if text.startswith("-") or ("=" not in text and not text.startswith("~")):
             asked.refuse(f"overrides.{number}", f"{text!r}: expected key=value, e.g. trainer.total_epochs=1")
@@ -195,6 +196,17 @@ class _Asked:
                 self.refuse(source, f"{self.algorithm} has no such knob" + did_you_mean(name, self.block))
             else:
                 self.put(source, name, value)
+
+    def take_machines(self, count: int, several: bool) -> None:
+        """How many machines; each has N_GPUS."""
+        if not several or count < 1:
+            self.refuse("nnodes", f"{count}: the platform starts jobs on its own machine; 1")
+        elif self.algorithm in SUPERVISED:
+            self.refuse("nnodes", f"{count}: torchrun needs its launcher on each machine, see docs/cluster.md; 1")
+        elif not self.values.get("N_GPUS", "").isdecimal():
+            self.refuse("num_gpus", "say how many GPUs of each machine; on the CPU set knobs.N_GPUS")
+        else:
+            self.put("nnodes", "NNODES", count)
 
     def take_context(self, length: int | None) -> None:
         """Tokens of prompt and answer together; in RL the prompt gets a third of them where no knob divides them."""

@@ -15,9 +15,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from common.preflight.derived import DERIVED
 from common.preflight.knobs import read_block
+from training_platform.queue.run import run_of_job
+from training_platform.queue.store import Job
 
 LOCK, LOG = "lock", "launch.log"
 LOG_TAIL = 64 << 10  # bytes of launch.log that errors are looked for in
@@ -25,7 +30,99 @@ _ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # The file is written under a temporary name and renamed: one that is there holds the whole number.
 _FIRST = 'echo $$ >"$1.new" && mv "$1.new" "$1" && shift && exec "$@"'
-_NOT_INHERITED = ("DRY_RUN", "RUN_DIR", "RESOLVED_KNOBS", "STAGE", "KNOBS_JSON", "RESUME_FROM", "JOB_UUID")
+_NOT_INHERITED = (
+    "DRY_RUN",
+    "RUN_DIR",
+    "RESOLVED_KNOBS",
+    "STAGE",
+    "KNOBS_JSON",
+    "RESUME_FROM",
+    "JOB_UUID",
+    "JOB_LAUNCH",
+)
+
+
+class LocalJobs:
+    """Jobs on this machine, as the queue asks for them.
+
+    Args:
+        folder: With a folder for each job.
+        base: Environment that jobs inherit.
+    """
+
+    name = "local"
+    problem = ""
+
+    def __init__(self, folder: Path, base: Mapping[str, str]):
+        self.folder, self.base = folder, base
+        self.launches = Launches()
+
+    def open(self) -> None:
+        """Nothing to do: what runs here is looked at when it is asked for."""
+
+    close = open
+
+    def start(self, job: Job, number: int, assigned: Sequence[str], added: Mapping[str, str], kit: Path) -> int | None:
+        """Starts a job's train.sh; returns its process id.
+
+        Args:
+            job: The job.
+            number: Of this start.
+            assigned: The slots that it has been given.
+            added: Variables that the queue sets.
+            kit: Folder with the algorithms' folders.
+
+        Raises:
+            OSError: If it cannot be started.
+        """
+        script = kit / job.request["folder"] / "train.sh"
+        if "gpu" in job.slots:
+            added = {**added, "CUDA_VISIBLE_DEVICES": ",".join(assigned)}
+        variables = environment(self.base, script, job.request["environment"], added)
+        command = [str(script), *job.request["overrides"]]
+        return self.launches.start(self.folder / job.uuid, number, command, variables, kit)
+
+    def is_alive(self, job: Job) -> bool | None:
+        """Whether the launcher of a job lives."""
+        return is_held(self.folder / job.uuid)
+
+    def has_begun(self, job: Job) -> bool:
+        """Whether the last start has reached its command."""
+        return pid_of(self.folder / job.uuid, job.launches) is not None or self.status(job) is not None
+
+    def refusal(self, job: Job) -> str:
+        """Why the last start was not taken; here one that fails has failed in `start`."""
+        return ""
+
+    def status(self, job: Job) -> int | None:
+        """Exit status of train.sh, None when it is not known."""
+        return self.launches.status(job.pid)
+
+    def pid(self, job: Job) -> int | None:
+        """Process of the last start."""
+        return pid_of(self.folder / job.uuid, job.launches) or job.pid
+
+    def run_of(self, job: Job, run_dir: Path) -> dict[str, Any]:
+        """run.json, when the last start has written it; else empty."""
+        pid = self.pid(job)
+        run = run_of_job(job, run_dir)
+        return run if pid is not None and run.get("pid") == pid else {}
+
+    def lost(self, job: Job) -> str:
+        """What of the machine has ended a job whose launcher is gone, "" when nothing has."""
+        try:
+            began = marker(self.folder / job.uuid, job.launches).stat().st_mtime
+        except OSError:
+            return ""
+        return "the machine was restarted" if began < psutil.boot_time() - 1 else ""
+
+    def said(self, job: Job) -> list[str]:
+        """The errors of the last start; else its last line."""
+        return said(self.folder / job.uuid)
+
+    def stop(self, job: Job, kill: bool) -> None:
+        """Signals a job: to end with a checkpoint left behind, or to end at once."""
+        send(self.pid(job), signal.SIGKILL if kill else signal.SIGTERM)
 
 
 class Launches:

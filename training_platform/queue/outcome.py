@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.run_dir import LOG_FILE, read_run
+from common.run_dir import LOG_FILE
 from common.runner.failures import diagnose
-from training_platform.queue import local
+from training_platform.queue.backend import Backend
 from training_platform.queue.store import Job
 
 KILLED = "the launcher was killed"  # as common/runner/supervisor.py writes it
@@ -34,27 +34,16 @@ class Outcome:
     exit_status: int | None = None
 
 
-def run_of(job: Job, run_dir: Path, pid: int | None) -> dict[str, Any]:
-    """run.json, when it was written by this launch of this job; else empty."""
-    try:
-        run = read_run(run_dir)
-    except (OSError, ValueError):
-        return {}
-    return run if pid is not None and run.get("pid") == pid and run.get("job_uuid") == job.uuid else {}
-
-
-def outcome(job: Job, run_dir: Path, folder: Path, status: int | None, restarted: bool) -> Outcome:
-    """How a launch whose process is gone has ended.
+def outcome(job: Job, run: dict[str, Any], run_dir: Path, jobs: Backend) -> Outcome:
+    """How a launch that is over has ended.
 
     Args:
         job: The job.
+        run: run.json as this launch has left it, empty when it has written none.
         run_dir: Its run directory.
-        folder: Where launch.log is.
-        status: Exit status of train.sh, None when it is not known.
-        restarted: The machine was started after the job was.
+        jobs: What has run it.
     """
-    run = run_of(job, run_dir, local.pid_of(folder, job.launches))
-    state, reason = run.get("state"), run.get("reason")
+    state, reason, status, lost = run.get("state"), run.get("reason"), jobs.status(job), jobs.lost(job)
     status = run.get("exit_status") if isinstance(run.get("exit_status"), int) else status
     if state == "finished":
         return Outcome("finished", reason, exit_status=status)
@@ -62,16 +51,18 @@ def outcome(job: Job, run_dir: Path, folder: Path, status: int | None, restarted
         return Outcome("stopped", reason if state == "stopped" else "stopped before it could save", exit_status=status)
     if state == "stopped":
         return Outcome("stopped", reason, exit_status=status)
-    if not run and restarted:
-        return Outcome("failed", "the machine was restarted", "machine_restarted", None, status)
+    if not run and lost:
+        return Outcome("failed", lost, "machine_restarted", None, status)
+    if not run and (refusal := jobs.refusal(job)):
+        return Outcome("failed", refusal, "not_admitted", None, status)
     if not run:
-        lines = local.said(folder)
+        lines = jobs.said(job)
         error = {"cause": lines[0], "fix": None, "line": None, "all": lines} if lines else None
         return Outcome("failed", "; ".join(lines) or "train.sh said nothing", "preflight", error, status)
     if state == "running":
-        code = "machine_restarted" if restarted else "died"
-        said = "the machine was restarted" if restarted else "it died without a word"
-        return Outcome("failed", said, code, None, status)
+        return Outcome(
+            "failed", lost or "it died without a word", "machine_restarted" if lost else "died", None, status
+        )
     code = "launcher_killed" if reason == KILLED else "trainer"
     return Outcome("failed", reason, code, _diagnosis(run_dir) if code == "trainer" else None, status)
 

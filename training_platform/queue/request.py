@@ -50,7 +50,7 @@ class JobRequest(BaseModel):
     train_data_path: Paths | None = None
     eval_data_path: Paths | None = None
     num_gpus: Count | None = Field(None, description="0: on the CPU; left out: all GPUs of the server")
-    nnodes: Count = Field(1, description="machines; 1")
+    nnodes: Count = Field(1, description="machines, each with num_gpus; above 1 on a Ray cluster")
     learning_rate: Positive | None = None
     batch_size: Whole | None = Field(None, description="prompts, rows or pairs a step")
     num_epochs: Whole | None = None

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 
-import psutil
-
 from training_platform.queue import local
-from training_platform.queue.outcome import OF_THE_MACHINE, Outcome, outcome, run_of
+from training_platform.queue.backend import Backend
+from training_platform.queue.outcome import OF_THE_MACHINE, Outcome, outcome
 from training_platform.queue.slots import Holders, Slots
 from training_platform.queue.store import ACTIVE, Job, Store, now
 
@@ -44,6 +41,7 @@ class Scheduler:
         holders: Tells of strange processes on GPUs.
         base: Environment that jobs inherit.
         clock: Seconds from anywhere that never go back.
+        backend: What jobs are started on; None: this machine.
     """
 
     def __init__(
@@ -56,6 +54,7 @@ class Scheduler:
         holders: Holders | None = None,
         base: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        backend: Backend | None = None,
     ):
         self.store, self.outputs, self.kit, self.slots, self.backfill = store, outputs, kit, slots, backfill
         self.holders = holders or Holders()
@@ -63,9 +62,11 @@ class Scheduler:
         self.problem = ""  # why the queue does not move, "" when nothing is wrong
         self.first_wait = FIRST_WAIT
         self.gone_seconds = GONE_SECONDS
-        self._base = os.environ if base is None else base
+        self.base = os.environ if base is None else base
+        here = local.LocalJobs(store.folder, self.base)
+        self.backend: Backend = backend or here
+        self._backends: dict[str, Backend] = {one.name: one for one in (here, self.backend)}
         self._clock = clock
-        self._launches = local.Launches()
         self._since: dict[tuple[str, str], float] = {}  # job and what happened to it: when this server saw it
         self._waits: dict[str, float] = {}  # job: not to be started before
         self._wake = threading.Event()
@@ -74,6 +75,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Begins to look after the jobs, those of earlier servers too."""
+        self.backend.open()
         self._thread.start()
 
     def close(self) -> None:
@@ -82,6 +84,7 @@ class Scheduler:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        self.backend.close()
 
     def wake(self) -> None:
         """Looks at once: something has changed."""
@@ -95,12 +98,22 @@ class Scheduler:
         while not self._ends.is_set():
             try:
                 self.tick()
-                self.problem = ""
+                self.problem = self.backend.problem or self._strange()
             except Exception as error:  # a full disk, say: the next look may find it better, and /api/health tells
                 self.problem = f"{type(error).__name__}: {error}"
                 log.exception("the queue")
             self._wake.wait(TICK)
             self._wake.clear()
+
+    def _strange(self) -> str:
+        """Jobs that a server with another backend has started run on; only such a server can tell how they are."""
+        names = [job.run for job in self.store.in_states(ACTIVE) if self._backend_of(job) is None]
+        return (
+            f"{', '.join(names[:5])}: started on a Ray cluster; start this server with --ray_address" if names else ""
+        )
+
+    def _backend_of(self, job: Job) -> Backend | None:
+        return self._backends.get(job.request.get("backend", local.LocalJobs.name))
 
     def tick(self) -> None:
         """Looks at what runs, then starts what may."""
@@ -135,44 +148,43 @@ class Scheduler:
     # ---- what runs ---------------------------------------------------------------------------------------
 
     def _watch(self, job: Job) -> None:
-        folder = self.folder(job)
-        if local.is_held(folder):
-            self._since.pop((job.uuid, "gone"), None)
-            self._look_after(job)
+        jobs = self._backend_of(job)
+        alive = jobs.is_alive(job) if jobs else None
+        if alive is None:
             return
-        pid = local.pid_of(folder, job.launches)
-        if pid is None and self._launches.status(job.pid) is None and not job.stop_asked:
+        if alive:
+            self._since.pop((job.uuid, "gone"), None)
+            self._look_after(job, jobs)
+            return
+        if not jobs.has_begun(job) and not job.stop_asked:
             # The server was killed before the command was reached, so nothing has begun.
             self.store.change(job.uuid, state="queued", assigned=[], launches=job.launches - 1)
             return
         run_dir = self.outputs / job.run
-        run = run_of(job, run_dir, pid)
+        run = jobs.run_of(job, run_dir)
         gone = self._clock() - self._since.setdefault((job.uuid, "gone"), self._clock())
-        restarted = _started_before_boot(job)
-        if run.get("state") == "running" and gone < self.gone_seconds and not restarted:
+        if run.get("state") == "running" and gone < self.gone_seconds and not jobs.lost(job):
             return  # its supervisor ends the trainer first, then writes how it ended
         if run and job.state == "starting":  # it was over before anybody looked
             self.store.change(job.uuid, started_at=str(run.get("started") or now()))
-        found = outcome(job, run_dir, folder, self._launches.status(job.pid), restarted)
-        self._end(job, found)
+        self._end(job, outcome(job, run, run_dir, jobs))
 
-    def _look_after(self, job: Job) -> None:
+    def _look_after(self, job: Job, jobs: Backend) -> None:
         """A job whose launcher lives."""
-        pid = local.pid_of(self.folder(job), job.launches) or job.pid
         if job.state == "starting":
             self._since.setdefault((job.uuid, "starting"), self._clock())
-            if run_of(job, self.outputs / job.run, pid):
+            if jobs.run_of(job, self.outputs / job.run):
                 self._since.pop((job.uuid, "starting"), None)
-                self.store.change(job.uuid, state="running", pid=pid, started_at=now())
+                self.store.change(job.uuid, state="running", pid=jobs.pid(job), started_at=now())
         elif job.state == "stopping":
             at = self._clock()
             first = self._since.setdefault((job.uuid, "stop"), at)
             last = self._since.get((job.uuid, "signal"))
             if job.stop_asked == "force" and at - first > FORCE_SECONDS:
-                local.send(pid, signal.SIGKILL)
+                jobs.stop(job, kill=True)
             elif last is None or at - last > AGAIN_SECONDS:
                 self._since[job.uuid, "signal"] = at
-                local.send(pid, signal.SIGTERM)
+                jobs.stop(job, kill=False)
 
     def _end(self, job: Job, found: Outcome) -> None:
         for key in [key for key in self._since if key[0] == job.uuid]:
@@ -208,7 +220,7 @@ class Scheduler:
         Returns:
             Its kind and its name; None when none is free. `take_back` ends it.
         """
-        kind = "gpu" if self.slots.gpus else "cpu"
+        kind = self.slots.lends
         with self.store.lock:
             name = next(iter(self.free(kind)), None)
             if name is None:
@@ -226,6 +238,8 @@ class Scheduler:
 
     def free(self, kind: str) -> list[str]:
         """The slots of a kind that neither a job nor, of GPUs, a strange process has."""
+        if self.backend.problem:
+            return []  # what there is now is not known
         taken = {*self.lent, *(name for job in self.store.in_states(ACTIVE) for name in job.assigned)}
         left = [name for name in self.slots.names(kind) if name not in taken]
         held = self.holders.of(left) if kind == "gpu" else {}
@@ -245,8 +259,8 @@ class Scheduler:
             if self._waits.get(job.uuid, 0.0) > self._clock():
                 continue
             free = self.free(kind) if free is None else free
-            if len(free) >= job.slots[kind]:
-                return job, free[: job.slots[kind]]
+            if chosen := self.slots.choose(free, job.slots[kind], job.request.get("nnodes", 1)):
+                return job, chosen
             if not self.backfill or not free:
                 return None
         return None
@@ -260,22 +274,22 @@ class Scheduler:
         run = self._free_name(job) if job.launches == 0 else job.run
         number = job.launches + 1
         self._waits.pop(job.uuid, None)
-        self.store.change(job.uuid, state="starting", assigned=assigned, launches=number, run=run, pid=None)
-        folder = self.folder(job)
-        script = self.kit / job.request["folder"] / "train.sh"
+        request = {**job.request, "backend": self.backend.name}
+        values = {"state": "starting", "assigned": assigned, "launches": number, "run": run, "pid": None}
+        self.store.change(job.uuid, request=request, **values)
         added = {
             "EXPERIMENT_NAME": run,
             "OUTPUTS_DIR": str(self.outputs),
             "JOB_UUID": job.uuid,
+            "JOB_LAUNCH": str(number),
         }
-        if "gpu" in job.slots:
-            added["CUDA_VISIBLE_DEVICES"] = ",".join(assigned)
-        else:  # hiding the GPUs with an empty list instead would end Ray, which counts virtual ones then
+        if (
+            "gpu" not in job.slots
+        ):  # hiding the GPUs with an empty list instead would end Ray, which counts virtual ones
             added["DEVICE"] = "cpu"
-        environment = local.environment(self._base, script, job.request["environment"], added)
         try:
-            local.write_head(folder, number, now())
-            pid = self._launches.start(folder, number, [str(script), *job.request["overrides"]], environment, self.kit)
+            local.write_head(self.folder(job), number, now())
+            pid = self.backend.start(self.store.get(job.uuid), number, assigned, added, self.kit)
         except OSError as error:
             self._end(job, Outcome("failed", f"train.sh could not be started: {error}", "not_admitted"))
             return
@@ -293,8 +307,3 @@ def free_name(store: Store, outputs: Path, wanted: str) -> str:
         number += 1
         name = f"{wanted[:90]}-{number}"
     return name
-
-
-def _started_before_boot(job: Job) -> bool:
-    started = job.started_at or job.queued_at
-    return bool(started) and datetime.fromisoformat(started).timestamp() < psutil.boot_time() - 1

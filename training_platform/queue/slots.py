@@ -36,12 +36,28 @@ class Slots:
         """The slots of a kind, ``gpu`` or ``cpu``."""
         return self.gpus if kind == "gpu" else tuple(f"cpu{n}" for n in range(self.cpu_jobs))
 
-    def needed(self, num_gpus: int | None, device: str | None) -> dict[str, int]:
+    @property
+    def lends(self) -> str:
+        """The kind of slot that what runs beside the jobs gets, as an evaluation."""
+        return "gpu" if self.gpus else "cpu"
+
+    def choose(self, free: Sequence[str], count: int, nnodes: int) -> list[str] | None:
+        """Slots for a job, None when it has to wait.
+
+        Args:
+            free: Names of those that nobody has.
+            count: How many it needs.
+            nnodes: On how many machines; here there is one.
+        """
+        return list(free[:count]) if len(free) >= count else None
+
+    def needed(self, num_gpus: int | None, device: str | None, nnodes: int = 1) -> dict[str, int]:
         """What a job takes.
 
         Args:
             num_gpus: As asked for; None: all GPUs, or a place on the CPU where there are none.
             device: ``DEVICE`` as asked for, None when it was not.
+            nnodes: Machines; here there is one.
         """
         if device == "cuda":
             return {"gpu": num_gpus or max(1, len(self.gpus))}
@@ -49,7 +65,7 @@ class Slots:
             return {"cpu": 1}
         return {"gpu": num_gpus or len(self.gpus)}
 
-    def problem(self, needed: dict[str, int]) -> str | None:
+    def problem(self, needed: dict[str, int], nnodes: int = 1) -> str | None:
         """Why this can never run here, or None."""
         for kind, count in needed.items():
             there = len(self.names(kind))
