@@ -144,3 +144,12 @@ def test_a_recipe_plans_as_a_person_starts_it(name, files, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "GiB on each of" in done.stdout
+
+
+def test_the_notebook_compiles_and_holds_no_output():
+    notebook = json.loads((FOLDER / "demo.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        compile("".join(cell["source"]), cell["id"], "exec")
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+    assert len(cells) >= 6 and len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
