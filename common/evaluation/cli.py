@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--single", action="store_true", help="chat at the terminal (the default)")
     mode.add_argument("--batch", action="store_true", help="answer the questions of --input_file")
-    mode.add_argument("--suite", metavar="S", help="benchmarks: math, reasoning, chinese, code, instructions, or sets")
+    mode.add_argument("--suite", metavar="S", help="math, reasoning, chinese, code, instructions, sets, lm-eval:TASKS")
     _add_files(parser.add_argument_group("files and scores (--batch)"))
     _add_sampling(parser.add_argument_group("answers"))
     _add_backends(parser.add_argument_group("where to generate"))
@@ -61,7 +61,7 @@ def _add_files(group: Any) -> None:
     add("--reward", default="auto", metavar="R", help="auto | none | gsm8k | math | exact | ... | FILE.py:NAME")
     add("--reward_kwargs", type=_json_object, default={}, metavar="JSON", help="parameters of the reward")
     add("--compare", nargs="+", default=[], metavar="PATH", help="models that --model_path is compared with")
-    add("--data", type=Path, metavar="DIR", help="--suite: local copies of the sets, NAME.jsonl or NAME/ each")
+    add("--data", type=Path, metavar="DIR", help="--suite: local copies, NAME.jsonl or NAME/; lm-eval: task files")
     add("--hub", default="huggingface", choices=HUBS, help="--suite: where the sets are fetched from")
     add("--fresh", action="store_true", help="do not resume from what an interrupted evaluation left")
 
@@ -213,6 +213,10 @@ def _run_suite(arguments: argparse.Namespace, settings: Settings, backend: Any) 
         given,
         arguments.fresh,
     )
+    if arguments.suite.startswith("lm-eval:"):
+        from common.evaluation.lm_eval_tasks.run import run_tasks
+
+        return run_tasks(options, settings, backend, _console())
     return run_suite(options, settings, backend, _console())
 
 

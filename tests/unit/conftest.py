@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from common.attention import PADDED
 from common.plan.machine import GIB
 from common.preflight import checks, command, run_name
-from common.preflight.knobs import ROOT, knobs_of_keys, read_knobs
+from common.preflight.knobs import knobs_of_keys, read_knobs, script_of
 from common.preflight.machine import Machine
 from common.verl_ext import registered, tool_descriptions
 
@@ -85,7 +85,7 @@ def composed(monkeypatch, tmp_path, bases, not_composed):
             bases[knobs.algorithm] = REAL_COMPOSE(plain, tmp_path / "outputs" / "x")
         config = copy.deepcopy(bases[knobs.algorithm])
         OmegaConf.set_struct(config, False)
-        keys = knobs_of_keys(ROOT / knobs.algorithm / "train.sh")
+        keys = knobs_of_keys(script_of(knobs.algorithm))
         owned = {key: knobs.values.get(name, "") for key, name in keys.items()}
         given = dict(text.lstrip("+").partition("=")[::2] for text in knobs.arguments)
         for key, value in {**owned, **given}.items():

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 ALGORITHMS = sorted(script.parent for script in ROOT.glob("*/train.sh"))
 NESTED = ROOT / "ppo" / "reward_model"
-FOLDERS = [ROOT, *ALGORITHMS, ROOT / "monitor", NESTED]
+FOLDERS = [ROOT, *ALGORITHMS, ROOT / "monitor", NESTED, ROOT / "examples"]
 NAMES = ("README.md", "README_zh.md")
 tables = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "write_knob_tables.py")))
 

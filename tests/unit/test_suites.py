@@ -199,7 +199,7 @@ def test_mistakes_are_said_before_a_model_is_loaded(tmp_path, answers, capsys, o
 def test_the_grader_of_ifeval_is_asked_for_by_name(tmp_path, answers, capsys):
     data = write_sets(tmp_path / "data", "ifeval")
     status = main(["--model_path", "demo", "--suite", "instructions", "--data", str(data)])
-    assert status == 2 and "pip install lm-eval" in capsys.readouterr().err
+    assert status == 2 and "requirements/lm-eval.txt" in capsys.readouterr().err
 
 
 def test_boxed_answers_score_as_the_grader_of_math():

@@ -98,15 +98,20 @@ class TransformersEngine:
         import transformers
 
         self.version = transformers.__version__
-        self.tokenizer, self.settings, self.stop = tokenizer, settings, tuple(stop)
+        self.tokenizer = tokenizer
         self.model = load(source, device, dtype, trust_remote_code)
         self.meter = Meter()
         self.batch_tokens = batch_tokens
-        self.stop_window = 8 + max((len(end) for end in self.stop), default=0)
         self.stop_ids = end_ids(self.model.generation_config, tokenizer)
+        self.ask_with(settings, stop)
         pad = tokenizer.pad_token_id
         self.pad_token_id = pad if pad is not None else min(self.stop_ids, default=0)
         self.halvings = 0
+
+    def ask_with(self, settings: Settings, stop: Sequence[str]) -> None:
+        """Sampling and stop texts of what is asked from now on."""
+        self.settings, self.stop = settings, tuple(stop)
+        self.stop_window = 8 + max((len(end) for end in self.stop), default=0)
 
     def decode(self, token_ids: list[int]) -> str:
         """Text of token ids, without special tokens, as verl's reward managers decode it."""

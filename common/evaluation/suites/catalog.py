@@ -103,15 +103,17 @@ SETS: dict[str, Bench] = {
             {**GREEDY, "max_new_tokens": 4096}, note="asked without examples; the paper gives 5",
         ),
         Bench(
-            "bbh", "BIG-Bench Hard", "reasoning", "lukaemon/bbh", "main", "MIT", "arXiv 2210.09261", "test",
+            "bbh", "BIG-Bench Hard", "reasoning", "lukaemon/bbh",
+            "982bb89fd79532a8ac676a61fc42eb1aeec63f99", "MIT", "arXiv 2210.09261", "test",
             "{question}\n\nThink step by step, then end with a line: So the answer is X.", "normalized_match",
             "accuracy", 6511, {**GREEDY, "max_new_tokens": 2048},
             note="asked without examples; the paper gives 3; an answer of brackets alone is compared exactly",
         ),
         Bench(
-            "ceval", "C-Eval", "chinese", "ceval/ceval-exam", "main", "CC-BY-NC-SA-4.0", "arXiv 2305.08322", "val",
+            "ceval", "C-Eval", "chinese", "ceval/ceval-exam",
+            "617524a00b307ff6f9933702f724131fe12ca7ce", "CC-BY-NC-SA-4.0", "arXiv 2305.08322", "val",
             LETTER_ZH, "multiple_choice", "accuracy", 1346, {**GREEDY, "max_new_tokens": 2048},
-            note="the validation split: the answers of the test split are not public; asked without examples",
+            note="the validation split, as reports have it (the answers of the test split came later); no examples",
         ),
         Bench(
             "cmmlu", "CMMLU", "chinese", "haonan-li/cmmlu", "refs/convert/parquet", "CC-BY-NC-4.0", "arXiv 2306.09212",
@@ -120,7 +122,7 @@ SETS: dict[str, Bench] = {
         ),
         Bench(
             "cmath", "CMATH", "chinese", "weitianwen/cmath", "main", "CC-BY-4.0", "arXiv 2306.16636", "test",
-            "{question}\n\n请一步一步思考，并把最后的答案写在 \\boxed{{}} 里。", "math", "accuracy", None,
+            "{question}\n\n请一步一步思考，并把最后的答案写在 \\boxed{{}} 里。", "math", "accuracy", 1098,
             {**GREEDY, "max_new_tokens": 2048},
         ),
         Bench(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-INSTALL = "pip install lm-eval langdetect nltk immutabledict"
+INSTALL = "pip install -r requirements/lm-eval.txt"
 
 
 def compute_score(

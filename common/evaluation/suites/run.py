@@ -157,7 +157,7 @@ def run_suite(options: SuiteOptions, base: Settings, backend: Backend, console: 
             )
             for loaded, one, models in zip(sets, settings, found, strict=True)
         ]
-        _write(results, output, console)
+        write(results, output, console, f"All answers are kept in {output.parent}, none is generated again: ")
         for partial in partials:
             partial.remove()
     return 0
@@ -241,7 +241,18 @@ def _facts(loaded: Loaded, settings: Settings, backend: Backend) -> dict[str, An
     }
 
 
-def _write(results: Sequence[SetResult], output: Path, console: Console) -> None:
+def write(results: Sequence[SetResult], output: Path, console: Console, kept: str = "") -> None:
+    """Write the workbook and the summary beside it, both or neither, and print the scores.
+
+    Args:
+        results: The sets.
+        output: The workbook.
+        console: For the scores.
+        kept: What is not lost when the disk is full.
+
+    Raises:
+        EvaluationError: If the disk is full.
+    """
     from common.data.readers.files import replaced_when_complete
     from common.evaluation.suites.workbook import write_workbook
 
@@ -260,8 +271,7 @@ def _write(results: Sequence[SetResult], output: Path, console: Console) -> None
             partials[1].write_text(json.dumps(found, ensure_ascii=False, indent=2, default=str), encoding="utf-8")
     except OSError as error:
         raise EvaluationError(
-            f"--output_file {output}: cannot be written: {error}. All answers are kept in {output.parent}; make room "
-            "and run the same command again: nothing is generated again"
+            f"--output_file {output}: cannot be written: {error}. {kept}make room and run the same command again"
         ) from error
     show(results, console)
     console.print(f"\nwritten {escape(str(output))}, {escape(str(summary))}")

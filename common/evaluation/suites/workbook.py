@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from common.evaluation.suites.run import SetResult
 
+LONGEST_NAME = 31  # of a sheet; three are for a number behind it
 SCORES = ("Set", "Model", "Metric", "Score", "95% from", "95% to", "Majority", "pass@n", "Rows", "Answers a prompt")
 SCORES += ("Mean tokens", "Cut", "Failed")
 COMPARED = ("Set", "Model", "Against", "Difference", "95% from", "95% to", "Better", "Worse", "p", "Verdict")
@@ -43,11 +45,19 @@ def write_workbook(results: Sequence[SetResult], path: Path) -> None:
     with open_workbook(path) as book:
         notes = []
         for result in results:
-            cut = write_results(book, result.report, result.bench.name)
+            cut = write_results(book, result.report, _sheet_name(result.bench.name, book))
             notes += [f"{result.bench.name}: {note}" for note in result.loaded.notes]
             if cut:
                 notes.append(f"{result.bench.name}: {cut:,} cells were cut at Excel's 32,767 characters")
         _Overview(book).write(results, notes)
+
+
+def _sheet_name(name: str, book: Workbook) -> str:
+    """A name that Excel takes: at most 31 characters, some of them not, each once whatever its case."""
+    name = re.sub(r"[\[\]:*?/\\]", "-", name).strip("'")
+    taken = {sheet.get_name().casefold() for sheet in book.worksheets()}
+    free = (name[:25] + end for end in (name[25 : LONGEST_NAME - 3], *(f" ({number})" for number in range(2, 10_000))))
+    return next(one for one in free if one.casefold() not in taken)
 
 
 class _Overview:
@@ -74,7 +84,8 @@ class _Overview:
         if seen:
             self._table("Questions in the run's training data (runs of 13 words; held: half of them)", SEEN, seen)
         quoted = [row for result in results for row in _quoted(result)]
-        self._table("Published scores, with other prompts and graders: points apart mean nothing", QUOTED, quoted)
+        if quoted:
+            self._table("Published scores, with other prompts and graders: points apart mean nothing", QUOTED, quoted)
         for result in results:
             self._table(
                 f"Settings of {result.bench.title}", (), [[(k, "text"), (v, "text")] for k, v in _facts(result)]
