@@ -31,6 +31,7 @@ from common.verl_ext import private, table
 
 logger = logging.getLogger(__name__)
 
+MAX_FAILED = 0.5  # share of the episodes of a step that the environment may fail
 KL_FILE = "kl_coef.json"  # in a checkpoint: the coefficient of an adapting KL, which verl does not save
 
 
@@ -81,7 +82,7 @@ class RunCallback(CheckpointCallback):
 
         Raises:
             FloatingPointError: If a loss, a gradient or the like is NaN or infinite.
-            RewardError: If the reward raised on too many answers.
+            RewardError: If the reward raised on too many answers, or the environment failed too many episodes.
         """
         keys, fields = answers_of(batch, "extra_fields", "rm_scores")
         infos = [entry for entry in fields.get("extra_fields", []) if isinstance(entry, dict)]
@@ -89,6 +90,7 @@ class RunCallback(CheckpointCallback):
         metrics.update(spread_figures(keys, [float(scores.sum()) for scores in fields.get("rm_scores", [])]))
         problem = not_finite(metrics)
         try:
+            self._check_episodes(trainer.global_steps, metrics.get("reward/env_failure/mean", 0.0))
             self._check_rewards(trainer.global_steps, metrics.get(f"reward/{errors.KEY}/mean", 0.0), len(infos))
             if problem:
                 raise FloatingPointError(f"{problem} at step {trainer.global_steps}: training has blown up")
@@ -100,12 +102,13 @@ class RunCallback(CheckpointCallback):
         """Note the score; stop when it has not improved for long enough.
 
         Raises:
-            RewardError: If the reward raised on too many of the ``answers``.
+            RewardError: If the reward raised on too many of the ``answers``, or too many episodes failed.
             ValueError: If ``VAL_METRICS`` asks for what the reward does not return.
         """
         metrics.update(compute(self.named, metrics))
         step, values = trainer.global_steps, friendly(metrics)
         try:
+            self._check_episodes(step, values.get("val_episode_failures", 0.0))
             self._check_rewards(step, values.get("val_reward_errors", 0.0), answers)
         except errors.RewardError:
             trainer.logger.log(data=metrics, step=step)
@@ -117,6 +120,14 @@ class RunCallback(CheckpointCallback):
         reason = self.validations.reason_to_stop()
         if reason and step < trainer.total_training_steps:
             self._stop(trainer, reason)
+
+    def _check_episodes(self, step: int, share: float) -> None:
+        """End the run when the environment of ``ENV_PATH`` failed more than `MAX_FAILED` of a step's episodes."""
+        if share > MAX_FAILED:
+            raise errors.RewardError(
+                f"the environment failed {share:.0%} of the episodes at step {step}; look for 'An episode failed' in "
+                "train.log for the reasons, then fix ENV_PATH or raise ENV_TIMEOUT"
+            )
 
     def _check_rewards(self, step: int, share: float, answers: int) -> None:
         """End the run when the reward raised on more than `errors.MAX_SHARE` of some answers."""

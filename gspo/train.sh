@@ -57,8 +57,10 @@ CLIP_RATIO_HIGH="${CLIP_RATIO_HIGH:-auto}"           # and up; larger explores m
 TOOLS_PATH="${TOOLS_PATH:-}"                         # Python file with tools the model may call; empty: none
 TOOL_FORMAT="${TOOL_FORMAT:-hermes}"                 # how the model writes a call, see the README
 TOOL_TIMEOUT="${TOOL_TIMEOUT:-10}"                   # seconds for one call
-MAX_TURNS="${MAX_TURNS:-5}"                          # answers of the model in one conversation; all but the last may call
-MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a tool's answer; longer ones lose their middle
+ENV_PATH="${ENV_PATH:-}"                             # Python file with an environment: reset(row) and step(action); empty: none
+ENV_TIMEOUT="${ENV_TIMEOUT:-30}"                     # seconds for one reset or step
+MAX_TURNS="${MAX_TURNS:-5}"                          # answers of the model in one conversation; with tools, all but the last may call
+MAX_TOOL_RESPONSE_LENGTH="${MAX_TOOL_RESPONSE_LENGTH:-512}" # characters of a tool's answer or an observation; longer ones lose their middle
 # ---- Hardware ----
 DEVICE="${DEVICE:-auto}"                             # cuda | cpu; auto: cuda when there is a GPU
 N_GPUS="${N_GPUS:-auto}"                             # GPUs of this node; on the CPU: training processes

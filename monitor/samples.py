@@ -177,6 +177,20 @@ def question(prompt: str) -> str:
     return asked[-1].strip() if asked else prompt
 
 
+def turns_of(answer: str) -> list[tuple[str, str]]:
+    """The turns of a conversation with tools or an environment: role and text of each; one turn where it has no roles.
+
+    verl decodes without special tokens, so that of a chat template's turn its role is left on a line of its own. Only
+    what alternates is taken for turns, so that a word in an answer does not cut it.
+    """
+    parts = _ROLE.split(answer)
+    roles, texts = ["assistant", *parts[1::2]], parts[0::2]
+    ours = [role == "assistant" for role in roles]
+    if len(roles) < 3 or any(before and after for before, after in zip(ours, ours[1:], strict=False)):
+        return [("assistant", answer)]
+    return [(role, text.strip()) for role, text in zip(roles, texts, strict=True)]
+
+
 def share_of_flat_groups(samples: Sequence[Sample]) -> float | None:
     """The share of the groups in which all answers score the same, so that they teach nothing; None without groups."""
     groups: dict[str, list[float]] = {}

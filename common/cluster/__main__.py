@@ -23,7 +23,7 @@ from common.files import outputs_folder
 # Knobs that name what each machine reads itself.
 PATH_KNOBS = (
     *("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_MODEL_PATH", "REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH"),
-    *("TRAIN_DATA", "VAL_DATA", "REWARD_FUNC_PATH", "TOOLS_PATH", "ALGORITHM_PATH", "API_REWARD_CONFIG"),
+    *("TRAIN_DATA", "VAL_DATA", "REWARD_FUNC_PATH", "TOOLS_PATH", "ENV_PATH", "ALGORITHM_PATH", "API_REWARD_CONFIG"),
 )
 
 

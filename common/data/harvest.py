@@ -64,6 +64,8 @@ def harvest(run_dir: Path, target: Path, wanted: Wanted, val_ratio: float = 0.0)
     if not any(rollouts.glob("*.jsonl")):
         raise DataError(f"{run_dir}: has no rollouts/*.jsonl; answers are those of a run of grpo, ppo or gspo")
     knobs = run.get("knobs", {})
+    if knobs.get("ENV_PATH"):
+        raise DataError(f"{run_dir}: episodes hold the environment's texts too, and the dump does not say which")
     if knobs.get("TOOLS_PATH"):
         raise DataError(f"{run_dir}: answers with tools hold the tools' texts too, and the dump does not say which")
     tokenizer = load_tokenizer(str(run.get("model") or knobs.get("MODEL_PATH", "")))

@@ -26,6 +26,7 @@ module             what it holds
 ``rendering``      the sampled rows as the model will see them
 ``method``         variant, advantage estimator, policy loss and what they set
 ``extensions``     user-supplied files: algorithm, tools, adapter
+``env_trial``      the environment of ENV_PATH played on real rows
 ``trainer_mode``   when answers are generated, and the GPUs that only answer
 ``self_play``      GSPO's prompts and pairs
 ``ppo``            the critic's model and tokenizer, the KL

@@ -152,6 +152,8 @@ def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int], a
         fate = "cut" if knobs.algorithm == "dpo" else "left out"
         knobs.resolve("MAX_PROMPT_LENGTH", *_limit(lengths, "prompts", most, fate, unknown=1024))
         answer, why = (24, "the demo's answers are short") if demo else (1024, "room for a worked answer")
+        if demo and knobs.values.get("ENV_PATH"):
+            answer, why = 2 * 24 * knobs.number("MAX_TURNS"), "room for MAX_TURNS short answers and observations"
         room = context - knobs.number("MAX_PROMPT_LENGTH")
         if answers:
             knobs.resolve("MAX_RESPONSE_LENGTH", *_limit(answers, "answers", min(2048, room), "cut", unknown=1024))

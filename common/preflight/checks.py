@@ -12,6 +12,7 @@ from common.preflight import (
     command,
     data,
     data_checks,
+    env_trial,
     extensions,
     fused,
     launch_data,
@@ -38,7 +39,7 @@ from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
 from common.preflight.model_checks import check_fitness
 from common.preflight.ppo import check_critic, check_reward_head, resolve_ppo
 from common.preflight.rates import check_rate
-from common.preflight.reward_source import check_reward_model, choose_function
+from common.preflight.reward_source import DEFAULT_FUNCTION, check_reward_model, choose_function
 from common.preflight.run_name import OUTPUTS, choose_run
 from common.preflight.verl_check import VerlCheck
 from common.verl_ext.version import installed
@@ -150,6 +151,8 @@ def measure_rows(knobs: Knobs, rows: Rows) -> None:
     """Length limits from the rows as the model will see them, with its tools."""
     tools = extensions.read_tools(knobs, knobs.model)
     measured = rendering.measure(knobs, knobs.model, {"TRAIN_DATA": rows.train, "VAL_DATA": rows.validation}, tools)
+    added = env_trial.read_environment(knobs, knobs.model, [*rows.train, *rows.validation])
+    measured.lengths = [length + added for length in measured.lengths]
     auto.resolve_lengths(knobs, knobs.model, measured.lengths, measured.answers)
     rendering.check_taught(knobs, measured)
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
@@ -362,6 +365,9 @@ def check_answer_loss(knobs: Knobs) -> None:
 def check_reward(knobs: Knobs, files: list[data.DataFile]) -> None:
     """Find out where the reward comes from, and try its function on real rows."""
     if "REWARD_FUNC_PATH" not in knobs:
+        return
+    if knobs.values.get("ENV_PATH"):
+        knobs.resolve("REWARD_FUNC_PATH", DEFAULT_FUNCTION, "not asked: the environment gives the reward")
         return
     knobs.reward_kwargs = choose_function(knobs, find_path)
     check_reward_model(knobs, model_folder)

@@ -45,7 +45,9 @@ DERIVED = (
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
     Derived("VERL_LR_SCHEDULER", ("LR_SCHEDULER",), SCRIPT, "constant where the kit makes the schedule, else the same"),
-    Derived("AGENT_LOOP", ("TOOLS_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"),
+    Derived(
+        "AGENT_LOOP", ("TOOLS_PATH", "ENV_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"
+    ),
     Derived("USE_KL_LOSS", ("KL_LOSS_COEF", "KL_IN", "KL_COEF"), SCRIPT, "whether the loss has a KL term"),
     Derived("USE_KL_IN_REWARD", ("KL_IN", "KL_COEF"), SCRIPT, "whether the KL is taken off the reward"),
     Derived("KL_CONTROL", ("KL_TARGET",), SCRIPT, "adaptive, or fixed"),
@@ -68,7 +70,10 @@ DERIVED = (
     Derived("RAY_CPUS", ("N_GPUS",), CONFIG, "CPUs that Ray may use"),
     Derived("ALGORITHM", (), PROCESS, "the folder of the train.sh"),
     Derived(
-        "VERL_EXT", ("DEVICE", "ROLLOUT_ENGINE", "ATTENTION", "TOOLS_PATH"), PROCESS, "parts of common/verl_ext to load"
+        "VERL_EXT",
+        ("DEVICE", "ROLLOUT_ENGINE", "ATTENTION", "TOOLS_PATH", "ENV_PATH"),
+        PROCESS,
+        "parts of common/verl_ext to load",
     ),
     Derived("VERL_PLATFORM", ("DEVICE",), LIBRARY, "cpu on the CPU (read by verl)"),
     Derived("VERL_USE_EXTERNAL_MODULES", ("DEVICE", "ROLLOUT_ENGINE"), LIBRARY, "the kit's extensions (read by verl)"),
@@ -88,7 +93,7 @@ DERIVED = (
 # Knobs that the trainer's processes read from the environment. All others end with the command: LAM, BETA or DEVICE are
 # names that another program might read as its own.
 PROCESS_KNOBS = (
-    *("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT"),
+    *("SEED", "NNODES", "ALGORITHM_PATH", "TOOL_TIMEOUT", "ENV_PATH", "ENV_TIMEOUT", "WANDB_ENTITY", "WANDB_PROJECT"),
     *("LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS", "PROMETHEUS"),
 )
 

@@ -91,6 +91,7 @@ RULES: dict[str, Rule] = {
     "PREFERENCE_LEARNING_RATE": Rule("float", low=0, auto=True, above=True),
     "TOOL_FORMAT": Rule("choice", choices=TOOL_FORMATS),
     "TOOL_TIMEOUT": Rule("float", low=0, above=True),
+    "ENV_TIMEOUT": Rule("float", low=0, above=True),
     "MAX_TURNS": _count(auto=False),
     "MAX_TOOL_RESPONSE_LENGTH": _count(auto=False),
     "REWARD": Rule("choice", choices=("function", "model", "api")),

@@ -108,8 +108,10 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
 
 
 def agent_loop(knobs: Knobs) -> str:
-    """The verl agent loop that writes the answers: one turn or several, ReMax's with a greedy answer among them."""
+    """The verl agent loop that writes the answers: a turn, several, an episode, or ReMax's with a greedy one."""
     greedy = knobs.values.get("ADV_ESTIMATOR") == "remax"
+    if knobs.values.get("ENV_PATH"):
+        return "kit_environment_agent"
     if knobs["TOOLS_PATH"]:
         return "remax_tool_agent" if greedy else "kit_tool_agent"
     return "remax_agent" if greedy else "single_turn_agent"
@@ -126,6 +128,7 @@ def verl_parts(knobs: Knobs) -> list[str]:
         "varlen": knobs["ATTENTION"] == "sdpa_varlen",
         "padded": knobs["ATTENTION"] in PADDED,
         "tools": bool(knobs.values.get("TOOLS_PATH")),
+        "environment": bool(knobs.values.get("ENV_PATH")),
         "remax": knobs.values.get("ADV_ESTIMATOR") == "remax",
         "user": bool(knobs.values.get("ALGORITHM_PATH")),
         "schedule": knobs["LR_SCHEDULER"] in KIT_SCHEDULES,

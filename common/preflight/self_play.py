@@ -69,10 +69,10 @@ def check_self_play(knobs: Knobs, prompts: int, pairs: int, validation_prompts: 
         knobs.error(
             "HARVEST_PAIRS", "takes the best and the worst of several answers", "set ROLLOUT_N=2 or more", value="true"
         )
-    if harvest and knobs["TOOLS_PATH"]:
+    if harvest and (knobs["TOOLS_PATH"] or knobs["ENV_PATH"]):
         knobs.error(
             "HARVEST_PAIRS",
-            "answers with tool calls are conversations and make no pairs",
+            "answers with tool calls, and episodes, are conversations and make no pairs",
             "set HARVEST_PAIRS=false",
             value="true",
         )

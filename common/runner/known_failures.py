@@ -119,6 +119,9 @@ KNOWN_FAILURES: tuple[Known, ...] = (
     # common/rewards/errors.py
     Known(r"RewardError: .{0,400}ApiRewardError", "The reward API cannot be used any more.",
           "Ask the endpoint: .venv/bin/python -m ppo.api_reward try. The same command again resumes the run."),
+    Known(r"RewardError: the environment failed", "The environment failed more than half of a step's episodes.",
+          "Look for 'An episode failed' in train.log, fix ENV_PATH or raise ENV_TIMEOUT. "
+          "The same command again resumes."),
     Known(r"RewardError: ", "The reward function raised on more than 1 % of the answers of a step.",
           "Correct the function in REWARD_FUNC_PATH; it must give a number for any answer, also an empty one. "
           "reward_errors.jsonl in the run's folder has the rows and the tracebacks. The same command again resumes."),

@@ -22,6 +22,9 @@ a file per row         what takes the place of a function; see the table
 ``tool_loop``          verl's tool agent loop, with limits on what a tool may do (``TOOLS_PATH``)
 ``tool_process``       the process in which tools run
 ``tool_descriptions``  the tools of a file, detected before the start
+``environment_loop``   verl's agent loop over episodes of an environment (``ENV_PATH``)
+``environments``       its end of the episodes, with the limit on each call
+``environment_process``  the processes in which they run
 =====================  ===============================================================================
 
 What to do when verl's version changes: docs/upgrading-verl.md.

@@ -14,6 +14,7 @@ PLUGINS = {
     "hf": ("common.hf_engine.rollout",),
     "varlen": ("common.hf_engine.varlen_attention",),
     "tools": ("common.verl_ext.tool_loop",),
+    "environment": ("common.verl_ext.environment_loop",),
     "remax": ("common.verl_ext.remax",),
     "user": ("common.verl_ext.user",),
 }
@@ -34,8 +35,8 @@ def load(algorithm: str, seed: int, parts: Collection[str] = ()) -> None:
         algorithm: ``sft``, ``dpo``, ``reward_model``, ``grpo``, ``gspo`` or ``ppo``.
         seed: Of the run.
         parts: Other parts of the run: ``cpu`` (the device), ``hf`` (the rollout engine), ``hf_reward`` (its reward
-            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` or ``padded`` (attention), ``tools``, ``remax``,
-            ``user`` (``ALGORITHM_PATH``), ``separate`` (``TRAINER_MODE``).
+            model), ``vllm_cpu`` (vLLM without a GPU), ``varlen`` or ``padded`` (attention), ``tools``, ``environment``,
+            ``remax``, ``user`` (``ALGORITHM_PATH``), ``separate`` (``TRAINER_MODE``).
     """
     if "rl" in PARTS_OF.get(algorithm, ()):
         queue_guard.start()

@@ -33,6 +33,7 @@ SFT, DPO = "verl.trainer.sft_trainer:SFTTrainer", "dpo/trainer.py"
 FSDP, ENGINE = "verl.workers.engine.fsdp.transformer_impl:FSDPEngine", "common/cpu_backend/engine.py"
 ORDER = ("_build_config()", "_build_dataset()", "_build_engine()", "_build_dataloader()", "_init_engine()")
 LOOP = "verl.experimental.agent_loop.tool_agent_loop:ToolAgentLoop"
+AGENT = "verl.experimental.agent_loop.agent_loop:AgentLoopBase"
 PROMPTS, ROWS = "verl.utils.dataset.rl_dataset:RLHFDataset", "common/data/verl_datasets.py"
 TRAINER = "verl.trainer.ppo.v1.trainer_base:PPOTrainer"
 REWARDS = "verl.experimental.reward_loop.reward_loop:RewardLoopWorker"
@@ -86,6 +87,18 @@ PRIVATE = (
     Private(f"{PROMPTS}.maybe_filter_out_long_prompts", ("self._build_messages(",), ROWS, "extended: the same"),
     Private(f"{LOOP}._call_tool", ("active_tools",), "common/verl_ext/tool_loop.py", "extended: calls are counted"),
     Private(f"{LOOP}.__init__", ("self.tools =",), "common/verl_ext/tool_loop.py", "tools run in processes"),
+    Private(
+        f"{AGENT}._cap_text_prompt_length",
+        ("self.rollout_config.prompt_length",),
+        "common/verl_ext/environment_loop.py",
+        "replaced: refuses where verl would cut the prompt",
+    ),
+    Private(
+        f"{AGENT}.ct_build_initial_tokens",
+        ("self._cap_text_prompt_length(prompt_ids)",),
+        "common/verl_ext/environment_loop.py",
+        "called: tokens of the prompt",
+    ),
     Private(f"{REWARDS}._preprocess_reward_inputs", (), "common/verl_ext/hf_reward.py", "called: text of an answer"),
     Private(f"{REWARDS}._post_request", (), "common/verl_ext/hf_reward.py", "called: the question"),
     Private(

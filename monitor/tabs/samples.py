@@ -10,7 +10,7 @@ import gradio as gr
 from monitor.change_token import NO_RUN, Asked, changed
 from monitor.i18n import Words
 from monitor.plain import plain
-from monitor.samples import SOURCES, Sample, choose, follow, group_of, question, read_step, steps_of
+from monitor.samples import SOURCES, Sample, choose, follow, group_of, question, read_step, steps_of, turns_of
 from monitor.tables import facts, note, number, problem, table
 from monitor.tabs import QUIET, Page, Tab, clickable, view
 
@@ -143,7 +143,24 @@ def _card(sample: Sample, chosen: bool, w: Words) -> str:
     )
     mark = " chosen" if chosen else ""
     head = f'{_score(sample)}<div class="facts">{parts}</div>'
-    return f'<div class="card{mark}">{head}<pre>{_text(sample.answer)}</pre></div>'
+    return f'<div class="card{mark}">{head}{_turns(sample.answer, w)}</div>'
+
+
+def _turns(answer: str, w: Words) -> str:
+    """An answer, or the turns of a conversation one below the other, each under who said it."""
+    turns = turns_of(answer)
+    if len(turns) == 1:
+        return f"<pre>{_text(answer)}</pre>"
+    left, shown = MAX_TEXT, []
+    for place, (role, text) in enumerate(turns, 1):
+        shown.append(
+            f'<div class="turn {role}"><b>{place}. {w(f"turn_{role}")}</b><pre>{_text(text[:left])}</pre></div>'
+        )
+        left -= len(text)
+        if left <= 0:
+            shown.append(note(f"… (+{len(turns) - place})") if place < len(turns) else "")
+            break
+    return "".join(shown)
 
 
 def _through(found: list[tuple[int, list[Sample]]], w: Words) -> str:

@@ -130,7 +130,7 @@ def test_the_trainers_processes_get_no_knob_that_is_in_their_command(exported):
     passed = Attempt(["true"], {**environment, "MY_OWN": "1"})._process_environment()
     left = set(read_block(ROOT / "ppo" / "train.sh")) & set(passed)
     own = {"LR_SCHEDULER", "VALUE_LOSS_COEF", "VAL_METRICS", "PROMETHEUS"}  # read by what the kit puts into verl
-    assert left == own | {"SEED", "TOOL_TIMEOUT", "NNODES", "WANDB_ENTITY", "WANDB_PROJECT"}
+    assert left == own | {"SEED", "TOOL_TIMEOUT", "ENV_PATH", "ENV_TIMEOUT", "NNODES", "WANDB_ENTITY", "WANDB_PROJECT"}
     assert (passed["SEED"], passed["MY_OWN"], passed["ALGORITHM"]) == ("7", "1", "ppo")
     assert set(passed) & set(names(SCRIPT)) == set()
 

@@ -167,6 +167,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "LORA_ADAPTER_PATH",
         "MODEL_PARALLEL",
         "TOOLS_PATH",
+        "ENV_PATH",
         "REWARD_MODEL_PATH",
         "API_REWARD_CONFIG",
         "EXPERIMENT_NAME",
@@ -179,7 +180,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
     assert names - free_text <= set(RULES)
     # used by the launcher, the preflight or wandb itself, not by verl
     elsewhere = {"EXPERIMENT_NAME", "RESUME", "TRACKERS", "USE_WANDB", "WANDB_ENTITY", "TOTAL_EPOCHS"}
-    elsewhere |= {"ALGORITHM_PATH", "TOOL_TIMEOUT", "MODEL_PARALLEL"}
+    elsewhere |= {"ALGORITHM_PATH", "TOOL_TIMEOUT", "ENV_PATH", "ENV_TIMEOUT", "MODEL_PARALLEL"}
     by_rounds = {"SELF_PLAY_ROUNDS", "HARVEST_PAIRS", "PAIR_MARGIN", "PREFERENCE_LEARNING_RATE", "LOSS_TYPE", "BETA"}
     elsewhere |= {"sft": {"SEED"}, "gspo": by_rounds}.get(script.parent.name, set())
     elsewhere |= {
