@@ -13,6 +13,7 @@ from typing import Any
 
 from common.data import cli
 from common.data.convert import Options, Source, convert
+from common.data.difficulty import Asked
 from common.data.names import Columns
 from common.data.report import Report
 
@@ -21,7 +22,14 @@ __all__ = ["Columns", "Options", "Report", "Source", "convert", "json_to_parquet
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of ``python -m common.data_utils``; returns the exit status."""
-    return cli.main(argv, _benchmark_texts)
+    return cli.main(argv, _benchmark_texts, _shares_of)
+
+
+def _shares_of(asked: Asked, console: Any) -> Any:
+    """Right answers of a model to each row, for ``difficulty``."""
+    from common.evaluation.difficulty import shares_of
+
+    return shares_of(asked, console)
 
 
 def _benchmark_texts(names: str, data: Path | None) -> dict[str, list[str]]:

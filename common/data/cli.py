@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from common import __version__
 from common.data.catalog import KNOWN, prepare
 from common.data.conversation import THINKING
 from common.data.convert import BadRows, Options, Source, convert
+from common.data.difficulty import Asked, sort_by_difficulty
 from common.data.hub import HUBS, download_model
 from common.data.inputs import columns_of, sources_of
 from common.data.names import PARTS
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 # Names with commas, and a folder with local copies or None -> questions of each set.
 BenchmarkTexts = Callable[[str, Path | None], dict[str, list[str]]]
+SharesOf = Callable[[Asked, Any], Any]
 HARVESTED = ("sft", "dpo", "kto")
 EXAMPLES = """examples:
   convert data.json train.parquet                          what the data can be used for is detected
@@ -39,21 +42,27 @@ EXAMPLES = """examples:
   prepare gsm8k --to data/gsm8k                            known: {known}
   prepare reasoning-gym:countdown --to data/countdown --size 5000 --seed 1
   harvest outputs/RUN best.parquet --min-score 1           an RL run's right answers for sft
+  difficulty train.parquet sorted.parquet --model outputs/RUN --samples 8
   download Qwen/Qwen3-0.6B --to models/Qwen3-0.6B
 """
 
 
-def main(argv: Sequence[str] | None = None, benchmark_texts: BenchmarkTexts | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    benchmark_texts: BenchmarkTexts | None = None,
+    shares_of: SharesOf | None = None,
+) -> int:
     """Run one command; returns the exit status: 0 good, 1 bad rows, 2 cannot be done.
 
     Args:
         argv: The words behind the command's name.
         benchmark_texts: Gives the questions of benchmarks by name; they are known above this package.
+        shares_of: Answers and scores rows, for ``difficulty``; from above too.
     """
     from common.console import SafeConsole
 
     arguments = parser().parse_args(argv)
-    arguments.benchmark_texts = benchmark_texts
+    arguments.benchmark_texts, arguments.shares_of = benchmark_texts, shares_of
     console = SafeConsole(soft_wrap=False, highlight=False)
     errors = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
@@ -86,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     _add_stats(commands)
     _add_prepare(commands)
     _add_harvest(commands)
+    _add_difficulty(commands)
     _add_download(commands)
     return made
 
@@ -337,8 +347,9 @@ def _prepare(arguments: argparse.Namespace, console: Console) -> int:
         made = arguments.name, arguments.to, arguments.size, arguments.seed, arguments.config, arguments.algo
         for report in prepare_task(*made):
             report.show(console)
-        reward = "REWARD_FUNC_PATH=common/reward_functions.py REWARD_FUNC_NAME=reasoning_gym"
-        console.print(f"train with: TRAIN_DATA={arguments.to}/train.parquet {reward} ./grpo/train.sh", markup=False)
+        reward = "REWARD_FUNC_PATH=common/reward_functions.py REWARD_FUNC_NAME=reasoning_gym ./grpo/train.sh"
+        script = "./sft/train.sh" if arguments.algo == "sft" else reward
+        console.print(f"train with: TRAIN_DATA={arguments.to}/train.parquet {script}", markup=False)
         return 0
     reports = prepare(
         arguments.name,
@@ -380,6 +391,46 @@ def _harvest(arguments: argparse.Namespace, console: Console) -> int:
     report.show(console)
     for why, count in lost.most_common():
         console.print(f"{count:,} {why}", markup=False)
+    return 0
+
+
+def _add_difficulty(commands: Any) -> None:
+    one = commands.add_parser("difficulty", help="rows that a model sometimes answers right, the easiest first")
+    one.add_argument("file", type=Path, metavar="IN")
+    one.add_argument("target", type=Path, metavar="OUT.parquet")
+    _file_options(one)
+    one.add_argument("--model", default="", metavar="M", help="run, checkpoint, folder or id, or demo: it answers")
+    one.add_argument("--samples", type=int, default=8, metavar="N", help="answers to each row (default: 8)")
+    one.add_argument("--reward", default="auto", metavar="R", help="as test.sh --reward (default: auto)")
+    one.add_argument("--min-score", type=float, default=1.0, metavar="S", help="an answer is right from here (1)")
+    one.add_argument(
+        "--keep", type=float, nargs=2, metavar=("LOW", "HIGH"), help="shares that stay (default: above 0 and below 1)"
+    )
+    one.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of sampling (default: 1)")
+    one.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="longest answer (default: 512)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling")
+    one.add_argument("--engine", choices=("transformers", "vllm", "sglang"), default="transformers")
+    one.add_argument("--server", default="", metavar="URL", help="an OpenAI-compatible server in its place")
+    one.set_defaults(run=_difficulty)
+
+
+def _difficulty(arguments: argparse.Namespace, console: Console) -> int:
+    if not arguments.model and not arguments.server:
+        raise DataError("--model is missing; give a run (outputs/NAME), a model folder or id, or demo")
+    names = ("model", "samples", "reward", "min_score", "temperature", "max_new_tokens", "seed", "engine", "server")
+    asked = Asked(**{name: getattr(arguments, name) for name in names})
+    keep = tuple(arguments.keep) if arguments.keep else None
+    measure = partial(arguments.shares_of, console=console)
+    found = sort_by_difficulty(_source(arguments), arguments.target, asked, measure, keep)
+    found.report.show(console)
+    console.print("\nright answers   rows", markup=False)
+    for tenth in sorted(found.shares):
+        label = "100%" if tenth == 10 else f"{10 * tenth}% to {10 * tenth + 9}%"
+        console.print(f"{label:<12} {found.shares[tenth]:>7,}", markup=False)
+    for why, count in found.left_out.most_common():
+        console.print(f"left out: {count:,}, {why}", markup=False)
+    words = f"TRAIN_DATA={arguments.target} DATA_ORDER=difficulty ./grpo/train.sh"
+    console.print(f"train with: {words}", markup=False)
     return 0
 
 

@@ -20,6 +20,7 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from common.data.conversation import Renderer, RenderError, thinking_of
+from common.data.order import order_of
 from common.data.readers.parquet_reader import parquet_batches
 from common.data.rows import loaded
 from common.verl_ext import private
@@ -149,7 +150,16 @@ class PromptDataset(RLHFDataset):
             if 0 < self.max_samples < total:
                 self.dataframe = self.dataframe.select(_chosen(total, self.max_samples, self.shuffle, self.seed))
             self.dataframe = self.maybe_filter_out_long_prompts(self.dataframe)
+            self.dataframe = self._in_order(self.dataframe)
         print(f"prompts: {len(self.dataframe)} of {total}")
+
+    def _in_order(self, dataframe: Any) -> Any:
+        """The rows to train on as ``data.order`` (DATA_ORDER) wants them; those to validate on stay as they are."""
+        order, training = self.config.get("order", "shuffled"), self.config.get("train_files")
+        training = [training] if isinstance(training, str) else list(training or [])
+        if order == "shuffled" or list(self.original_data_files) != training:
+            return dataframe
+        return dataframe.select(order_of(dataframe["extra_info"], order, self.seed))
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """A row in verl's form, its messages also where a reward function sees them."""

@@ -71,7 +71,7 @@ def run_batch(options: BatchOptions, settings: Settings, backend: Backend, conso
     questions = read_questions(file, options.columns, options.limit)
     rewards = choose(questions, options.reward, options.reward_kwargs, sources[0].run_dir, file)
     _announce(console, file, questions, rewards, output)
-    _try_rewards(questions, rewards)
+    try_rewards(questions, rewards)
     digest = f"{file_digest(file)} {options.columns}"
     job = Job(questions, rewards, settings, backend, digest, output.parent, console, options.fresh)
     candidates = [
@@ -153,7 +153,8 @@ def _announce(console: Console, file: Path, questions: Sequence[Question], rewar
     console.print(f"output  {escape(str(output))}")
 
 
-def _try_rewards(questions: Sequence[Question], rewards: Rewards) -> None:
+def try_rewards(questions: Sequence[Question], rewards: Rewards) -> None:
+    """Try every reward on its first row; raises as ``Scorer.try_first``."""
     if any(rewards.specs):
         scorer = Scorer(questions, rewards.specs, lambda *_: None)
         try:

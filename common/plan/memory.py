@@ -2,8 +2,8 @@
 
 Exact, from the shapes: weights, gradients and optimiser. verl keeps float32 masters (`model_dtype` is fp32 where it
 trains, workers/engine/fsdp/transformer_impl.py:_build_module) and computes in bfloat16: 4 bytes a weight, 4 a gradient,
-8 for the two moments of Adam, split over all ranks (ZeRO, arXiv 1910.02054). LoRA trains its adapter alone; the base
-keeps its 4 bytes. Estimated, with the formula at each: activations, logits, gathered layers, the engine's own.
+8 for the two moments of Adam (OPTIMIZER has others), split over all ranks (ZeRO, arXiv 1910.02054). LoRA trains its
+adapter alone; the base keeps its 4 bytes. Estimated, with the formula at each: activations, logits, gathered layers, the engine's own.
 
 Three kinds of offloading, of which verl's two behave so (workers/engine/base.py:BaseEngineCtx):
 
@@ -21,6 +21,9 @@ from common.plan.machine import GIB, Gpus
 from common.plan.weights import Model, Weight
 
 MASTER, GRADIENT, MOMENTS, COMPUTE = 4, 4, 8, 2  # bytes a number
+MOMENTS_8BIT = 2 * (1 + 4 / 256)  # torchao: a byte each, and a float32 scale for a block of 256
+SMALL_8BIT = 4096  # numbers; torchao keeps the moments of smaller weights whole
+MOMENTUM = 4  # Muon's, of hidden matrices
 CONTEXT = 1.5 * GIB  # CUDA context, cuBLAS and NCCL buffers of a process
 FRAGMENTATION = 0.05  # of a GPU: what the allocator holds and cannot hand out
 ENGINE_ASLEEP = 2.0 * GIB  # what vLLM keeps while it sleeps: context and CUDA graphs
@@ -48,6 +51,7 @@ class Setup:
         tensor_parallel: GPUs that hold one copy of the rollout engine.
         utilization: Share of a GPU's memory for the rollout engine.
         lora_rank: 0: all weights train.
+        optimizer: OPTIMIZER, of the policy; a critic has AdamW.
         reference: Another copy of the model is asked for log-probabilities (it waits on the host).
         critic: The critic of PPO.
         reward_share: Share of each GPU for a reward model that is served on the same GPUs, 0 without one.
@@ -71,6 +75,7 @@ class Setup:
     tensor_parallel: int = 1
     utilization: float = 0.5
     lora_rank: int = 0
+    optimizer: str = "adamw"
     reference: bool = False
     critic: Model | None = None
     reward_share: float = 0.0
@@ -118,12 +123,22 @@ class Memory:
         return max(sum(phase.values()) for phase in (self.training, self.handing_over, self.generating, self.scoring))
 
 
-def states(model: Model, lora_rank: int, shards: int) -> dict[str, int]:
+def states(model: Model, lora_rank: int, shards: int, optimizer: str = "adamw") -> dict[str, int]:
     """Bytes of weights, gradients and optimiser on the first rank, exactly as FSDP2 holds them."""
     adapter = model.adapter(lora_rank)
     held = _numbers((*model.weights, *adapter), shards)
-    trained = _numbers(adapter, shards) if lora_rank else held
-    return {"weights": MASTER * held, "gradients": GRADIENT * trained, "optimizer": MOMENTS * trained}
+    trained = adapter if lora_rank else model.weights
+    gradients = GRADIENT * _numbers(trained, shards)
+    moments = sum(moments_of(weight, optimizer, model) * weight.on_rank_0(shards) for weight in trained)
+    return {"weights": MASTER * held, "gradients": gradients, "optimizer": round(moments)}
+
+
+def moments_of(weight: Weight, optimizer: str, model: Model) -> float:
+    """Bytes that an optimiser keeps for each number of a weight."""
+    if optimizer == "adamw_8bit" and weight.numbers // weight.times >= SMALL_8BIT:
+        return MOMENTS_8BIT
+    hidden = len(weight.shape) == 2 and model.vocabulary not in weight.shape and min(weight.shape) > 1
+    return MOMENTUM if optimizer == "muon" and hidden else MOMENTS
 
 
 def _numbers(weights: tuple[Weight, ...], shards: int) -> int:
@@ -179,7 +194,7 @@ def memory_of(setup: Setup) -> Memory:
     """All of it."""
     memory, shards = Memory(), setup.gpus.count
     own = _held(setup, setup.model, setup.lora_rank, shards)
-    critic = _held(setup, setup.critic, 0, shards) if setup.critic else {}
+    critic = _held(replace(setup, optimizer="adamw"), setup.critic, 0, shards) if setup.critic else {}
     tensor = setup.split.tensor if setup.split else 1
     resident = 0 if setup.offload == "full" else 1
     memory.training = {name: resident * size for name, size in own.items()}
@@ -201,7 +216,11 @@ def memory_of(setup: Setup) -> Memory:
 
 def _held(setup: Setup, model: Model, lora_rank: int, shards: int) -> dict[str, int]:
     """Bytes of weights, gradients and optimiser on a GPU."""
-    return megatron.states(model, setup.split, shards) if setup.split else states(model, lora_rank, shards)
+    return (
+        megatron.states(model, setup.split, shards)
+        if setup.split
+        else states(model, lora_rank, shards, setup.optimizer)
+    )
 
 
 def _generating(setup: Setup, own: dict[str, int], critic: dict[str, int], memory: Memory) -> None:
@@ -250,5 +269,5 @@ def _checkpoint(setup: Setup, memory: Memory) -> None:
     own = _held(setup, setup.model, setup.lora_rank, 1)
     memory.checkpoint = {"weights": own["weights"], "optimizer": own["optimizer"]}
     if setup.critic:
-        critic = _held(setup, setup.critic, 0, 1)
+        critic = _held(replace(setup, optimizer="adamw"), setup.critic, 0, 1)
         memory.checkpoint["critic"] = critic["weights"] + critic["optimizer"]

@@ -14,7 +14,7 @@ from common.preflight.model import ModelInfo
 
 SMALL_MODEL = 20_000_000  # parameters; below, learning rates of large models move nothing
 BALANCED = 4 / 3  # good answers for a bad one, up to which KTO's authors leave the weights alone
-DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64, "reward_model": 32}
+DEMO_STEPS = {"gspo": 8, "grpo": 20, "ppo": 9, "sft": 192, "dpo": 64, "reward_model": 640}
 EPOCHS = {"sft": 3}  # usual for the method; 1 for the others
 # Usual learning rates: large models full and with LoRA, then models below SMALL_MODEL.
 # Self-play takes smaller steps, as there are rounds of them.

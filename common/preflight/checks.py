@@ -37,6 +37,7 @@ from common.preflight.knobs import SUPERVISED, Knobs, knobs_of_keys, script_of
 from common.preflight.machine import Machine, has_package
 from common.preflight.model import DEMO, DEMO_MODEL_DIR, ModelInfo, read_model
 from common.preflight.model_checks import check_fitness
+from common.preflight.optimizers import check_optimizer
 from common.preflight.ppo import check_critic, check_reward_head, resolve_ppo
 from common.preflight.rates import check_rate
 from common.preflight.reward_source import DEFAULT_FUNCTION, check_reward_model, choose_function
@@ -132,6 +133,7 @@ def use_model(knobs: Knobs, machine: Machine) -> None:
     check_fitness(knobs, knobs.model)
     check_reward_head(knobs, knobs.model)
     auto.resolve_attention(knobs, knobs.model)
+    check_optimizer(knobs, knobs.model, machine)
 
 
 def read_rows(knobs: Knobs) -> Rows:
@@ -173,6 +175,7 @@ def choose_batch(knobs: Knobs, rows: Rows) -> None:
     """Batch sizes, epochs and steps; the weights of good and bad answers."""
     marks = [data_checks.marks_in(file) for file in rows.train] if knobs.data_form == "kto" else []
     data_checks.resolve_margin(knobs, rows.train)
+    data_checks.check_order(knobs, rows.train)
     auto.resolve_weights(knobs, sum(good for good, _ in marks), sum(bad for _, bad in marks))
     if rows.usable:
         auto.resolve_batch(knobs, knobs.model, rows.usable)

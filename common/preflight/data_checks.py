@@ -7,6 +7,7 @@ from typing import Any
 
 from common.data.checks import structure
 from common.data.keys import prompt_key, question_of
+from common.data.order import MARKS
 from common.data.self_play import is_pair
 from common.preflight import auto, data
 from common.preflight.findings import Problem, about
@@ -64,6 +65,21 @@ def resolve_margin(knobs: Knobs, files: list[data.DataFile]) -> None:
     if knobs["MARGIN"] == "true" and not having:
         knobs.error("MARGIN", "no row looked at has a margin", "add a column margin (a number), or set MARGIN=false")
     knobs.resolve("MARGIN", str(having > 0).lower(), f"{having} rows looked at have a margin")
+
+
+def check_order(knobs: Knobs, files: list[data.DataFile]) -> None:
+    """Whether the rows have what DATA_ORDER goes by."""
+    order = knobs.values.get("DATA_ORDER", "")
+    if order not in MARKS:
+        return
+    rows = [row for file in files for row in file.sample if not is_pair(row)]
+    lacking = sum((row.get("extra_info") or {}).get(MARKS[order]) is None for row in rows)
+    if lacking:
+        knobs.error(
+            "DATA_ORDER",
+            f"{lacking} of {len(rows)} rows looked at have no extra_info.{MARKS[order]}",
+            ".venv/bin/python -m common.data_utils difficulty makes it, or set shuffled",
+        )
 
 
 def marks_in(file: data.DataFile) -> tuple[int, int]:

@@ -44,6 +44,10 @@ DERIVED = (
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
+    Derived("SHUFFLE", ("DATA_ORDER",), SCRIPT, "whether verl shuffles the rows"),
+    Derived("OPTIMIZER_IMPL", ("OPTIMIZER",), SCRIPT, "the module that the optimiser is in"),
+    Derived("OPTIMIZER_CLASS", ("OPTIMIZER",), SCRIPT, "its class"),
+    Derived("OPTIMIZER_OPTIONS", ("OPTIMIZER", "MODEL_PATH"), SCRIPT, "what it is made with beside verl's settings"),
     Derived("VERL_LR_SCHEDULER", ("LR_SCHEDULER",), SCRIPT, "constant where the kit makes the schedule, else the same"),
     Derived(
         "AGENT_LOOP", ("TOOLS_PATH", "ENV_PATH", "ADV_ESTIMATOR"), SCRIPT, "verl's agent loop that writes the answers"

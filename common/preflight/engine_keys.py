@@ -20,6 +20,9 @@ RENAMED = {
 }
 LEFT_OUT = (  # of FSDP alone, or set for all models by train_engine/megatron.yaml
     f"{ACTOR}.fsdp_config.offload_policy",
+    f"{ACTOR}.optim.optimizer_impl",
+    f"{ACTOR}.optim.optimizer",
+    f"{ACTOR}.optim.override_optimizer_config",
     f"{ACTOR}.ulysses_sequence_parallel_size",
     "actor_rollout_ref.model.override_config.attn_implementation",
     "critic.model.override_config.attn_implementation",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.algorithms import folder_of
+from common.data.order import MARKS
 from common.files import ROOT
 from common.preference_losses import ANSWER_LOSSES, PAIR_LOSSES
 from common.preflight.findings import Finding, Problem
@@ -63,6 +64,7 @@ NOTIFY = ("NOTIFY_URLS", "NOTIFY_LEVEL")  # of the environment only: knobs are w
 # verl/experimental/agent_loop/tool_parser.py
 TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
+    "DATA_ORDER": Rule("choice", choices=("shuffled", *MARKS)),
     "MAX_PROMPT_LENGTH": _count(),
     "MAX_RESPONSE_LENGTH": _count(),
     "MAX_LENGTH": _count(low=2),
@@ -70,6 +72,7 @@ RULES: dict[str, Rule] = {
     "MINI_BATCH_SIZE": _count(),
     "TOKENS_PER_GPU": _count(),
     "LEARNING_RATE": Rule("float", low=0, auto=True, above=True),
+    "OPTIMIZER": Rule("choice", choices=("adamw", "adamw_8bit", "muon")),
     "LR_SCHEDULER": Rule("choice", choices=("constant", "linear", "cosine", "wsd", "plateau")),
     "WARMUP_RATIO": Rule("float", low=0, high=1),
     "TOTAL_EPOCHS": _count(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
-from common.preflight import machines, trackers, trainer_mode
+from common.preflight import machines, optimizers, trackers, trainer_mode
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
@@ -89,6 +89,9 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RESUME_FROM"] = str(knobs.resume_from or "")
     values["RESUME_PATH"] = hydra_quote(values["RESUME_FROM"]) if knobs.resume_from else "null"
     values |= machines.variables(knobs)
+    if "DATA_ORDER" in values:
+        values["SHUFFLE"] = str(values["DATA_ORDER"] != "difficulty").lower()
+    values |= optimizers.variables(knobs)
     values["RUN_DIR"] = str(run_dir)
     values["READY_DATA"] = str(knobs.data.folder or "") if knobs.data else ""
     values["ALGORITHM"] = knobs.algorithm

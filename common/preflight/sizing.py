@@ -78,6 +78,7 @@ def setup_of(knobs: Knobs, model: ModelInfo | None, machine: Machine, sequence: 
         tensor_parallel=knobs.number("TENSOR_PARALLEL_SIZE") or 1,
         utilization=_share(knobs),
         lora_rank=rank,
+        optimizer=knobs["OPTIMIZER"],
         reference=not rank and _has_reference(knobs),
         critic=critic,
         reward_share=REWARD_SHARE if _shares_with_reward_model(knobs) else 0.0,

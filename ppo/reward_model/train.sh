@@ -16,7 +16,7 @@ set -a
 # ================================ edit here ================================
 # ---- Model and data ----
 MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
-TRAIN_DATA="${TRAIN_DATA:-dpo/data/train.parquet}"   # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
+TRAIN_DATA="${TRAIN_DATA:-ppo/reward_model/data/train.parquet}" # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
 VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
 MAX_PROMPT_LENGTH="${MAX_PROMPT_LENGTH:-auto}"       # tokens; longer prompts lose their beginning
 MAX_RESPONSE_LENGTH="${MAX_RESPONSE_LENGTH:-auto}"   # tokens; pairs with a longer answer are left out
@@ -26,6 +26,7 @@ BATCH_SIZE="${BATCH_SIZE:-auto}"                     # pairs per step, over all 
 TOKENS_PER_GPU="${TOKENS_PER_GPU:-auto}"             # tokens per forward pass; out of memory? lower this first
 # ---- Optimisation ----
 LEARNING_RATE="${LEARNING_RATE:-auto}"               # peak; about 1e-5 for full fine-tuning, 1e-4 for LoRA
+OPTIMIZER="${OPTIMIZER:-adamw}"                      # adamw | adamw_8bit (a quarter of its memory) | muon (half, often fewer steps)
 LR_SCHEDULER="${LR_SCHEDULER:-cosine}"               # constant | linear | cosine | wsd | plateau
 WARMUP_RATIO="${WARMUP_RATIO:-0.1}"                  # share of the steps in which the learning rate climbs
 TOTAL_EPOCHS="${TOTAL_EPOCHS:-auto}"                 # passes over the training data
@@ -58,7 +59,8 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS VERL_LR_SCHEDULER RENDEZVOUS RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
+#   RESUME_PATH LOGGERS OPTIMIZER_IMPL OPTIMIZER_CLASS OPTIMIZER_OPTIONS VERL_LR_SCHEDULER RENDEZVOUS
+#   RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run reward_model "$@"
 
 run_training "${PYTHON}" -m torch.distributed.run \
@@ -82,6 +84,9 @@ run_training "${PYTHON}" -m torch.distributed.run \
   algorithm.center_coef="${CENTER_COEF}" \
   algorithm.margin="${MARGIN}" \
   optim.lr="${LEARNING_RATE}" \
+  optim.optimizer_impl="${OPTIMIZER_IMPL}" \
+  optim.optimizer="${OPTIMIZER_CLASS}" \
+  optim.override_optimizer_config="${OPTIMIZER_OPTIONS}" \
   optim.lr_scheduler_type="${VERL_LR_SCHEDULER}" \
   optim.lr_warmup_steps_ratio="${WARMUP_RATIO}" \
   engine.strategy="${TRAIN_ENGINE}" \

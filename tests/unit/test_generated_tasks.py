@@ -109,6 +109,17 @@ def test_an_expression_without_an_end_scores_0(answer, tmp_path):
     assert reasoning_gym("x", truth["answer"], truth)["score"] == 1.0  # the next one finds a new process
 
 
+def test_the_answers_alone_for_sft(tmp_path):
+    """A start for a model that is never right: the question as it is trained on later, and its answer in the form."""
+    train, val = prepared(tmp_path, "--size", "20", "--algo", "sft")
+    assert len(train) == 20 and len(val) == 32
+    for row in train:
+        asked, answer = row["messages"][1]["content"], row["messages"][2]
+        a, b = map(int, asked.rstrip("?").split(" + "))
+        assert row["messages"][0]["role"] == "system" and answer["role"] == "assistant"
+        assert answer["content"] == f"<answer>{a + b}</answer>"
+
+
 def test_plain_answers_are_evaluated():
     for task, answers in {
         "countdown": ["94*4 - 61 - 6", "(3+5)/2"],
@@ -124,7 +135,7 @@ def test_plain_answers_are_evaluated():
     ("words", "options"),
     [
         ("reasoning-gym:no_such: Dataset 'no_such' not registered", ["reasoning-gym:no_such"]),
-        ("use grpo, ppo or gspo", ["reasoning-gym:countdown", "--algo", "sft"]),
+        ("use grpo, ppo, gspo or sft", ["reasoning-gym:countdown", "--algo", "dpo"]),
         ("only 1 different questions in", ["reasoning-gym:countdown", "--config", '{"largest": 0}', "--seed", "0"]),
         ("nothing: not known; known are gsm8k", ["nothing"]),
     ],

@@ -148,7 +148,7 @@ def test_the_families_are_those_with_one_head_for_both():
 def test_launch(check, tmp_path):
     knobs = check("reward_model")
     assert knobs.errors == [] and knobs["MARGIN"] == "false"
-    assert knobs["VAL_DATA"].endswith("dpo/data/val.parquet") and knobs["LEARNING_RATE"] == "5e-4"
+    assert knobs["VAL_DATA"].endswith("ppo/reward_model/data/val.parquet") and knobs["LEARNING_RATE"] == "5e-4"
     pq.write_table(pa.Table.from_pylist(PAIRS * 20), tmp_path / "mine.parquet")
     mine = check("reward_model", TRAIN_DATA="mine.parquet", VAL_DATA="mine.parquet", EXPERIMENT_NAME="rm")
     assert mine.errors == [] and mine["MARGIN"] == "true"

@@ -31,7 +31,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "grpo", "dpo", "ppo"])
+@pytest.mark.parametrize("algorithm", ["sft", "grpo", "dpo", "ppo", "ppo/reward_model"])
 @pytest.mark.parametrize("split", SPLITS)
 def test_files_are_small(algorithm, split):
     assert (ROOT / algorithm / "data" / f"{split}.parquet").stat().st_size < 100_000
@@ -44,10 +44,10 @@ def test_make_data_writes_what_is_shipped(split):
     assert read("dpo", split) == dpo_data.make_splits()[split]
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo", "ppo", "gspo"])
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo", "ppo", "gspo", "ppo/reward_model"])
 def test_make_data_command(algorithm, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["make_data", "--out", str(tmp_path / "new")])
-    runpy.run_module(f"{algorithm}.data.make_data", run_name="__main__")
+    runpy.run_module(f"{algorithm.replace('/', '.')}.data.make_data", run_name="__main__")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["train.parquet", "val.parquet"]
     for split in SPLITS:
         assert pq.read_table(tmp_path / "new" / f"{split}.parquet").to_pylist() == read(algorithm, split)
@@ -163,3 +163,24 @@ def test_dpo_answers_and_splits():
             assert other.startswith("The answer is") or hash_line(other) != str(a + b)
         assert 0.4 < plain / count < 0.6
     assert not asked["train"] & asked["val"]
+
+
+def test_the_reward_models_pairs():
+    """The chosen answer is right and in form; the rejected one is the plain sentence or has another number."""
+    asked = {}
+    for split in SPLITS:
+        rows = read("ppo/reward_model", split)
+        kinds = {"form": 0, "number": 0}
+        for row in rows:
+            a, b = numbers(row["prompt"][0]["content"])
+            chosen, rejected = (row[side][0]["content"] for side in ("chosen", "rejected"))
+            assert chosen == f"{a} + {b} = {a + b}\n#### {a + b}"
+            if rejected == f"The answer is {a + b}.":
+                kinds["form"] += 1
+            else:
+                wrong = int(hash_line(rejected))
+                assert rejected == f"{a} + {b} = {wrong}\n#### {wrong}" and wrong != a + b
+                kinds["number"] += 1
+        asked[split] = {numbers(row["prompt"][0]["content"]) for row in rows}
+        assert kinds == {"train": {"form": 2048, "number": 6144}, "val": {"form": 64, "number": 64}}[split]
+    assert len(asked["train"]) == 2048 and asked["train"].isdisjoint(asked["val"])
