@@ -29,6 +29,7 @@ module             what it holds
 ``env_trial``      the environment of ENV_PATH played on real rows
 ``trainer_mode``   when answers are generated, and the GPUs that only answer
 ``self_play``      GSPO's prompts and pairs
+``optimizers``     what each optimizer needs, and what verl is told
 ``ppo``            the critic's model and tokenizer, the KL
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows

@@ -35,6 +35,7 @@ def test_a_validation_has_the_metric_that_it_measures_and_the_same_better_way():
         "loss": "val_loss",
         "reward_accuracy": "val_accuracy",
         "reward_margin": "val_margin",
+        "success": "val_success",
     }
     assert all(
         BY_NAME[trained].better == BY_NAME[validated].better != "" for trained, validated in VALIDATION_OF.items()
