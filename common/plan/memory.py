@@ -3,8 +3,8 @@
 Exact, from the shapes: weights, gradients and optimiser. verl keeps float32 masters (`model_dtype` is fp32 where it
 trains, workers/engine/fsdp/transformer_impl.py:_build_module) and computes in bfloat16: 4 bytes a weight, 4 a gradient,
 8 for the two moments of Adam (OPTIMIZER has others), split over all ranks (ZeRO, arXiv 1910.02054). LoRA trains its
-adapter alone; the base keeps its 4 bytes. Estimated, with the formula at each: activations, logits, gathered layers, the
-engine's own.
+adapter alone; the base keeps its 4 bytes. Estimated, with the formula at each: activations, logits, gathered layers,
+the engine's own.
 
 Three kinds of offloading, of which verl's two behave so (workers/engine/base.py:BaseEngineCtx):
 
