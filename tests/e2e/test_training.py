@@ -318,6 +318,19 @@ def test_sft_with_plateau_halves_its_rate_and_resumes_with_the_same(train, run_d
 
 
 @pytest.mark.nightly
+def test_a_reward_model_with_plateau_halves_its_rate_and_resumes_with_the_same(train, run_dir):
+    knobs = {"BATCH_SIZE": 16, "TOTAL_STEPS": 6, "TEST_FREQ": 1, "LR_SCHEDULER": "plateau", "LEARNING_RATE": 1e-9}
+    finish(train, "ppo/reward_model", run_dir, **knobs)
+    whole = curve(run_dir, "learning_rate")
+    shares = [round(whole[step] / 1e-9, 4) for step in range(1, 7)]
+    assert shares[0] == 1 and shares[-1] == 0.5 and shares == sorted(shares, reverse=True), shares
+    shutil.rmtree(run_dir)
+    for stop in (4, 6):
+        finish(train, "ppo/reward_model", run_dir, **{**knobs, "TOTAL_STEPS": stop})
+    assert curve(run_dir, "learning_rate") == pytest.approx(whole)
+
+
+@pytest.mark.nightly
 def test_sft_on_two_processes_and_with_another_seed(train, run_dir, small_sft_data, whole_sft_curve):
     knobs = {**SMALL_SFT, "TRAIN_DATA": small_sft_data, "TOTAL_STEPS": 4, "N_GPUS": 2}
     finish(train, "sft", run_dir, **knobs)

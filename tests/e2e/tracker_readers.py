@@ -1,6 +1,7 @@
 """What a run left in each tracker: ``python tracker_readers.py TRACKER RUN_DIR``, with the environment that has them.
 
-Prints ``{"step": {name: value}}`` as JSON, the later value of a step, as the tracker's own page shows it.
+Prints ``{"numbers": {"step": {name: value}}, "facts": {...}}`` as JSON: the later value of a step, as the tracker's own
+page shows it, and configuration, tags, tables and pictures where the tracker's files have them.
 """
 
 from __future__ import annotations
@@ -11,26 +12,60 @@ import sqlite3
 import struct
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+Facts = dict[str, Any]
 Steps = dict[int, dict[str, float]]
 
 
-def read_wandb(run_dir: Path) -> Steps:
-    """The records of W&B's offline files, by its own protocol buffers."""
+def wandb_records(run_dir: Path) -> Iterator[tuple[Path, Any]]:
+    """Folder and record of W&B's offline files, by its own protocol buffers."""
     from wandb.proto import wandb_internal_pb2
 
-    steps: Steps = defaultdict(dict)
     for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
         for data in log_records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-                if "train/step" in row:
-                    steps[row["train/step"]].update(row)
+            yield path.parent / "files", record
+
+
+def items_of(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def read_wandb(run_dir: Path) -> Steps:
+    steps: Steps = defaultdict(dict)
+    for _, record in wandb_records(run_dir):
+        if record.WhichOneof("record_type") == "history":
+            row = items_of(record.history.item)
+            if "train/step" in row:
+                steps[row["train/step"]].update(row)
     return steps
+
+
+def facts_of_wandb(run_dir: Path) -> Facts:
+    facts: Facts = {"config": {}, "samples": {}, "charts": []}
+    for files, record in wandb_records(run_dir):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            facts["config"] |= items_of(record.run.config.update)  # as the server joins them
+            facts["tags"] = list(record.run.tags)
+        elif kind == "summary":
+            facts["last_step"] = items_of(record.summary.update).get("train/step", facts.get("last_step"))
+        elif kind == "history":
+            row = items_of(record.history.item)
+            tables = {name: json.loads((files / row[f"{name}/path"]).read_text())["data"]
+                      for name in ("val/samples", "comparison") if f"{name}/path" in row}  # fmt: skip
+            if "val/samples" in tables:
+                facts["samples"][row["train/step"]] = tables["val/samples"]
+            facts["comparison"] = tables.get("comparison", facts.get("comparison"))
+            pictures = (row[name] for name in row if name.startswith("charts/") and name.endswith("/path"))
+            facts["charts"] += [(files / picture).read_bytes()[1:4].decode() for picture in pictures]
+    return facts
 
 
 def log_records(content: bytes) -> list[bytes]:
@@ -64,23 +99,74 @@ def read_tensorboard(run_dir: Path) -> Steps:
     return steps
 
 
-def read_swanlab(run_dir: Path) -> Steps:
-    """The last run of the group, by SwanLab's own reader of its offline files."""
+def swanlab_records(run_dir: Path) -> Iterator[tuple[Path, Any]]:
+    """Folder and record of the last run of the group, by SwanLab's own reader of its offline files."""
     from swanlab.proto.swanlab.record.v1.record_pb2 import Record
     from swanlab.sdk.internal.core_python.store import DataStoreReader
 
     folders = sorted(run_dir.glob("swanlog/run-*"), key=lambda path: path.name.split("-")[1])
     last = [folder for folder in folders if folder.name.split("-", 2)[2] == folders[-1].name.split("-", 2)[2]]
-    steps: Steps = defaultdict(dict)
     for folder in last:
         reader = DataStoreReader()
         reader.open(next(folder.glob("*.swanlab")))
         for data in reader:
             record = Record()
             record.ParseFromString(data if isinstance(data, bytes) else data[0])
-            if record.WhichOneof("record_type") == "scalar":
-                steps[record.scalar.step].setdefault(record.scalar.key, record.scalar.value.number)
+            yield folder, record
+
+
+def read_swanlab(run_dir: Path) -> Steps:
+    steps: Steps = defaultdict(dict)
+    for _, record in swanlab_records(run_dir):
+        if record.WhichOneof("record_type") == "scalar":
+            steps[record.scalar.step].setdefault(record.scalar.key, record.scalar.value.number)
     return steps
+
+
+def facts_of_swanlab(run_dir: Path) -> Facts:
+    facts: Facts = {"samples": {}, "charts": []}
+    for folder, record in swanlab_records(run_dir):
+        kind = record.WhichOneof("record_type")
+        if kind == "start":
+            facts["tags"] = list(record.start.tags)
+        elif kind == "save" and record.save.name == "config":  # the server keeps the last
+            config = yaml.safe_load((folder / "files" / "config.yaml").read_text())
+            facts["config"] = {name: entry["value"] for name, entry in config.items()}
+        elif kind == "media":
+            (item,) = record.media.value.items
+            if record.media.key.startswith("charts/"):
+                facts["charts"].append((folder / "media" / "image" / item.filename).read_bytes()[1:4].decode())
+            else:
+                rows = json.loads((folder / "media" / "echarts" / item.filename).read_text())["rowData"]
+                table = [list(row.values()) for row in rows]
+                if record.media.key == "comparison":
+                    facts["comparison"] = table
+                else:
+                    facts["samples"][record.media.step] = table
+    return facts
+
+
+def facts_of_mlflow(run_dir: Path) -> Facts:
+    run_id = json.loads((run_dir / "trackers.json").read_text())["mlflow"]["id"]
+    newest = sorted(run_dir.parent.glob(f"mlflow_files/{run_id}/artifacts/config.*.json"))[-1]
+    return {"config": json.loads(newest.read_text())}
+
+
+def facts_of_clearml(run_dir: Path) -> Facts:
+    task = json.loads((run_dir / "trackers.json").read_text())["clearml"]["id"]
+    found = json.loads((Path(os.environ["CLEARML_CACHE_DIR"]) / "offline" / task / "task.json").read_text())
+    data = found["configuration"]["Hyperparameters"]["value"]
+    return {"config": pyhocon_or_json(data), "tags": found["tags"]}
+
+
+def pyhocon_or_json(text: str) -> Any:
+    """ClearML writes HOCON, of which this is as much as JSON has."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        from clearml.utilities.pyhocon import ConfigFactory
+
+        return ConfigFactory.parse_string(text).as_plain_ordered_dict()
 
 
 def read_mlflow(run_dir: Path) -> Steps:
@@ -108,14 +194,35 @@ def read_trackio(run_dir: Path) -> Steps:
     return steps
 
 
+def read_clearml(run_dir: Path) -> Steps:
+    """From the session that it keeps without a server."""
+    task = json.loads((run_dir / "trackers.json").read_text())["clearml"]["id"]
+    steps: Steps = defaultdict(dict)
+    for line in (Path(os.environ["CLEARML_CACHE_DIR"]) / "offline" / task / "metrics.jsonl").read_text().splitlines():
+        for event in json.loads(line):
+            if event["type"] == "training_stats_scalar":
+                title, series = event["metric"], event["variant"]
+                steps[event["iter"]][title if series == title else f"{title}/{series}"] = event["value"]
+    return steps
+
+
 READERS = {
     "wandb": read_wandb,
     "tensorboard": read_tensorboard,
     "swanlab": read_swanlab,
     "mlflow": read_mlflow,
     "trackio": read_trackio,
+    "clearml": read_clearml,
+}
+
+FACTS = {
+    "wandb": facts_of_wandb,
+    "swanlab": facts_of_swanlab,
+    "mlflow": facts_of_mlflow,
+    "clearml": facts_of_clearml,
 }
 
 if __name__ == "__main__":
-    found = READERS[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps({step: found[step] for step in sorted(found)}))
+    tracker, folder = sys.argv[1], Path(sys.argv[2])
+    found, of_tracker = READERS[tracker](folder), FACTS.get(tracker, lambda _: {})
+    print(json.dumps({"numbers": {step: found[step] for step in sorted(found)}, "facts": of_tracker(folder)}))

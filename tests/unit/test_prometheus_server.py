@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +13,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
 
 from monitor.prometheus import FIXED, TABLE
 from tests.conftest import ROOT, free_port
+from tests.prometheus_server import firing, get, programs_in, serve, wait
 from tests.unit.test_attempt import LAUNCHER
 from training_platform.observe.make import HERE
 
@@ -37,7 +36,7 @@ while True:
         log.write(json.dumps({"step": step, "data": data}) + chr(10))
     time.sleep(0.5)
 """
-
+ENDED = {("RunFailed", "killed"), ("RunDied", "killed")}
 THROUGH_GRAFANA = """
 import json, sys
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -50,33 +49,7 @@ print(JSONEncoder().encode(Dashboard.from_json(json.load(open(sys.argv[1])))))
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory) -> Path:
-    """The folder of prometheus and promtool: those installed, else Debian's package unpacked."""
-    if found := os.environ.get("PROMETHEUS_BIN") or (
-        shutil.which("promtool") and str(Path(shutil.which("promtool")).parent)
-    ):
-        return Path(found)
-    folder = tmp_path_factory.mktemp("debian")
-    folder.chmod(0o755)
-    subprocess.run(["apt-get", "download", "prometheus"], cwd=folder, check=True, capture_output=True)
-    subprocess.run(["dpkg", "-x", str(next(folder.glob("*.deb"))), str(folder)], check=True)
-    return folder / "usr" / "bin"
-
-
-def get(address: str) -> dict:
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        return json.load(answer)
-
-
-def wait(condition, seconds: float, words: str):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if found := condition():
-                return found
-        except OSError:
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"not within {seconds:.0f} s: {words}")
+    return programs_in(tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +70,7 @@ def world(programs, tmp_path_factory):
     run = subprocess.Popen([sys.executable, "-c", LAUNCHER], env=environment, cwd=ROOT, start_new_session=True)
     command = [sys.executable, "monitor/app.py", "--port", str(monitor_port), "--log_dir", str(outputs)]
     monitor = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-    config = yaml.safe_load((HERE / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(HERE / "alerts.yml")]
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [f"localhost:{monitor_port}"]}]
-    for job in config["scrape_configs"][1:]:
-        job["http_sd_configs"][0]["url"] = job["http_sd_configs"][0]["url"].replace("8000", str(monitor_port))
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    options = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={tmp_path / 'data'}"]
-    command = [str(programs / "prometheus"), f"--config.file={tmp_path / 'prometheus.yml'}", *options]
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+    server = serve(programs, tmp_path, port, monitor_port)
     try:
         yield f"http://127.0.0.1:{port}", f"http://localhost:{monitor_port}", run
     finally:
@@ -152,19 +115,15 @@ def test_every_series_is_scraped(world):
 def test_an_alert_fires_when_the_run_is_killed(world):
     server, _, run = world
 
-    def firing():
-        alerts = get(f"{server}/api/v1/alerts")["data"]["alerts"]
-        return {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
-
     wait(
         lambda: "killed" in str(get(f"{server}/api/v1/query?query={urllib.parse.quote('verlkit_run_step > 3')}")),
         120,
         "steps",
     )
-    assert not firing() & {"RunFailed", "RunDied"}
+    assert not firing(server) & ENDED
     os.kill(run.pid, signal.SIGKILL)
     started = time.monotonic()
-    wait(lambda: firing() & {"RunFailed", "RunDied"}, 60, "the alert")
+    wait(lambda: firing(server) & ENDED, 60, "the alert")
     print(f"alert after {time.monotonic() - started:.0f} s")
 
 

@@ -41,6 +41,7 @@ class Setting:
         raises: Share of the answers whose reward raises, which counts 0.
         unanswered: Share of the answers that the judge's API does not answer for.
         no_tool: Share of the tool calls that fail.
+        env_failures: Share of the episodes that the environment fails.
         tool: Logit of a call at the start.
         end: Logit of the end of an answer at the start.
         masked: No token counts for the loss.
@@ -62,6 +63,7 @@ class Setting:
     raises: float = 0.0
     unanswered: float = 0.0
     no_tool: float = 0.05
+    env_failures: float = 0.0
     tool: float = 0.0
     end: float = -2.2
     masked: bool = False
@@ -129,12 +131,14 @@ class Around:
         self.critic.step()
         calls = self.share(scores.shape, float(torch.tensor(self.setting.tool).sigmoid()))
         failed = calls & self.share(scores.shape, self.setting.no_tool)
+        fallen = self.share(scores.shape, self.setting.env_failures).float()
         return {
             "critic/vf_loss": loss.detach(), "critic/grad_norm": norm,
             "training/rollout_actor_probs_pearson_corr": torch.corrcoef(torch.stack([engine, trainer]))[0, 1],
             "training/rollout_probs_diff_mean": (engine - trainer).abs().mean(),
             "training/off_policy/evicted_samples": scores.numel() if age > self.setting.kept_age else 0,
             "reward/api_failed/mean": self.share(scores.shape, self.setting.unanswered).float().mean(),
+            "reward/env_failure/mean": fallen.mean(), "val-aux/toy/env_failure/mean@1": fallen[:, 0].mean(),
             "tools/calls/mean": calls.float().mean(), "tools/failures": failed.sum() / calls.sum().clamp(1),
         }  # fmt: skip
 
@@ -248,6 +252,8 @@ ILL = {
     "rollout_gap": Setting(age=3, noise=1.0),
     "tool_calls": Setting(tool=-20.0),
     "tool_failures": Setting(steps=12, no_tool=0.9),
+    "episode_failures": Setting(steps=6, env_failures=0.2),
+    "val_episode_failures": Setting(steps=12, env_failures=0.5, left_out=("reward/env_failure/mean",)),
     "grad_norm": Setting(steps=6, masked=True),
     "response_clip_ratio": Setting(steps=6, end=-6.0),
     "api_failed": Setting(steps=12, unanswered=0.3),
