@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from common.evaluation.suites.run import SetResult
 
 HEADER_HEIGHT = 28.0  # points, two lines
+NUMBER_WIDTH = 12  # characters
 LONGEST_NAME = 31  # of a sheet; three are for a number behind it
 SCORES = ("Set", "Model", "Metric", "Score", "95% from", "95% to", "Majority", "pass@n", "Rows", "Answers a prompt")
 SCORES += ("Mean tokens", "Cut", "Failed")
@@ -31,7 +32,7 @@ FORMATS = {
     "head": {"bold": True, "font_size": 12, "font_color": "#1F3864"},
     "column": {"bold": True, "bg_color": "#D9E1F2", "bottom": 1, "text_wrap": True},
     "right": {"bold": True, "bg_color": "#D9E1F2", "bottom": 1, "text_wrap": True, "align": "right"},
-    "after": {"indent": 1},  # a text behind a number
+    "after": {"indent": 1, "align": "left"},  # a text behind a number
     "percent": {"num_format": "0.0%"},
     "points": {"num_format": "+0.0%;-0.0%;0.0%"},
     "number": {"num_format": "#,##0"},
@@ -72,7 +73,7 @@ class _Overview:
         print_on_one_width(self.sheet)
         self.sheet.set_column(0, 0, 34)
         self.sheet.set_column(1, 2, 30)
-        self.sheet.set_column(3, 20, 12)
+        self.sheet.set_column(3, 20, NUMBER_WIDTH)
         self.formats = {
             name: book.add_format({"font_size": 10, "valign": "top", **extra}) for name, extra in FORMATS.items()
         }
@@ -103,7 +104,8 @@ class _Overview:
         self._line(title, style="head")
         if columns:
             numbers = [style not in ("text", "after") for _, style in rows[0]] if rows else [False] * len(columns)
-            self.sheet.set_row(self.row, HEADER_HEIGHT)
+            if any(is_number and len(name) > NUMBER_WIDTH for name, is_number in zip(columns, numbers, strict=True)):
+                self.sheet.set_row(self.row, HEADER_HEIGHT)
             styles = ("right" if is_number else "column" for is_number in numbers)
             self._cells(list(zip(columns, styles, strict=True)))
         for row in rows:
