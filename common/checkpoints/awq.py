@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoints.merge import copy_settings
+from common.files import open_as_umask
 from common.run_dir import read_run
 
 CHILD = Path(__file__).with_name("awq_child.py")
@@ -85,6 +86,7 @@ def write_awq(source: Path, folder: Path, python: str, texts: Path, say: Callabl
     if done.returncode:
         raise ValueError(f"llm-compressor ended with status {done.returncode}: {done.stderr.strip()[-LAST_WORDS:]}")
     copy_settings(source, folder)
+    open_as_umask(folder, "*.safetensors", like="config.json")
     return {**json.loads(done.stdout.strip().splitlines()[-1]), "rows": len(rows)}
 
 

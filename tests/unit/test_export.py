@@ -138,6 +138,8 @@ rows = [json.loads(line) for line in open(tokens)]
 if len(rows[0]) > 512:
     sys.exit("too long")
 Path(folder, "model.safetensors").write_text(json.dumps(rows))
+Path(folder, "model.safetensors").chmod(0o600)
+Path(folder, "config.json").write_text("{{}}")
 print("noise")
 print(json.dumps({{"proof": "4"}}))
 """
@@ -162,7 +164,9 @@ def test_awq_looks_at_conversations_as_the_model_sees_them(tmp_path, awq_python,
     seen = json.loads((tmp_path / "out" / "model.safetensors").read_text())
     talk = [{"role": "user", "content": "0 + 2 = ?"}, {"role": "assistant", "content": "2"}]
     assert len(seen) == 20 and tokenizer.decode(seen[0]) == tokenizer.apply_chat_template(talk, tokenize=False)
-    assert (tmp_path / "out" / "tokenizer.json").is_file() and "loaded again: '4'" in capsys.readouterr().out
+    modes = [(tmp_path / "out" / name).stat().st_mode & 0o777 for name in ("model.safetensors", "config.json")]
+    assert modes[0] == modes[1] and (tmp_path / "out" / "tokenizer.json").is_file()
+    assert "loaded again: '4'" in capsys.readouterr().out
 
 
 def test_awq_says_what_is_missing(tmp_path, monkeypatch, awq_python, capsys):
