@@ -145,7 +145,8 @@ def _hardware(run: Mapping[str, Any]) -> str:
     knobs = run.get("knobs") or {}
     count, machines = knobs.get("N_GPUS") or "?", knobs.get("NNODES") or knobs.get("N_NODES") or "1"
     what = "processes on a CPU" if knobs.get("DEVICE") == "cpu" else "GPUs"
-    return f"{count} {what} on {machines} machine(s)"
+    several = "" if str(machines) == "1" else "s"
+    return f"{count} {what} on {machines} machine{several}"
 
 
 def _versions(run: Mapping[str, Any]) -> str:

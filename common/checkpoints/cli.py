@@ -86,9 +86,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--yes", action="store_true", help="do not ask")
 
     one = _command(commands, "export", "a model for other programs", export_command)
-    one.add_argument("--format", required=True, choices=FORMATS, help="gguf, ollama: by llama.cpp's converter")
+    one.add_argument(
+        "--format", required=True, choices=FORMATS, help="gguf, ollama: llama.cpp's converter; awq: llm-compressor"
+    )
     one.add_argument("--to", type=Path, help="folder to write (default: RUN/FORMAT)")
     one.add_argument("--outtype", choices=OUT_TYPES, help="gguf, ollama: of the weights (default: f16)")
+    one.add_argument("--calibration", type=Path, metavar="FILE", help="awq: texts to look at (default: the run's data)")
 
     one = _command(commands, "select", "choose the one that test.sh takes; it is not pruned", select_command)
     which = one.add_mutually_exclusive_group(required=True)
@@ -284,11 +287,18 @@ def export_command(arguments: argparse.Namespace) -> int:
 
     converted = arguments.format in ("gguf", "ollama")
     if arguments.outtype and not converted:
-        raise ValueError(f"--outtype is for gguf and ollama; {arguments.format} is bfloat16")
+        raise ValueError(f"--outtype is for gguf and ollama; {arguments.format} has a type of its own")
+    if arguments.calibration and arguments.format != "awq":
+        raise ValueError(f"--calibration is for awq; {arguments.format} looks at no texts")
     path = arguments.path.expanduser()
     named = checkpoint_at(path) if path.is_dir() else None
     target = arguments.to or (named.run_dir if named else path) / arguments.format
-    facts = export(path, arguments.format, target, arguments.outtype or "f16")
+    texts = None
+    if arguments.format == "awq":
+        from common.checkpoints.awq import calibration_file
+
+        texts = calibration_file(path, named.run_dir if named else path, arguments.calibration)
+    facts = export(path, arguments.format, target, arguments.outtype or "f16", texts=texts)
     size = f", {gibibytes(facts['bytes'])} of {facts['out_type']}" if converted else ""
     print(f"{target}: {arguments.format}{size}")
     if "template" in facts:

@@ -1,6 +1,7 @@
 """A model in the formats of other programs: ``python -m common.checkpoints export RUN --format gguf``.
 
-Converters are those of the projects themselves, where they are installed: llama.cpp's ``convert_hf_to_gguf.py``.
+Converters are those of the projects themselves, where they are installed: llama.cpp's ``convert_hf_to_gguf.py``,
+llm-compressor for AWQ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.checkpoints import awq
 from common.checkpoints.merge import copy_settings, hugging_face_folder, replace_folder
 from common.checkpoints.model_class import auto_class
 from common.checkpoints.ollama import modelfile
@@ -21,7 +23,7 @@ from common.checkpoints.weight_files import INDEX, SINGLE, WeightFiles, write_we
 from common.files import open_as_umask, write_atomically
 from common.small_files import read_json_object
 
-FORMATS = ("safetensors-bf16", "mlx-ready", "gguf", "ollama")
+FORMATS = ("safetensors-bf16", "mlx-ready", "gguf", "ollama", "awq")
 OUT_TYPES = ("f32", "f16", "bf16", "q8_0")
 CONVERTER = "convert_hf_to_gguf.py"
 GET_CONVERTER = (
@@ -32,7 +34,12 @@ LAST_WORDS = 1500  # characters of a converter's output that are shown
 
 
 def export(
-    path: Path, form: str, target: Path, out_type: str = "f16", say: Callable[[str], None] = print
+    path: Path,
+    form: str,
+    target: Path,
+    out_type: str = "f16",
+    say: Callable[[str], None] = print,
+    texts: Path | None = None,
 ) -> dict[str, Any]:
     """Write a model for another program.
 
@@ -42,6 +49,7 @@ def export(
         target: Folder to write; replaced only when all went well.
         out_type: Of the weights, for gguf and ollama.
         say: Is told what goes on.
+        texts: What awq looks at.
 
     Returns:
         ``file`` or ``folder``, and ``proof``: what a load of it showed, or why there was none.
@@ -51,12 +59,15 @@ def export(
         ValueError: If a converter fails, or the result cannot be loaded.
     """
     converter = find_converter(os.environ) if form in ("gguf", "ollama") else None
+    python = awq.find_python(os.environ) if form == "awq" else ""
     source = hugging_face_folder(path, say)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        if converter is None:
+        if form == "awq":
+            facts = awq.write_awq(source, partial, python, texts, say)
+        elif converter is None:
             facts = _plain(source, partial)
         else:
             facts = _gguf(source, partial, converter, out_type)

@@ -126,3 +126,57 @@ def test_the_last_words_of_a_converter(tmp_path, converter, capsys):
     assert export(tmp_path / "model", "gguf", tmp_path / "out") == 2
     assert "status 1: NotImplementedError: BPE pre-tokenizer was not recognized" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+AWQ_STAND_IN = """#!{python}
+import json, sys
+from pathlib import Path
+if sys.argv[1] == "-c":
+    sys.exit(0)
+source, folder, tokens = sys.argv[2:]
+rows = [json.loads(line) for line in open(tokens)]
+if len(rows[0]) > 512:
+    sys.exit("too long")
+Path(folder, "model.safetensors").write_text(json.dumps(rows))
+Path(folder, "model.safetensors").chmod(0o600)
+Path(folder, "config.json").write_text("{{}}")
+print("noise")
+print(json.dumps({{"proof": "4"}}))
+"""
+
+
+@pytest.fixture
+def awq_python(tmp_path, monkeypatch):
+    """An environment's Python that says it has llm-compressor."""
+    file = tmp_path / "awq-python"
+    file.write_text(AWQ_STAND_IN.format(python=sys.executable))
+    file.chmod(0o755)
+    monkeypatch.setenv("AWQ_PYTHON", str(file))
+    return file
+
+
+def test_awq_looks_at_conversations_as_the_model_sees_them(tmp_path, awq_python, capsys):
+    rows = [{"question": f"{n} + 2 = ?", "answer": str(n + 2)} for n in range(20)] + [{"note": "no conversation"}]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--calibration", str(tmp_path / "texts.jsonl")]
+    assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out", *options) == 0
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL_DIR)
+    seen = json.loads((tmp_path / "out" / "model.safetensors").read_text())
+    talk = [{"role": "user", "content": "0 + 2 = ?"}, {"role": "assistant", "content": "2"}]
+    assert len(seen) == 20 and tokenizer.decode(seen[0]) == tokenizer.apply_chat_template(talk, tokenize=False)
+    modes = [(tmp_path / "out" / name).stat().st_mode & 0o777 for name in ("model.safetensors", "config.json")]
+    assert modes[0] == modes[1] and (tmp_path / "out" / "tokenizer.json").is_file()
+    assert "loaded again: '4'" in capsys.readouterr().out
+
+
+def test_awq_says_what_is_missing(tmp_path, monkeypatch, awq_python, capsys):
+    (tmp_path / "few.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
+    assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out") == 2
+    assert "--calibration FILE" in capsys.readouterr().err
+    assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out", "--calibration", str(tmp_path / "few.jsonl")) == 2
+    assert "AWQ wants 16" in capsys.readouterr().err
+    monkeypatch.setenv("AWQ_PYTHON", sys.executable)
+    (tmp_path / "texts.jsonl").write_text('{"question": "1?", "answer": "1"}\n' * 20)
+    assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out", "--calibration", str(tmp_path / "texts.jsonl")) == 2
+    assert "pip install llmcompressor" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert export(DEMO_MODEL_DIR, "gguf", tmp_path / "out", "--calibration", str(tmp_path / "texts.jsonl")) == 2

@@ -6,6 +6,8 @@ import json
 import openpyxl
 import pytest
 
+from common.evaluation.engines.engine import Answer
+from common.evaluation.lm_eval_tasks.model import asked_as
 from common.evaluation.lm_eval_tasks.results import Asked, task_result
 from common.evaluation.settings import Settings
 from common.test_model import main
@@ -30,8 +32,9 @@ doc_to_target: 0
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]"""
 
 
-def words(text, add_special_tokens=True):
-    return {"input_ids": text.split()}
+def answered(*samples):
+    """The engine's answers: cut, of 2 tokens."""
+    return {asked_as(one["arguments"][0]): Answer(9, 9, one["resps"][0][0], 2, 5, "length") for one in samples}
 
 
 def sample(doc, text, target, filter_name, **values):
@@ -54,25 +57,28 @@ def found(samples, figures, task="t"):
 def test_two_filters_are_two_scores_of_one_row():
     samples = [sample(d, "so 4", "4", f, em=float(f == "strict" and d)) for f in ("strict", "loose") for d in (0, 1)]
     own = {"em,strict": 0.5, "em_stderr,strict": 0.25, "em,loose": 0.0}
-    result = task_result("t", [Asked("m", "m", "/m", "e", 1.0, found(samples, own), words)], Settings(), FACTS)
+    result = task_result(
+        "t", [Asked("m", "m", "/m", "e", 1.0, found(samples, own), answered(*samples))], Settings(), FACTS
+    )
     report = result.report
     assert [report.models[0].value((row, 0)) for row in (0, 1)] == [0.0, 1.0]
     assert report.summaries[0].overall.accuracy == 0.5 and result.bench.metric == "em,strict"
     assert report.models[0].scores[1, 0]["parts"] == {"em,strict": 1.0, "em,loose": 0.0}
     assert report.settings["lm-eval: m, em,strict"] == "0.5 ± 0.25" and report.settings["examples in the prompt"] == 5
-    assert [report.models[0].answers[0, 0].text, report.models[0].answers[0, 0].tokens] == ["so 4", 2]
+    assert report.models[0].answers[1, 0] == Answer(1, 0, "so 4", 2, 5, "length")
+    assert report.summaries[0].overall.cut == 1.0
 
 
 def test_a_figure_that_is_no_mean_over_rows_is_not_made_one():
     samples = [sample(0, "x", "x", "none", ppl=(1.0, 2)), sample(1, "x", "x", "none", ppl=(3.0, 4))]
     result = task_result(
-        "t", [Asked("m", "m", "", "e", 1.0, found(samples, {"ppl,none": 7.5}), words)], Settings(), FACTS
+        "t", [Asked("m", "m", "", "e", 1.0, found(samples, {"ppl,none": 7.5}), answered(*samples))], Settings(), FACTS
     )
     assert not result.report.models[0].scores and "no mean over rows" in result.loaded.notes[0]
     assert result.report.settings["lm-eval: m, ppl,none"] == "7.5"
     samples = [sample(0, "x", "x", "none", f1=0.5), sample(1, "x", "x", "none", f1=0.5)]
     result = task_result(
-        "t", [Asked("m", "m", "", "e", 1.0, found(samples, {"f1,none": 0.9}), words)], Settings(), FACTS
+        "t", [Asked("m", "m", "", "e", 1.0, found(samples, {"f1,none": 0.9}), answered(*samples))], Settings(), FACTS
     )
     assert not result.report.models[0].scores
 

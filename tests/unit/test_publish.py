@@ -100,7 +100,7 @@ def test_the_repository_is_private_whole_and_has_a_card(run, hub, capsys):
     assert front["library_name"] == "transformers" and "base_model" not in front  # a folder has no id
     assert "| 0 | 0.250 | 0.071 to 0.591 | 8 |" in card and "| 20 | 0.750 | 0.409 to 0.929 | 8 |" in card
     assert "| AIME 2024 | mine | 50.0% | 40.0% to 60.0% | 30 |" in card and "| AIME 2024 | base | 25.0%" in card
-    assert "| `LEARNING_RATE` | `1e-6` |" in card and "train.parquet" in card and "8 GPUs on 1" in card
+    assert "| `LEARNING_RATE` | `1e-6` |" in card and "train.parquet" in card and "8 GPUs on 1 machine\n" in card
     assert "![Metrics of the training, by step](metrics.png)" in card
     assert not (run / ".publish-merged").exists()
 

@@ -65,6 +65,11 @@ def understood(given: dict[str, Any], eos: str, longest: int, seed: int) -> Gene
     return Generation(settings.check(), tuple(text for text in stop if text), options["max_gen_toks"])
 
 
+def asked_as(arguments: Sequence[Any]) -> str:
+    """A request as a key: its context and generation arguments."""
+    return json.dumps(list(arguments), sort_keys=True, default=str)
+
+
 def _single_tokens(stop: Sequence[str], tokenizer: Any) -> frozenset[int]:
     """Stop texts that are special tokens, which a decoded answer does not show."""
     special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -86,6 +91,7 @@ def make_model(engine: TransformersEngine, max_length: int | None, thinking: str
         """``HFLM`` with ``generate_until`` through the engine."""
 
         truncated = 0  # prompts that lost their beginning, as the harness does it
+        answered: dict[str, Answer]  # what the harness does not keep: tokens, and how an answer ended
 
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
             """Answer all requests, those with the same arguments together; texts in their order."""
@@ -98,6 +104,7 @@ def make_model(engine: TransformersEngine, max_length: int | None, thinking: str
                     if answer.error is not None:
                         raise EvaluationError(f"--suite lm-eval: request {answer.row}: {answer.error}")
                     texts[places[answer.row]] = answer.text
+                    self.answered[asked_as(requests[places[answer.row]].args)] = answer
                     self.cache_hook.add_partial("generate_until", requests[places[answer.row]].args, answer.text)
             return texts
 
@@ -123,7 +130,7 @@ def make_model(engine: TransformersEngine, max_length: int | None, thinking: str
 
     device = engine.model.device.type
     options = {"chat_template_args": {"enable_thinking": thinking == "on"}} if thinking != "auto" else {}
-    return EngineLM(
+    made = EngineLM(
         pretrained=engine.model,
         tokenizer=engine.tokenizer,
         backend="causal",
@@ -131,3 +138,5 @@ def make_model(engine: TransformersEngine, max_length: int | None, thinking: str
         max_length=max_length,
         **options,
     )
+    made.answered = {}
+    return made

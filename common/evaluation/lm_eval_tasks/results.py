@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
 from common.evaluation.engines.engine import Answer
+from common.evaluation.lm_eval_tasks.model import asked_as
 from common.evaluation.questions import Question
 from common.evaluation.report.report import Report
 from common.evaluation.report.results import ModelResults
@@ -33,7 +34,7 @@ class Asked:
         engine: Name and version.
         seconds: All tasks took.
         found: ``lm_eval.simple_evaluate``'s result.
-        tokenizer: Counts the tokens of an answer.
+        answered: Request (``model.asked_as``) -> the engine's answer.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Asked:
     engine: str
     seconds: float
     found: Mapping[str, Any]
-    tokenizer: Any
+    answered: Mapping[str, Answer]
 
 
 def figures_of(found: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -103,8 +104,7 @@ def _answers(task: str, model: Asked, main: str, counts: bool) -> ModelResults:
     samples = model.found["samples"][task]
     parts = _parts(samples)
     for number, sample in enumerate(_documents(samples)):
-        text, tokens = _text(sample, model.tokenizer)
-        results.answers[number, 0] = Answer(number, 0, text, tokens)
+        results.answers[number, 0] = replace(_answer(sample, model.answered), row=number, sample=0)
         values = parts[sample["doc_id"]]
         if counts:
             results.scores[number, 0] = {"score": values[main], "parts": values}
@@ -123,14 +123,13 @@ def _parts(samples: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, float]]:
     return found
 
 
-def _text(sample: Mapping[str, Any], tokenizer: Any) -> tuple[str, int]:
-    """The answer and its tokens; of log-likelihoods each continuation with its own."""
-    first = sample["resps"][0][0]
-    if isinstance(first, str):
-        return first, len(tokenizer(first, add_special_tokens=False)["input_ids"])
+def _answer(sample: Mapping[str, Any], answered: Mapping[str, Answer]) -> Answer:
+    """What was answered; of log-likelihoods each continuation with its own."""
+    if isinstance(sample["resps"][0][0], str):
+        return answered[asked_as(sample["arguments"][0])]
     pairs = zip(sample["arguments"], sample["resps"], strict=False)
     lines = [f"{argument[-1]!r}: {_log_prob(answers[0]):.4f}" for argument, answers in pairs]
-    return f"{LIKELY}\n" + "\n".join(lines), 0
+    return Answer(0, 0, f"{LIKELY}\n" + "\n".join(lines))
 
 
 def _log_prob(answer: Any) -> float:

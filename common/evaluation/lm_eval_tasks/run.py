@@ -166,7 +166,7 @@ def _ask(
         )
     seconds = time.monotonic() - started
     name = f"transformers {engine.version}, asked by lm-eval"
-    return Asked(candidate.name, source.given, str(source.path), name, seconds, found, candidate.tokenizer)
+    return Asked(candidate.name, source.given, str(source.path), name, seconds, found, model.answered)
 
 
 def _facts(options: SuiteOptions, base: Settings, backend: Backend) -> dict[str, Any]:

@@ -90,6 +90,8 @@ def _pair(questions: Sequence[Question], model: ModelResults, other: ModelResult
         return comparison
     comparison.difference = mean(values)
     comparison.low, comparison.high = mean_interval(values)
+    if binary:  # shares differ by 1 at most
+        comparison.low, comparison.high = max(-1.0, comparison.low), min(1.0, comparison.high)
     if binary and n == 1:
         comparison.p_value = mcnemar_exact(comparison.better, comparison.worse)
     else:

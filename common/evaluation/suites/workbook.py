@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from common.evaluation.suites.run import SetResult
 
+HEADER_HEIGHT = 28.0  # points, two lines
+NUMBER_WIDTH = 12  # characters
 LONGEST_NAME = 31  # of a sheet; three are for a number behind it
 SCORES = ("Set", "Model", "Metric", "Score", "95% from", "95% to", "Majority", "pass@n", "Rows", "Answers a prompt")
 SCORES += ("Mean tokens", "Cut", "Failed")
@@ -29,10 +31,12 @@ FORMATS = {
     "title": {"bold": True, "font_size": 16},
     "head": {"bold": True, "font_size": 12, "font_color": "#1F3864"},
     "column": {"bold": True, "bg_color": "#D9E1F2", "bottom": 1, "text_wrap": True},
+    "right": {"bold": True, "bg_color": "#D9E1F2", "bottom": 1, "text_wrap": True, "align": "right"},
+    "after": {"indent": 1, "align": "left"},  # a text behind a number
     "percent": {"num_format": "0.0%"},
     "points": {"num_format": "+0.0%;-0.0%;0.0%"},
     "number": {"num_format": "#,##0"},
-    "p": {"num_format": "0.0000"},
+    "p": {"num_format": "[<0.0001]0.0E+00;0.0000"},
 }
 
 
@@ -67,9 +71,9 @@ class _Overview:
         self.sheet, self.row = book.add_worksheet("Overview"), 0
         self.sheet.hide_gridlines(2)
         print_on_one_width(self.sheet)
-        self.sheet.set_column(0, 0, 24)
+        self.sheet.set_column(0, 0, 34)
         self.sheet.set_column(1, 2, 30)
-        self.sheet.set_column(3, 20, 12)
+        self.sheet.set_column(3, 20, NUMBER_WIDTH)
         self.formats = {
             name: book.add_format({"font_size": 10, "valign": "top", **extra}) for name, extra in FORMATS.items()
         }
@@ -88,7 +92,7 @@ class _Overview:
             self._table("Published scores, with other prompts and graders: points apart mean nothing", QUOTED, quoted)
         for result in results:
             self._table(
-                f"Settings of {result.bench.title}", (), [[(k, "text"), (v, "text")] for k, v in _facts(result)]
+                f"Settings of {result.bench.title}", (), [[(k, "text"), (str(v), "text")] for k, v in _facts(result)]
             )
         if notes:
             self._table("Notes", (), [[(note, "text")] for note in notes])
@@ -99,7 +103,11 @@ class _Overview:
         self.row += 1
         self._line(title, style="head")
         if columns:
-            self._cells([(name, "column") for name in columns])
+            numbers = [style not in ("text", "after") for _, style in rows[0]] if rows else [False] * len(columns)
+            if any(is_number and len(name) > NUMBER_WIDTH for name, is_number in zip(columns, numbers, strict=True)):
+                self.sheet.set_row(self.row, HEADER_HEIGHT)
+            styles = ("right" if is_number else "column" for is_number in numbers)
+            self._cells(list(zip(columns, styles, strict=True)))
         for row in rows:
             self._cells(row)
 
@@ -155,7 +163,7 @@ def _compared(result: SetResult) -> list[list[tuple[Any, str]]]:
             (one.better, "number"),
             (one.worse, "number"),
             (one.p_value, "p"),
-            (one.verdict, "text"),
+            (one.verdict, "after"),
         ]
         for one in result.report.comparisons
     ]
