@@ -24,6 +24,7 @@ module             what it holds
 ``data_split``     a share of the training data for validation
 ``data_checks``    bad rows, the number of rows, lengths, rows that are on both sides
 ``rendering``      the sampled rows as the model will see them
+``packing``        DATA_FORM=text: how many packed sequences the texts give
 ``method``         variant, advantage estimator, policy loss and what they set
 ``extensions``     user-supplied files: algorithm, tools, adapter
 ``env_trial``      the environment of ENV_PATH played on real rows
@@ -34,6 +35,7 @@ module             what it holds
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows
 ``auto``           a value and a reason for each ``auto``
+``optimizers``     OPTIMIZER: what each needs, and what verl is told
 ``fused``          whether verl's chunked head is right for the model and its adapter
 ``sizing``         the memory plan, and the knobs that follow from it
 ``rates``          usual learning rates
