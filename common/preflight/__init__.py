@@ -35,7 +35,6 @@ module             what it holds
 ``reward_source``  function, reward model or API
 ``reward``         the reward function tried on real rows
 ``auto``           a value and a reason for each ``auto``
-``optimizers``     OPTIMIZER: what each needs, and what verl is told
 ``fused``          whether verl's chunked head is right for the model and its adapter
 ``sizing``         the memory plan, and the knobs that follow from it
 ``rates``          usual learning rates
