@@ -17,6 +17,7 @@ set -a
 MODEL_PATH="${MODEL_PATH:-demo}"                     # Hugging Face folder or id; demo: a built-in model of 1M parameters
 TRAIN_DATA="${TRAIN_DATA:-sft/data/train.parquet}"   # parquet, jsonl, json, csv, xlsx, ...; several files: a.jsonl,b.csv
 VAL_DATA="${VAL_DATA:-auto}"                         # the same; auto: the sample's, else a share of TRAIN_DATA that is left out of training
+DATA_FORM="${DATA_FORM:-conversations}"              # conversations | text: a column of raw text, packed and learnt whole (continued pretraining)
 MAX_LENGTH="${MAX_LENGTH:-auto}"                     # tokens of a whole conversation; longer ones are cut
 THINKING="${THINKING:-auto}"                         # true learns thoughts | false leaves them out | auto: as the template does
 # ---- Batch ----
@@ -56,7 +57,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 # ======================= nothing to edit below this line =======================
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
-#   RESUME_PATH LOGGERS OPTIMIZER_IMPL OPTIMIZER_CLASS OPTIMIZER_OPTIONS VERL_LR_SCHEDULER RENDEZVOUS
+#   RESUME_PATH LOGGERS DATASET OPTIMIZER_IMPL OPTIMIZER_CLASS OPTIMIZER_OPTIONS VERL_LR_SCHEDULER RENDEZVOUS
 #   RENDEZVOUS_ADDR MACHINE_RANK MACHINE_ADDR
 prepare_run sft "$@"
 
@@ -67,6 +68,7 @@ run_training "${PYTHON}" -m torch.distributed.run \
   --config-path="${PWD}/sft" --config-name=config +hardware="${DEVICE}" \
   data.train_files="${TRAIN_DATA}" \
   data.val_files="${VAL_DATA}" \
+  data.custom_cls.name="${DATASET}" \
   data.max_length="${MAX_LENGTH}" \
   data.enable_thinking_default="${THINKING}" \
   data.train_batch_size="${BATCH_SIZE}" \

@@ -14,6 +14,9 @@ def structure(algorithm: str, row: dict[str, Any]) -> str | None:
     """Return what keeps a trainer from reading a row, as ``field: reason``, or None."""
     if algorithm == "sft":
         return _sft_structure(row)
+    if algorithm == "text":
+        text = row.get("text")
+        return None if isinstance(text, str) and text.strip() else "text: must hold a text"
     if algorithm == "dpo" or (algorithm == "kto" and self_play.is_pair(row)):
         return _preference_structure(row)
     if algorithm == "kto":
@@ -23,6 +26,8 @@ def structure(algorithm: str, row: dict[str, Any]) -> str | None:
 
 def quality(algorithm: str, row: dict[str, Any]) -> str | None:
     """Return what makes a readable row a bad one to learn from, as ``field: reason``, or None."""
+    if algorithm == "text":
+        return None
     if algorithm == "sft":
         return _turns(row["messages"], "messages") or _ends_with_user(row["messages"])
     problem = _turns(row["prompt"], "prompt")

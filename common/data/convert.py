@@ -328,6 +328,8 @@ def row_from(
     Raises:
         RowError: If it cannot be used, or a known part would be lost.
     """
+    if options.algorithm == "text":
+        return _text(row, source, report)
     example = read_example(row, source.columns)
     made = rows.make_row(example, options, index)
     left_out = losses.check(example, options.algorithm, made, options.allow_loss)
@@ -338,6 +340,14 @@ def row_from(
             report.notes[f"key {key} of messages is not used"] += 1
         report.take_form(source.path, example)
     return made
+
+
+def _text(row: dict[str, Any], source: Source, report: Report | None) -> dict[str, Any]:
+    column = source.columns.input or "text"
+    if report:
+        for name in row.keys() - {column}:
+            report.notes[f"column {name} is not used"] += 1
+    return rows.text_row(row, column)
 
 
 def data_set_name(path: Path) -> str:

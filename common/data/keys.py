@@ -34,6 +34,8 @@ def _thought(message: dict[str, Any]) -> str:
 
 def row_key(algorithm: str, row: dict[str, Any]) -> int:
     """A number of 64 bits that two rows share when they teach the same."""
+    if algorithm == "text":
+        return prompt_key(row["text"])
     if algorithm == "sft":
         return hash((prompt_key(row["messages"]), str(loaded_tools(row.get("tools")))))
     if algorithm in ("dpo", "kto"):
@@ -43,7 +45,9 @@ def row_key(algorithm: str, row: dict[str, Any]) -> int:
 
 
 def question_of(row: dict[str, Any]) -> Any:
-    """The messages before the last answer: what must not be in both training and validation."""
+    """The messages before the last answer: what must not be in both training and validation; of raw text all of it."""
+    if "text" in row and "prompt" not in row and "messages" not in row:
+        return row["text"]
     if "messages" not in row:
         return row["prompt"]
     messages = row["messages"]

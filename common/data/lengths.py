@@ -75,6 +75,8 @@ def load_tokenizer(model: str) -> Any:
 
 def why_not_shown(renderer: Renderer, algorithm: str, row: dict[str, Any]) -> str | None:
     """Why a chat template cannot show a row in verl's form, or None."""
+    if algorithm == "text":
+        return None
     try:
         if algorithm == "sft":
             renderer.render(row["messages"], row.get("tools"), row.get("enable_thinking"))
@@ -94,13 +96,15 @@ def measure(renderer: Renderer, tokenizer: Any, algorithm: str, rows: Iterable[d
     """Measure rows in verl's form that the chat template can show.
 
     Returns:
-        For sft one entry, else the prompts, for dpo and kto the longer of the answers as well.
+        For sft and text one entry, else the prompts, for dpo and kto the longer of the answers as well.
     """
     if algorithm in ("dpo", "kto"):
         sides = [[answer_tokens(renderer, tokenizer, row, name) for name in answers_of(algorithm, row)] for row in rows]
         prompts = [len(row[0].prompt) for row in sides]
         answers = [max(len(side.answer) for side in row) for row in sides]
         return [Lengths("prompt", "MAX_PROMPT_LENGTH", prompts), Lengths("answer", "MAX_RESPONSE_LENGTH", answers)]
+    if algorithm == "text":
+        return [Lengths("text", "MAX_LENGTH", count(tokenizer, [row["text"] for row in rows]))]
     if algorithm == "sft":
         texts = [renderer.text(row["messages"], row.get("tools"), thinking=row.get("enable_thinking")) for row in rows]
         return [Lengths("conversation", "MAX_LENGTH", count(tokenizer, texts))]

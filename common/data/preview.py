@@ -73,6 +73,8 @@ def preview(
 def _parts(algorithm: str, row: dict[str, Any], tokenizer: Any, renderer: Renderer) -> list[tuple[str, Text, int]]:
     from rich.text import Text
 
+    if algorithm == "text":
+        return [("text, all of it learnt", Text(row["text"]), _count(tokenizer, row["text"]))]
     if algorithm == "sft":
         ids, mask = renderer.tokens(tokenizer, row["messages"], row.get("tools"), row.get("enable_thinking"))
         return [("conversation", masked_text(ids, mask, tokenizer), len(ids))]

@@ -63,8 +63,9 @@ def _read(view: View) -> Example:
         columns = ", ".join(str(column) for names in view.origin.values() for column in names) or "(none)"
         if view.there == {"text"}:
             raise RowError(
-                "text: plain text has no question and no answer, and answers are what is learnt (pretraining on text "
-                "is not what this kit does); where it is a question, name it: --map prompt=text"
+                "text: plain text has no question and no answer, and answers are what is learnt; to learn all of it, "
+                "as in pretraining, give --algo text (DATA_FORM=text ./sft/train.sh); where it is a question, name it: "
+                "--map prompt=text"
             )
         raise RowError(
             f"columns {columns}: not a known form; name them with --input and --output, or --map part=column"

@@ -12,7 +12,7 @@ from common.data.forms import ACCEPTED, Example
 from common.data.messages import Message, RowError
 from common.data.readers.depth import parsed
 
-ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo", "kto")
+ALGORITHMS = ("sft", "grpo", "ppo", "gspo", "dpo", "kto", "text")  # text: of sft, see DATA_FORM
 RL = ("grpo", "ppo", "gspo")
 PATTERN_SECONDS = 1.0
 
@@ -57,6 +57,19 @@ def make_row(example: Example, options: RowOptions, index: int) -> dict[str, Any
     if options.algorithm == "kto":
         return preference_row(example) if example.chosen and example.rejected else marked_row(example)
     return rl_row(example, options, index)
+
+
+def text_row(row: dict[str, Any], column: str) -> dict[str, Any]:
+    """``text``, for continued pretraining.
+
+    Raises:
+        RowError: If the column is not there or holds no text.
+    """
+    if column not in row:
+        raise RowError(f"{column}: there is no such column; there are {', '.join(map(str, row))} (name it: --input)")
+    if not isinstance(row[column], str) or not row[column].strip():
+        raise RowError(f"{column}: must hold a text, got {str(row[column])[:40]!r}")
+    return {"text": row[column]}
 
 
 def sft_row(example: Example) -> dict[str, Any]:

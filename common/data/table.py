@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MESSAGE_COLUMNS = ("messages", "prompt", "chosen", "rejected", "completion")
-TEXT_COLUMNS = ("data_source", "ability", "tools", "agent_name")
+TEXT_COLUMNS = ("text", "data_source", "ability", "tools", "agent_name")
 
 
 class _Mixed(ValueError):
@@ -116,7 +116,7 @@ _ORDER = {
     name: position
     for position, name in enumerate(
         (
-            *("messages", "data_source", "prompt", "chosen", "rejected", "completion", "label", "margin"),
+            *("text", "messages", "data_source", "prompt", "chosen", "rejected", "completion", "label", "margin"),
             *("tools", "enable_thinking"),
             *("ability", "reward_model", "extra_info", "agent_name", "self_play"),
         )

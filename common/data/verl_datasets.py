@@ -23,8 +23,10 @@ from common.data.conversation import Renderer, RenderError, thinking_of
 from common.data.order import order_of
 from common.data.readers.parquet_reader import parquet_batches
 from common.data.rows import loaded
+from common.data.text_dataset import TextDataset
 from common.verl_ext import private
 
+__all__ = ["PromptDataset", "SFTDataset", "TextDataset"]
 private.check("common/data/verl_datasets.py")
 
 

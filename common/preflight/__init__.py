@@ -24,6 +24,7 @@ module             what it holds
 ``data_split``     a share of the training data for validation
 ``data_checks``    bad rows, the number of rows, lengths, rows that are on both sides
 ``rendering``      the sampled rows as the model will see them
+``packing``        DATA_FORM=text: how many packed sequences the texts give
 ``method``         variant, advantage estimator, policy loss and what they set
 ``extensions``     user-supplied files: algorithm, tools, adapter
 ``env_trial``      the environment of ENV_PATH played on real rows

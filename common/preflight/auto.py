@@ -34,6 +34,7 @@ LARGEST_BATCH = {
     "ppo": (256, 128),
 }  # for large models and small ones
 RL_LARGEST_BATCH = (256, 32)
+PACKED_LENGTH = 2048  # tokens of a sequence of packed texts
 USUAL_TOKENS = 16384  # of one forward pass
 
 # Families whose logits and gradients from packed sequences were compared with those from padded ones
@@ -145,6 +146,8 @@ def resolve_lengths(knobs: Knobs, model: ModelInfo | None, lengths: list[int], a
     knobs.resolve("THINKING", "null", "as the chat template does it")
     demo = model is not None and model.is_demo
     context = model.context if model and model.context else math.inf
+    if knobs.data_form == "text":
+        knobs.resolve("MAX_LENGTH", int(min(PACKED_LENGTH, context)), "texts are packed to this length")
     if "MAX_LENGTH" in knobs:
         knobs.resolve("MAX_LENGTH", *_limit(lengths, "rows", min(4096, context), "cut", unknown=2048))
     if "MAX_PROMPT_LENGTH" in knobs:
@@ -200,7 +203,7 @@ def resolve_schedule(knobs: Knobs, model: ModelInfo | None, rows: int) -> None:
     if steps:
         # Both trainers of verl end at whichever comes first, so the epochs must reach as far as the steps.
         knobs.resolve("TOTAL_EPOCHS", math.ceil(steps / per_epoch), f"{per_epoch} steps an epoch")
-    knobs.resolve("TOTAL_EPOCHS", EPOCHS.get(knobs.algorithm, 1), "usual for this method")
+    knobs.resolve("TOTAL_EPOCHS", EPOCHS.get(knobs.data_form, 1), "usual for this method")
     knobs.resolve("TOTAL_STEPS", knobs.number("TOTAL_EPOCHS") * per_epoch, f"{per_epoch} steps an epoch")
     total = knobs.number("TOTAL_STEPS")
     knobs.resolve("TEST_FREQ", max(5, total // 20), f"of {total} steps")

@@ -19,6 +19,7 @@ from common.preflight import (
     machines,
     megatron,
     method,
+    packing,
     rendering,
     reward,
     self_play,
@@ -84,18 +85,16 @@ class Rows:
         train: Files to train on.
         validation: Files to validate on.
         pairs: Rows of ``train`` with a better and a worse answer, of self-play.
-        usable: Rows to train on; without the prompts that verl will leave out once lengths are known.
+        usable: Rows to train on; without the prompts that verl will leave out once lengths are known, and of packed
+            texts the sequences.
+        held_out: Rows to validate on, or sequences.
     """
 
     train: list[data.DataFile]
     validation: list[data.DataFile]
     pairs: int
     usable: int
-
-    @property
-    def held_out(self) -> int:
-        """Rows to validate on."""
-        return sum(file.rows for file in self.validation)
+    held_out: int
 
 
 def prepare(knobs: Knobs, machine: Machine, everything: bool) -> None:
@@ -140,7 +139,8 @@ def read_rows(knobs: Knobs) -> Rows:
     """The files to train and validate on."""
     train, validation = launch_data.make_ready(knobs)
     (train, pairs), (validation, _) = (self_play.split_prompts(knobs, files) for files in (train, validation))
-    return Rows(train, validation, pairs, sum(learnt_rows(knobs, file) for file in train))
+    usable = sum(learnt_rows(knobs, file) for file in train)
+    return Rows(train, validation, pairs, usable, sum(file.rows for file in validation))
 
 
 def learnt_rows(knobs: Knobs, file: data.DataFile) -> int:
@@ -157,6 +157,11 @@ def measure_rows(knobs: Knobs, rows: Rows) -> None:
     measured.lengths = [length + added for length in measured.lengths]
     auto.resolve_lengths(knobs, knobs.model, measured.lengths, measured.answers)
     rendering.check_taught(knobs, measured)
+    if knobs.data_form == "text":
+        rows.usable, rows.held_out = (
+            packing.packed(knobs, knobs.model, some) for some in (rows.train, rows.validation)
+        )
+        packing.warn_of_padding(knobs)
     if knobs.algorithm not in SUPERVISED:  # verl's RL trainers leave out prompts that are too long
         fit = auto.share_that_fits(measured.lengths, knobs.number("MAX_PROMPT_LENGTH"))
         rows.usable = int(rows.usable * fit)
@@ -304,7 +309,7 @@ def check_model(knobs: Knobs, weights: bool = True) -> ModelInfo | None:
     knobs.values["MODEL_PATH"] = model.path
     if not model.config:
         knobs.warn("MODEL_PATH", "not on this machine; verl will download it from the hub", value=given)
-    elif model.chat_template is None:
+    elif model.chat_template is None and knobs.data_form != "text":
         knobs.error(
             "MODEL_PATH",
             "its tokenizer has no chat template",

@@ -104,7 +104,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     there = pq.read_schema(file).names
-    columns = [name for name in ("messages", "prompt", "chosen", "rejected", "self_play") if name in there]
+    columns = [name for name in ("messages", "prompt", "chosen", "rejected", "self_play", "text") if name in there]
     for batch in parquet_batches(file, columns):
         for row in batch.to_pylist():
             yield {name: loaded(value) for name, value in row.items()}

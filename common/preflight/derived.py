@@ -44,6 +44,7 @@ DERIVED = (
     Derived("MACHINE_ADDR", ("NNODES",), SCRIPT, "its address on the way to the others"),
     Derived("TRAINER", ("NNODES",), SCRIPT, "verl's entry point, or the kit's for several machines"),
     Derived("LOGGERS", ("TRACKERS", "USE_WANDB"), SCRIPT, "where metrics are written"),
+    Derived("DATASET", ("DATA_FORM",), SCRIPT, "the class that reads the rows"),
     Derived("SHUFFLE", ("DATA_ORDER",), SCRIPT, "whether verl shuffles the rows"),
     Derived("OPTIMIZER_IMPL", ("OPTIMIZER",), SCRIPT, "the module that the optimiser is in"),
     Derived("OPTIMIZER_CLASS", ("OPTIMIZER",), SCRIPT, "its class"),

@@ -64,6 +64,7 @@ NOTIFY = ("NOTIFY_URLS", "NOTIFY_LEVEL")  # of the environment only: knobs are w
 # verl/experimental/agent_loop/tool_parser.py
 TOOL_FORMATS = ("hermes", "gpt-oss", "qwen3_coder", "glm", "seed", "minimax", "kimi", "deepseek_v4", "gemma4")
 RULES: dict[str, Rule] = {
+    "DATA_FORM": Rule("choice", choices=("conversations", "text")),
     "DATA_ORDER": Rule("choice", choices=("shuffled", *MARKS)),
     "MAX_PROMPT_LENGTH": _count(),
     "MAX_RESPONSE_LENGTH": _count(),
@@ -197,7 +198,7 @@ class Knobs:
     def data_form(self) -> str:
         """What the rows of the data are, one of ``common.data.rows.ALGORITHMS``."""
         if self.algorithm not in ("dpo", "reward_model"):
-            return self.algorithm
+            return "text" if self.values.get("DATA_FORM") == "text" else self.algorithm
         return "kto" if self.values.get("LOSS_TYPE") in ANSWER_LOSSES else "dpo"
 
     def error(self, knob: str, problem: str | Problem, fix: str = "", value: object = None) -> None:

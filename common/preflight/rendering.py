@@ -116,6 +116,8 @@ def measure(
         tools: Of ``TOOLS_PATH``.
     """
     found = Measured()
+    if knobs.data_form == "text":  # packed: see packing
+        return found
     if not model or not model.chat_template or not any(files.values()):
         return found
     try:

@@ -89,6 +89,8 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
     values["RESUME_FROM"] = str(knobs.resume_from or "")
     values["RESUME_PATH"] = hydra_quote(values["RESUME_FROM"]) if knobs.resume_from else "null"
     values |= machines.variables(knobs)
+    if "DATA_FORM" in values:
+        values["DATASET"] = "TextDataset" if values["DATA_FORM"] == "text" else "SFTDataset"
     if "DATA_ORDER" in values:
         values["SHUFFLE"] = str(values["DATA_ORDER"] != "difficulty").lower()
     values |= optimizers.variables(knobs)

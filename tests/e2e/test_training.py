@@ -299,6 +299,21 @@ def test_sft_resumed_equals_uninterrupted(train, run_dir, small_sft_data, whole_
 
 
 @pytest.mark.nightly
+@pytest.mark.nightly
+def test_texts_are_packed_learnt_and_resumed(train, run_dir, tmp_path):
+    """Continued pretraining with Muon, cut after 3 of 6 steps: every token counts, and the curve goes on."""
+    texts = [{"text": f"{a} + {b} = {a + b}."} for a in range(40) for b in range(30)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    knobs = {"DATA_FORM": "text", "TRAIN_DATA": tmp_path / "t.jsonl", "MAX_LENGTH": 64, "BATCH_SIZE": 8}
+    knobs |= {"OPTIMIZER": "muon", "LR_SCHEDULER": "constant", "TEST_FREQ": 3, "SAVE_FREQ": 3}
+    for stop in (3, 6):
+        finish(train, "sft", run_dir, **knobs, TOTAL_STEPS=stop)
+    losses = curve(run_dir, "loss")
+    assert list(losses) == list(range(1, 7)) and losses[6] < losses[1] - 0.2
+    tokens = [record["data"]["train/global_tokens"] for record in read_metrics(run_dir) if record["step"] == 1]
+    assert tokens[0] == 8 * 64
+
+
 def test_sft_with_plateau_halves_its_rate_and_resumes_with_the_same(train, run_dir, small_sft_data):
     """Where nothing is learned validation never gains, so the rate is halved at the third look and again."""
     knobs = {

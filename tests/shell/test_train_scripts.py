@@ -189,6 +189,7 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "ON_FAILURE",
         "KL_IN",
         "TRAINER_MODE",
+        "DATA_FORM",
         "OPTIMIZER",
         "LR_SCHEDULER",
         "VALUE_LOSS_COEF",

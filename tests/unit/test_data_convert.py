@@ -62,7 +62,7 @@ def test_what_the_rows_are_good_for_is_found_out(tmp_path, row, columns):
     assert pq.read_schema(tmp_path / "o.parquet").names == columns
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - {"text"}))  # of raw text there are no turns
 def test_fields_that_turn_up_late(tmp_path, small_batches, algorithm):
     """Tool calls in the last row: one schema for all rows, and none of the first batches is lost."""
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": None, "y": [1, "二"]}}}
