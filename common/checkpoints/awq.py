@@ -19,25 +19,37 @@ ROWS, LONGEST = 256, 512  # conversations, and tokens of each; as llm-compressor
 FEWEST = 16
 GET = (
     "make an environment for it (python -m venv awq; awq/bin/pip install llmcompressor) and name its Python in "
-    "AWQ_PYTHON; on a GPU that takes minutes for 7B, without one it is for small models only"
+    "AWQ_PYTHON"
 )
+PROBE = """
+import importlib.util, sys
+if importlib.util.find_spec("llmcompressor") is None:
+    sys.exit(3)
+import torch
+sys.exit(0 if torch.accelerator.is_available() else 4)
+"""
 LAST_WORDS = 1500
 
 
 def find_python(environment: Mapping[str, str]) -> str:
-    """A Python that has llm-compressor: ``AWQ_PYTHON``, else this one.
+    """A Python that has llm-compressor and sees a GPU, which it needs: ``AWQ_PYTHON``, else this one.
 
     Raises:
         FileNotFoundError: If there is none, with how to get it.
     """
     python = environment.get("AWQ_PYTHON") or sys.executable
-    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('llmcompressor') is None)"
     try:
-        done = subprocess.run([python, "-c", probe], capture_output=True, timeout=60)
+        done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=300)
     except OSError as error:
         raise FileNotFoundError(f"AWQ_PYTHON={python}: cannot be started: {error.strerror}; {GET}") from error
-    if done.returncode:
+    if done.returncode == 3:
         raise FileNotFoundError(f"llm-compressor is not installed for {python}; {GET}")
+    if done.returncode == 4:
+        raise FileNotFoundError(
+            f"AWQ by llm-compressor needs a GPU, and torch of {python} sees none; export where one is"
+        )
+    if done.returncode:
+        raise FileNotFoundError(f"AWQ_PYTHON={python}: cannot be used: {done.stderr.strip()[-LAST_WORDS:]}")
     return python
 
 

@@ -35,8 +35,6 @@ def main(source: str, folder: str, tokens: str) -> None:
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not torch.accelerator.is_available():  # it pins memory for a faster way to one
-        torch.Tensor.pin_memory = lambda tensor, *_: tensor
     rows = [json.loads(line) for line in Path(tokens).read_text().splitlines()]
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
     model = AutoModelForCausalLM.from_pretrained(source, torch_dtype="auto")

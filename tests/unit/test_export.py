@@ -132,7 +132,7 @@ AWQ_STAND_IN = """#!{python}
 import json, sys
 from pathlib import Path
 if sys.argv[1] == "-c":
-    sys.exit(0)
+    sys.exit({probe})
 source, folder, tokens = sys.argv[2:]
 rows = [json.loads(line) for line in open(tokens)]
 if len(rows[0]) > 512:
@@ -149,7 +149,7 @@ print(json.dumps({{"proof": "4"}}))
 def awq_python(tmp_path, monkeypatch):
     """An environment's Python that says it has llm-compressor."""
     file = tmp_path / "awq-python"
-    file.write_text(AWQ_STAND_IN.format(python=sys.executable))
+    file.write_text(AWQ_STAND_IN.format(python=sys.executable, probe=0))
     file.chmod(0o755)
     monkeypatch.setenv("AWQ_PYTHON", str(file))
     return file
@@ -175,8 +175,11 @@ def test_awq_says_what_is_missing(tmp_path, monkeypatch, awq_python, capsys):
     assert "--calibration FILE" in capsys.readouterr().err
     assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out", "--calibration", str(tmp_path / "few.jsonl")) == 2
     assert "AWQ wants 16" in capsys.readouterr().err
-    monkeypatch.setenv("AWQ_PYTHON", sys.executable)
     (tmp_path / "texts.jsonl").write_text('{"question": "1?", "answer": "1"}\n' * 20)
+    awq_python.write_text(AWQ_STAND_IN.format(python=sys.executable, probe=3))
     assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out", "--calibration", str(tmp_path / "texts.jsonl")) == 2
-    assert "pip install llmcompressor" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "pip install llmcompressor" in capsys.readouterr().err
+    awq_python.write_text(AWQ_STAND_IN.format(python=sys.executable, probe=4))
+    assert export(DEMO_MODEL_DIR, "awq", tmp_path / "out", "--calibration", str(tmp_path / "texts.jsonl")) == 2
+    assert "needs a GPU" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert export(DEMO_MODEL_DIR, "gguf", tmp_path / "out", "--calibration", str(tmp_path / "texts.jsonl")) == 2
