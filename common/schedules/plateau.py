@@ -15,6 +15,7 @@ from common.schedules.scores import read_scores
 FACTOR = 0.5
 PATIENCE = 2  # validations without a better score after which the next one that is no better halves the rate
 SMALLEST = 0.01  # of the peak
+SMALLEST_GAIN = 1e-4  # of the score that counts as better
 
 
 class PlateauSchedule(LambdaLR):
@@ -32,7 +33,10 @@ class PlateauSchedule(LambdaLR):
         self.read, self.seen = read, -1
         # Its optimizer has the share of the peak as its rate.
         share = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        self.judge = ReduceLROnPlateau(share, mode="max", factor=FACTOR, patience=PATIENCE, min_lr=SMALLEST)
+        # A gain is absolute: torch's relative one takes the share of a negative best, such as a loss with its sign
+        # turned, to the wrong side, so that a score that is no better, or a little worse, counts as better.
+        gain = {"threshold": SMALLEST_GAIN, "threshold_mode": "abs"}
+        self.judge = ReduceLROnPlateau(share, mode="max", factor=FACTOR, patience=PATIENCE, min_lr=SMALLEST, **gain)
         warmup = max(1, num_warmup_steps)
         super().__init__(optimizer, lambda step: min(1.0, step / warmup if num_warmup_steps else 1.0) * self.share)
 

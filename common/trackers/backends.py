@@ -208,6 +208,9 @@ class ClearML:
     def __init__(self, place: Place):
         import clearml
 
+        # It sends from a forked process, which hangs for ever where another thread (Ray's, SwanLab's) held a lock; a
+        # thread does as well. What clearml.conf calls sdk.development.report_use_subprocess has no other name here.
+        clearml.Task._report_subprocess_enabled = False
         known = place.known.get("id")
         self.task = clearml.Task.init(
             project_name=place.project,

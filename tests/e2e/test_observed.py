@@ -40,11 +40,12 @@ def world(tmp_path_factory):
     ray_folder.mkdir(mode=0o700)
     environment = {**environment_without_knobs(), **KNOBS, "OUTPUTS_DIR": str(outputs), "RAY_TMPDIR": str(ray_folder)}
     command = [sys.executable, "monitor/app.py", "--port", str(monitor_port), "--log_dir", str(outputs)]
+    default = read_default()
     monitor = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     server = serve(programs, folder, port, monitor_port)
     run = subprocess.Popen([str(ROOT / "grpo" / "train.sh")], env=environment, start_new_session=True)
     try:
-        yield f"http://127.0.0.1:{port}", f"http://localhost:{monitor_port}", outputs / NAME, ray_folder
+        yield f"http://127.0.0.1:{port}", f"http://localhost:{monitor_port}", outputs / NAME, ray_folder, default
     finally:
         for process in (server, monitor, run):
             process.terminate()
@@ -52,6 +53,12 @@ def world(tmp_path_factory):
             process.wait(60)
         kill(ray_folder)
         subprocess.run(["rm", "-rf", str(ray_folder)], check=True)
+
+
+def read_default() -> bytes | None:
+    """Content of the file that verl overwrites by default, None where there is none."""
+    path = Path("/tmp/ray/session_latest/metrics/prometheus/prometheus.yml")
+    return path.read_bytes() if path.is_file() else None
 
 
 def kill(ray_folder: Path) -> None:
@@ -70,7 +77,7 @@ def values(server: str, query: str) -> list[tuple[dict[str, str], float]]:
 
 
 def test_every_number_of_the_run_is_in_prometheus(world):
-    server, _, run_dir, _ = world
+    server, _, run_dir, *_ = world
     wait(lambda: [one for _, one in values(server, f'verlkit_run_step{{run="{NAME}"}}') if one >= 3], 600, "steps")
     records = {record["step"]: friendly(record["data"]) for record in read_metrics(run_dir)}
     compared = 0
@@ -94,7 +101,7 @@ def history(server: str, name: str) -> list[float]:
 
 def test_discovery_has_real_targets(world):
     """Prometheus finds Ray's and TransferQueue's metrics by asking the monitor; the hf engine has none."""
-    server, monitor, _, _ = world
+    server, monitor, *_ = world
 
     def up() -> dict[str, set[str]]:
         targets = get(f"{server}/api/v1/targets")["data"]["activeTargets"]
@@ -109,15 +116,16 @@ def test_discovery_has_real_targets(world):
 
 def test_files_of_others_are_not_overwritten(world):
     """Ray's own is as Ray wrote it, the user's as it was; verl's jobs are in the run's folder."""
-    server, _, run_dir, ray_folder = world
-    rays = glob.glob(str(ray_folder / "session_*/metrics/prometheus/prometheus.yml"))
-    assert rays and all("rollout" not in Path(path).read_text() for path in rays)
+    _, _, run_dir, ray_folder, default = world
+    rays = glob.glob(str(ray_folder / "session_*/metrics/prometheus/prometheus.yml"))  # none without Ray's dashboard
+    assert all("rollout" not in Path(path).read_text() for path in rays)
+    assert read_default() == default
     assert "alerts.yml" in (run_dir.parent.parent / "prometheus.yml").read_text()
     assert "job_name: rollout" in (run_dir / "prometheus.yml").read_text()
 
 
 def test_an_alert_fires_when_the_run_is_killed(world):
-    server, _, _, ray_folder = world
+    server, _, _, ray_folder, _ = world
     ended = {("RunFailed", NAME), ("RunDied", NAME)}
     assert not firing(server) & ended
     kill(ray_folder)

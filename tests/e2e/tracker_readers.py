@@ -156,7 +156,8 @@ def facts_of_clearml(run_dir: Path) -> Facts:
     task = json.loads((run_dir / "trackers.json").read_text())["clearml"]["id"]
     found = json.loads((Path(os.environ["CLEARML_CACHE_DIR"]) / "offline" / task / "task.json").read_text())
     data = found["configuration"]["Hyperparameters"]["value"]
-    return {"config": pyhocon_or_json(data), "tags": found["tags"]}
+    sent = [[event["type"], event["metric"], event["iter"]] for event in clearml_events(run_dir)]
+    return {"config": pyhocon_or_json(data), "tags": found["tags"], "sent": sent}
 
 
 def pyhocon_or_json(text: str) -> Any:
@@ -196,14 +197,18 @@ def read_trackio(run_dir: Path) -> Steps:
 
 def read_clearml(run_dir: Path) -> Steps:
     """From the session that it keeps without a server."""
-    task = json.loads((run_dir / "trackers.json").read_text())["clearml"]["id"]
     steps: Steps = defaultdict(dict)
-    for line in (Path(os.environ["CLEARML_CACHE_DIR"]) / "offline" / task / "metrics.jsonl").read_text().splitlines():
-        for event in json.loads(line):
-            if event["type"] == "training_stats_scalar":
-                title, series = event["metric"], event["variant"]
-                steps[event["iter"]][title if series == title else f"{title}/{series}"] = event["value"]
+    for event in clearml_events(run_dir):
+        if event["type"] == "training_stats_scalar":
+            title, series = event["metric"], event["variant"]
+            steps[event["iter"]][title if series == title else f"{title}/{series}"] = event["value"]
     return steps
+
+
+def clearml_events(run_dir: Path) -> list[dict[str, Any]]:
+    task = json.loads((run_dir / "trackers.json").read_text())["clearml"]["id"]
+    path = Path(os.environ["CLEARML_CACHE_DIR"]) / "offline" / task / "metrics.jsonl"
+    return [event for line in path.read_text().splitlines() for event in json.loads(line)]
 
 
 READERS = {

@@ -81,6 +81,17 @@ def test_plateau_halves_when_the_score_stops():
     assert found == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("losses", [[4.0] * 4, [4.0, 4.00001, 4.00002, 4.00003], [4.0, 3.99999, 3.99998, 3.99997]])
+def test_plateau_halves_when_a_loss_stops_to_fall(losses):
+    """Its sign is turned, so that higher is better; a share of a negative best would lie on the wrong side of it."""
+    scores: dict[int, float] = {}
+    scheduler, found = plateau(scores), []
+    for step, loss in enumerate(losses, 1):
+        scores[step] = -loss
+        found += rates(scheduler, 1)
+    assert found == [0.5, 1.0, 1.0, 0.5]
+
+
 def test_plateau_resumes_with_the_same_rate():
     values = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.2, 0.1]
     whole, scores = plateau(all_scores := {}), {}
