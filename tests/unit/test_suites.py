@@ -77,6 +77,7 @@ def test_a_suite_becomes_one_workbook(tmp_path, answers, capsys):
     assert any(row[0] == "sha256 of files and prompt" and len(row[1]) == 64 for row in rows)
     assert len(cells(book["aime24"])) == 65 and cells(book["aime24"])[1][0] == 60
     summary = json.loads((tmp_path / "out.summary.json").read_text())
+    assert summary["aime24"]["models"][0]["name"] == "demo"
     assert summary["aime24"]["models"][0]["accuracy"] == 1.0 and summary["bbh"]["published"][0]["score"] == 87.5
     assert Prepared.loads == ["demo"]  # for both sets
     assert {(longest > 4000, warm) for _, longest, warm in Prepared.last.asked} == {(False, 0.0), (False, 0.6)}

@@ -173,12 +173,12 @@ class Report:
             "settings": self.settings,
             "models": [
                 {
+                    **_plain(summary.overall),
                     "name": model.name,
                     "path": model.path,
                     "engine": model.engine,
                     "tokens_generated": model.tokens,
                     "seconds": round(model.seconds, 2),
-                    **_plain(summary.overall),
                     "groups": {
                         column: [_plain(group) for group in groups] for column, groups in summary.groups.items()
                     },
