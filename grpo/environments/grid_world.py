@@ -10,7 +10,7 @@ import random
 import re
 from typing import Any
 
-SIZE = 4
+SIZE = 4  # of a side, where the row's extra_info has no size
 STEP_COST = 0.02
 MOVES = {"north": (0, -1), "south": (0, 1), "west": (-1, 0), "east": (1, 0)}
 
@@ -20,7 +20,8 @@ class Environment:
 
     def reset(self, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Place player and goal on two cells; returns the first observation and Gymnasium's info."""
-        cells = [(x, y) for x in range(SIZE) for y in range(SIZE)]
+        self.size = int((row.get("extra_info") or {}).get("size", SIZE))
+        cells = [(x, y) for x in range(self.size) for y in range(self.size)]
         self.player, self.goal = random.sample(cells, 2)
         return self.seen(), {}
 
@@ -43,6 +44,6 @@ class Environment:
         said = [word for word in re.findall(r"[a-z]+", action.lower()) if word in MOVES]
         if said:
             moved = [place + by for place, by in zip(self.player, MOVES[said[-1]], strict=True)]
-            self.player = tuple(min(SIZE - 1, max(0, place)) for place in moved)
+            self.player = tuple(min(self.size - 1, max(0, place)) for place in moved)
         there = self.player == self.goal
         return self.seen(), float(there) - STEP_COST, there, False, {"is_success": there}

@@ -15,8 +15,9 @@ from common.data.samples import write_samples
 from grpo.environments.grid_world import MOVES, Environment
 
 SEED = 8
-TURNS = 6  # MAX_TURNS of the demo
+TURNS = 6  # of a walk in the SFT data
 SFT_ROWS, RL_ROWS, VAL_ROWS = 3072, 1024, 96
+RL_SIZE = 2  # of a side; a small grid gives every group of answers some that succeed
 CARELESS = 2 / 3  # share of the steps that ignore the observation
 PROMPT = {"role": "user", "content": f"Go to the goal: {', '.join(MOVES)}."}
 
@@ -28,7 +29,7 @@ def rl_row(index: int, split: str) -> dict[str, Any]:
         "prompt": [PROMPT],
         "ability": "game",
         "reward_model": {"style": "rule", "ground_truth": ""},
-        "extra_info": {"index": index, "split": split},
+        "extra_info": {"index": index, "split": split, "size": RL_SIZE},
     }
 
 
