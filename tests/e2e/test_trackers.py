@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from numbers import Real
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from common.run_dir import read_metrics
 from common.trackers.rows import comparison, row_of
 from tests.conftest import ROOT, environment_without_knobs
+from tests.optional_packages import environment_with
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e]
 SETTINGS = {
@@ -37,19 +37,7 @@ def python(tmp_path_factory) -> Path:
     """An environment with the packages of requirements/trackers.txt on top of this one's."""
     if os.environ.get("TRACKERS_VENV"):
         return Path(os.environ["TRACKERS_VENV"]) / "bin" / "python"
-    folder = tmp_path_factory.mktemp("trackers")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    here, there = (
-        subprocess.run([program, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
-        for program in (sys.executable, python)
-    )
-    (Path(there) / "kit.pth").write_text(here)
-    subprocess.run([python, "-m", "pip", "install", "-q", "--upgrade", "pip"], check=True)
-    wanted = ["-r", str(ROOT / "requirements" / "trackers.txt")]  # what is there is kept where it fits, as for a user
-    subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True, timeout=1200)
-    return python
+    return environment_with("trackers.txt", tmp_path_factory.mktemp("trackers"))
 
 
 @pytest.fixture(scope="module")
