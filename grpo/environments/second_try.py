@@ -1,6 +1,6 @@
 """A question with a second try: ``ENV_PATH=grpo/environments/second_try.py``, on the demo's own sums.
 
-The last whole number of an answer counts. A right one gives 1 at the first try and a half at the second.
+An answer is the whole number behind ``####``. A right one gives 1 at the first try and a half at the second.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ class Environment:
             What is said to a wrong one, the reward, whether the episode is over, and whether it was solved.
         """
         self.tried += 1
-        said = re.findall(r"-?\d+", action)
-        right = bool(said) and len(said[-1]) < 19 and int(said[-1]) == self.answer
-        return "No, try again.", right / self.tried, right or self.tried == TRIES, {"success": right}
+        said = re.findall(r"####\s*(-?\d{1,18})\b", action)
+        right = bool(said) and int(said[-1]) == self.answer
+        return "No. Write the number behind ####.", right / self.tried, right or self.tried == TRIES, {"success": right}

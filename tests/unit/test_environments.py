@@ -217,11 +217,11 @@ def test_a_second_try_counts_half(opened):
     open_episode = opened(EXAMPLES / "second_try.py").open
     first, second, lost = (open_episode(ROW) for _ in range(3))  # the answer is 6
     assert [one.ask("reset", ROW) for one in (first, second, lost)] == ["", "", ""]
-    assert first.ask("step", "1 + 5 = 6")[1:] == (1.0, True, True)
-    assert second.ask("step", "-6") == ("No, try again.", 0.0, False, False)
-    assert second.ask("step", "6")[1:] == (0.5, True, True)
-    assert lost.ask("step", "")[1:] == (0.0, False, False)
-    assert lost.ask("step", "6" * 30)[1:] == (0.0, True, False)
+    assert first.ask("step", "1 + 5 = 6\n#### 6")[1:] == (1.0, True, True)
+    assert second.ask("step", "6") == ("No. Write the number behind ####.", 0.0, False, False)
+    assert second.ask("step", "####6")[1:] == (0.5, True, True)
+    assert lost.ask("step", "#### -6")[1:] == (0.0, False, False)
+    assert lost.ask("step", "#### " + "6" * 30)[1:] == (0.0, True, False)
 
 
 def test_grid_world_starts_alike_for_a_group(opened):
