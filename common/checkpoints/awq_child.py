@@ -37,15 +37,15 @@ def main(source: str, folder: str, tokens: str) -> None:
 
     rows = [json.loads(line) for line in Path(tokens).read_text().splitlines()]
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
-    model = AutoModelForCausalLM.from_pretrained(source, torch_dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(source, torch_dtype="auto", trust_remote_code=False)
     longest = max(map(len, rows))
     oneshot(model=model, dataset=data, recipe=_recipe(), max_seq_length=longest, num_calibration_samples=len(rows))
     model.save_pretrained(folder, save_compressed=True)
-    again = AutoModelForCausalLM.from_pretrained(folder)
+    again = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     prompt = torch.tensor([rows[0][:16]], device=again.device)
     with torch.inference_mode():
         made = again.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :]
-    print(json.dumps({"proof": AutoTokenizer.from_pretrained(source).decode(made)}))
+    print(json.dumps({"proof": AutoTokenizer.from_pretrained(source, trust_remote_code=False).decode(made)}))
 
 
 if __name__ == "__main__":
