@@ -264,7 +264,7 @@ METRICS: tuple[Metric, ...] = (
                  "TOOL_TIMEOUT."),
     Metric("distillation_loss", ("actor/distillation/loss",), "Distillation loss", "2 loss",
            zh="蒸馏损失",
-           better="lower", compared=True, finite=True),
+           better="lower", compared=True),
     Metric("teacher_gap", ("actor/distillation/abs_loss",), "Distance to the teacher, per token", "3 policy",
            zh="每个 token 与教师的差距",
            better="lower", number=".4f"),
