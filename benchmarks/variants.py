@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VARIANTS = sorted({path.stem for path in (ROOT / "grpo" / "variants").glob("*.yaml")} - {"distill"})  # has a teacher
+VARIANTS = sorted(path.stem for path in (ROOT / "grpo" / "variants").glob("*.yaml"))
 SMOOTH = 3  # steps that the first and the last reward are the mean of
 
 

@@ -51,8 +51,6 @@ KL_LOSS_COEF="${KL_LOSS_COEF:-auto}"                 # pull towards the starting
 CLIP_RATIO_LOW="${CLIP_RATIO_LOW:-auto}"             # how far an update may go down, as a share of the probability
 CLIP_RATIO_HIGH="${CLIP_RATIO_HIGH:-auto}"           # and up; larger explores more
 OVERLONG_BUFFER="${OVERLONG_BUFFER:-auto}"           # tokens before the length limit in which an answer loses reward (dapo)
-TEACHER_MODEL_PATH="${TEACHER_MODEL_PATH:-}"         # model to learn from, with the same tokenizer (distill); empty: none
-DISTILL_LOSS="${DISTILL_LOSS:-auto}"                 # verl's: k1 (as a reward) | k2 | k3 | abs | forward_kl_topk (distill)
 TOOLS_PATH="${TOOLS_PATH:-}"                         # Python file with tools the model may call; empty: none
 TOOL_FORMAT="${TOOL_FORMAT:-hermes}"                 # how the model writes a call, see the README
 TOOL_TIMEOUT="${TOOL_TIMEOUT:-10}"                   # seconds for one call
@@ -75,7 +73,6 @@ TENSOR_PARALLEL_SIZE="${TENSOR_PARALLEL_SIZE:-auto}" # GPUs that share one copy 
 GPU_MEMORY_UTILIZATION="${GPU_MEMORY_UTILIZATION:-auto}" # share of a GPU's memory for the rollout engine, 0-1
 TRAINER_MODE="${TRAINER_MODE:-sync}"                 # sync | colocate (open answers continue after the update) | separate (ROLLOUT_GPUS only answer)
 ROLLOUT_GPUS="${ROLLOUT_GPUS:-auto}"                 # GPUs that only answer, in separate
-TEACHER_GPUS="${TEACHER_GPUS:-auto}"                 # GPUs that serve the teacher alone (distill)
 MAX_OFF_POLICY_THRESHOLD="${MAX_OFF_POLICY_THRESHOLD:-8}" # steps from a prompt to its update, in colocate and separate
 MAX_OFF_POLICY_STRATEGY="${MAX_OFF_POLICY_STRATEGY:-drop}" # answers above it: drop | wait (training waits for those under way)
 # ---- Output ----
@@ -95,7 +92,7 @@ WANDB_RUN_NAME="${WANDB_RUN_NAME:-}"                 # Weights & Biases name; em
 set +a
 # also sets, from the knobs (common/preflight/derived.py): REMOVE_PADDING EPOCH_LIMIT OFFLOAD_POLICY RESUME_MODE
 #   RESUME_PATH LOGGERS SHUFFLE OPTIMIZER_IMPL OPTIMIZER_CLASS OPTIMIZER_OPTIONS VERL_LR_SCHEDULER TRAINER
-#   AGENT_LOOP USE_KL_LOSS CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP USE_POLICY_GRADIENT
+#   AGENT_LOOP USE_KL_LOSS CHECKPOINT_BACKEND VERL_TRAINER_MODE PARAMETER_SYNC_STEP
 prepare_run grpo "$@"
 
 run_training "${PYTHON}" -m "${TRAINER}" \
@@ -155,10 +152,6 @@ run_training "${PYTHON}" -m "${TRAINER}" \
   reward.custom_reward_function.path="${REWARD_FUNC_PATH}" \
   reward.custom_reward_function.name="${REWARD_FUNC_NAME}" \
   +reward.reward_kwargs.overlong_buffer_cfg.len="${OVERLONG_BUFFER}" \
-  distillation.teacher_models.teacher_model.model_path="${TEACHER_MODEL_PATH}" \
-  distillation.distillation_loss.loss_mode="${DISTILL_LOSS}" \
-  distillation.distillation_loss.use_policy_gradient="${USE_POLICY_GRADIENT}" \
-  distillation.n_gpus_per_node="${TEACHER_GPUS}" \
   trainer.n_gpus_per_node="${N_GPUS}" \
   trainer.nnodes="${NNODES}" \
   trainer.total_epochs="${EPOCH_LIMIT}" \

@@ -14,7 +14,6 @@ import argparse
 import random
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,16 +109,16 @@ def build_tokenizer() -> Qwen2Tokenizer:
     return tokenizer
 
 
-def build_model(tokenizer: Qwen2Tokenizer, hidden_size: int = 128, intermediate_size: int = 384) -> Qwen2ForCausalLM:
-    """Makes an untrained Qwen2 in float32, of 0.85 million parameters unless it is given another width."""
+def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
+    """Makes an untrained Qwen2 of 0.85 million parameters in float32."""
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(SEED)
     config = Qwen2Config(
         vocab_size=VOCAB_SIZE,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
+        hidden_size=128,
+        intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -188,18 +187,8 @@ def encode_batch(
     return input_ids, labels
 
 
-def pretrain(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
-    draw: Callable[[random.Random, bool], list[dict[str, str]]] = sample_conversation,
-) -> None:
-    """Trains in place with Muon and AdamW: right sums first, then the mixture that is shipped.
-
-    Args:
-        model: As built.
-        tokenizer: Its tokenizer.
-        draw: Draws a conversation, see `sample_conversation`.
-    """
+def pretrain(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> None:
+    """Trains in place with Muon and AdamW: right sums first, then the mixture that is shipped."""
     import torch
 
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -214,7 +203,7 @@ def pretrain(
     start = time.time()
     for step in range(STEPS):
         mixed = step >= STEPS - MIX_STEPS
-        batch = [draw(rng, mixed) for _ in range(BATCH_SIZE)]
+        batch = [sample_conversation(rng, mixed) for _ in range(BATCH_SIZE)]
         input_ids, labels = encode_batch(batch, tokenizer)
         loss = model(input_ids=input_ids, labels=labels).loss
         loss.backward()

@@ -5,7 +5,6 @@ module                 what it holds
 =====================  ===================================================================
 ``generation``         a batch of answers: KV cache, left padding, one sampler row a request
 ``sampling``           logits become tokens and log-probabilities
-``prompt_log_probs``   a teacher's log-probabilities of the tokens of a prompt
 ``end_tokens``         the tokens that end an answer
 ``server``             the rollout server of ``ROLLOUT_ENGINE=hf``
 ``rollout``            that server registered with verl, and fed with weights

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -31,7 +30,6 @@ class Request:
         log_probs: Log-probability of each token of the answer.
         top: Note this many most likely tokens of each place, with their log-probabilities under the raw logits.
         tops: What was noted.
-        prompt_scores: See ``prompt_log_probs.score_prompts``.
         finished: The answer ended by a stop token or its length.
     """
 
@@ -45,7 +43,6 @@ class Request:
     finished: bool = False
     top: int = 0
     tops: list[list[tuple[int, float]]] = field(default_factory=list)
-    prompt_scores: dict[str, Any] = field(default_factory=dict)
 
     def add(self, token_id: int, log_prob: float) -> None:
         """Append one sampled token and note whether it is the last."""

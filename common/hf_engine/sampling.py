@@ -33,8 +33,6 @@ class SamplingParams:
         logprobs: Return the log-probability of each sampled token.
         ignore_eos: Do not stop at the end-of-sequence token.
         stop_token_ids: Tokens that end the answer in addition to the end-of-sequence tokens.
-        prompt_logprobs: Score the prompt in place of an answer: 0 for its own tokens, k for the k most likely ones.
-        detokenize: Of vLLM; this engine answers with ids in any case.
         seed: Seed of a random generator of this request's own; None uses the server's.
     """
 
@@ -45,8 +43,6 @@ class SamplingParams:
     logprobs: bool = False
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
-    prompt_logprobs: int | None = None
-    detokenize: bool = False
     seed: int | None = None
 
     @property
@@ -81,8 +77,6 @@ class SamplingParams:
             raise ValueError(f"temperature={self.temperature} must be 0 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1")
-        if self.prompt_logprobs is not None and self.prompt_logprobs < 0:
-            raise ValueError(f"prompt_logprobs={self.prompt_logprobs} must be 0 or more")
         if self.top_k < -1:
             raise ValueError(f"top_k={self.top_k} must be -1 or 0 (all tokens) or a positive number")
 

@@ -22,7 +22,6 @@ from common.attention import exact_attention
 from common.hf_engine.end_tokens import end_ids
 from common.hf_engine.experts import ExpertWeights
 from common.hf_engine.generation import Request, cache_bytes_per_token, generate
-from common.hf_engine.prompt_log_probs import score_prompts
 from common.hf_engine.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -199,7 +198,7 @@ class HFServer:
             log_probs=request.log_probs if request.params.logprobs else None,
             stop_reason="completed" if request.finished else "aborted",
             num_preempted=0,
-            extra_fields={"global_steps": self.global_steps, **request.prompt_scores},
+            extra_fields={"global_steps": self.global_steps},
         )
 
     async def _enqueue(self, request: Request) -> None:
@@ -217,7 +216,14 @@ class HFServer:
             await self._gather()
             batch = self._take_batch()
             try:
-                await asyncio.to_thread(self._answer, [request for request, _ in batch])
+                await asyncio.to_thread(
+                    generate,
+                    self.model,
+                    [request for request, _ in batch],
+                    self.pad_token_id,
+                    self.generator,
+                    self.config.logprobs_mode == "raw_logprobs",
+                )
             except Exception as error:  # the caller of each request gets it; the server lives on
                 logger.exception("generation of a batch of %d failed", len(batch))
                 for _, done in batch:
@@ -225,15 +231,6 @@ class HFServer:
             else:
                 for _, done in batch:
                     done.set_result(None)
-
-    def _answer(self, requests: list[Request]) -> None:
-        """Score the prompts that are to be scored, and answer the others."""
-        scored = [request for request in requests if request.params.prompt_logprobs is not None]
-        asked = [request for request in requests if request.params.prompt_logprobs is None]
-        score_prompts(self.model, scored, self.pad_token_id)
-        raw = self.config.logprobs_mode == "raw_logprobs"
-        if asked:
-            generate(self.model, asked, self.pad_token_id, self.generator, raw)
 
     async def _gather(self) -> None:
         """Wait for the requests of one step to come in: they arrive one by one over Ray."""

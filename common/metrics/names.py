@@ -262,12 +262,6 @@ METRICS: tuple[Metric, ...] = (
            high=0.5, number=".3f",
            above="Most calls fail: look for 'Error executing tool' in train.log, fix the tool in TOOLS_PATH, or raise "
                  "TOOL_TIMEOUT."),
-    Metric("distillation_loss", ("actor/distillation/loss",), "Distillation loss", "2 loss",
-           zh="蒸馏损失",
-           better="lower", compared=True),
-    Metric("teacher_gap", ("actor/distillation/abs_loss",), "Distance to the teacher, per token", "3 policy",
-           zh="每个 token 与教师的差距",
-           better="lower", number=".4f"),
     Metric("success", ("reward/success/mean",), "Episodes that succeeded", "1 reward",
            zh="成功的回合",
            better="higher", compared=True, number=".3f"),

@@ -15,7 +15,6 @@ module             what it holds
 ``gpus``           what nvidia-smi says of the GPUs and who uses them
 ``model``          parameters, tokenizer and chat template, read without torch
 ``model_checks``   whether verl can train the model
-``distillation``   the teacher of VARIANT=distill
 ``megatron``       TRAIN_ENGINE=megatron: what it needs, and how the GPUs share a model
 ``engine_keys``    Megatron's keys in the place of FSDP's in the command of a train.sh
 ``attention``      whether the attention computes the model as it was trained

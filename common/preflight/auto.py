@@ -6,7 +6,7 @@ import math
 
 from common.attention import beyond_sdpa
 from common.preference_losses import ANSWER_LOSSES, WITHOUT_REFERENCE
-from common.preflight import distillation, trainer_mode
+from common.preflight import trainer_mode
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 from common.preflight.method import method_knobs
@@ -57,7 +57,6 @@ def resolve_hardware(knobs: Knobs, machine: Machine) -> None:
     gpus = len(machine.gpu_memory)
     knobs.resolve("DEVICE", "cuda" if gpus else "cpu", f"{gpus} GPUs found" if gpus else "no NVIDIA GPU found")
     on_cpu = knobs["DEVICE"] == "cpu"
-    distillation.resolve_teacher_gpus(knobs)
     if on_cpu:
         knobs.resolve("N_GPUS", 1, "on the CPU one process uses all cores")
         knobs.resolve("ROLLOUT_ENGINE", "hf", "the engine that runs on a CPU")

@@ -12,7 +12,6 @@ from common.preflight import (
     command,
     data,
     data_checks,
-    distillation,
     env_trial,
     extensions,
     fused,
@@ -189,11 +188,10 @@ def choose_batch(knobs: Knobs, rows: Rows) -> None:
 
 
 def choose_models_beside(knobs: Knobs) -> None:
-    """PPO's critic and its KL, the teacher, DPO's reference."""
+    """PPO's critic and its KL, DPO's reference."""
     resolve_ppo(knobs)
     if "CRITIC_MODEL_PATH" in knobs:
         check_critic(knobs, knobs.model, model_folder(knobs["CRITIC_MODEL_PATH"]))
-    distillation.check_teacher(knobs, knobs.model, model_folder)
     auto.resolve_reference(knobs)
     check_reference(knobs, knobs.model)
 

@@ -64,7 +64,6 @@ DERIVED = (
     Derived("VERL_TRAINER_MODE", ("TRAINER_MODE",), SCRIPT, "verl's name of it"),
     Derived("PARAMETER_SYNC_STEP", ("BATCH_SIZE", "MINI_BATCH_SIZE"), SCRIPT, "updates between two weight syncs"),
     Derived("CHECKPOINT_BACKEND", ("TRAINER_MODE", "DEVICE"), SCRIPT, "what carries weights to GPUs that only answer"),
-    Derived("USE_POLICY_GRADIENT", ("DISTILL_LOSS",), SCRIPT, "whether the distillation loss is a reward"),
     Derived("SELF_PLAY", ("SELF_PLAY_ROUNDS", "HARVEST_PAIRS"), SCRIPT, "whether rounds are run, stage by stage"),
     Derived("RUN_DIR", ("EXPERIMENT_NAME",), CONFIG, "the folder of the run"),
     Derived("MAX_NUM_SEQS", ("GPU_MEMORY_UTILIZATION",), CONFIG, "answers that the engine decodes at once"),

@@ -89,8 +89,6 @@ RULES: dict[str, Rule] = {
     "CLIP_RATIO_LOW": Rule("float", low=0, high=1, auto=True, above=True),
     "CLIP_RATIO_HIGH": Rule("float", low=0, auto=True, above=True),
     "OVERLONG_BUFFER": _count(),
-    "TEACHER_GPUS": _count(low=0),
-    "DISTILL_LOSS": Rule("choice", choices=("k1", "k2", "k3", "abs", "forward_kl_topk"), auto=True),
     "SELF_PLAY_ROUNDS": _count(auto=False),
     "HARVEST_PAIRS": Rule("choice", choices=SWITCH),
     "PAIR_MARGIN": Rule("float", low=0),

@@ -9,11 +9,11 @@ from pathlib import Path
 from common.attention import PADDED
 from common.plan.advice import by_cause
 from common.plan.cores import ray_cores
-from common.preflight import distillation, machines, optimizers, trackers, trainer_mode
+from common.preflight import machines, optimizers, trackers, trainer_mode
 from common.preflight.knobs import SUPERVISED, Knobs
 
 TEXT_KNOBS = ("MODEL_PATH", "CRITIC_MODEL_PATH", "REWARD_FUNC_PATH", "WANDB_PROJECT", "WANDB_RUN_NAME")
-OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH", "TEACHER_MODEL_PATH")  # empty: null
+OPTIONAL_TEXT_KNOBS = ("REFERENCE_MODEL_PATH", "LORA_ADAPTER_PATH", "TOOLS_PATH")  # empty: null
 KIT_SCHEDULES = ("linear", "wsd", "plateau")  # verl has none of them: common/verl_ext/schedule.py
 REWARD_SHARE = 0.3  # of each GPU, for a reward model on the GPUs that train
 EAGER_BELOW = 200_000_000  # parameters
@@ -70,8 +70,6 @@ def write_resolved(path: Path, knobs: Knobs, run_dir: Path) -> None:
         values["REWARD_FUNC_PATH"] = values["REWARD_FUNC_PATH"] or "null"
         pairs = (f"{name}: {hydra_quote(value)}" for name, value in knobs.reward_kwargs.items())
         values["REWARD_KWARGS"] = "{" + ", ".join(pairs) + "}"
-    if "DISTILL_LOSS" in values:
-        values.update(distillation.derived(knobs))
     if "TRAINER_MODE" in values:
         values.update(trainer_mode.derived(knobs))
     if "KL_IN" in values:

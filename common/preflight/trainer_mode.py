@@ -5,7 +5,6 @@ The three are verl's own trainers (verl/trainer/ppo/v1). Its rules for them are 
 
 from __future__ import annotations
 
-from common.preflight import distillation
 from common.preflight.knobs import Knobs
 from common.preflight.machine import Machine, has_package
 
@@ -19,9 +18,9 @@ def is_separate(knobs: Knobs) -> bool:
 
 
 def gpus_beside(knobs: Knobs) -> int:
-    """GPUs that do not train: those of a reward model, of a teacher, and those that only answer."""
+    """GPUs that do not train: those of a reward model and those that only answer."""
     reward = knobs.number("REWARD_MODEL_GPUS") if knobs.values.get("REWARD") == "model" else 0
-    return reward + distillation.teacher_gpus(knobs) + (knobs.number("ROLLOUT_GPUS") if is_separate(knobs) else 0)
+    return reward + (knobs.number("ROLLOUT_GPUS") if is_separate(knobs) else 0)
 
 
 def resolve_rollout_gpus(knobs: Knobs, gpus: int) -> None:

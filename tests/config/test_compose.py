@@ -166,8 +166,7 @@ NOT_IN_SCHEMA = ("reward.reward_kwargs.",)
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
 def test_a_variant_composes_and_sets_no_key_of_the_script(command, path):
-    teacher = {"TEACHER_MODEL_PATH": "demo"} if path.stem == "distill" else {}
-    built = command("grpo", VARIANT=path.stem, **teacher)
+    built = command("grpo", VARIANT=path.stem)
     composed = compose_command(built)
     overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
     in_script = {o.split("=", 1)[0].lstrip("+") for o in after_options(built)}

@@ -168,7 +168,6 @@ def test_every_knob_is_used_and_has_a_rule(script):
         "MODEL_PARALLEL",
         "TOOLS_PATH",
         "ENV_PATH",
-        "TEACHER_MODEL_PATH",
         "REWARD_MODEL_PATH",
         "API_REWARD_CONFIG",
         "EXPERIMENT_NAME",
