@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from common.verl_ext.environment_process import after_reset, after_step, seed_of
 from common.verl_ext.environments import Environments, EpisodeFailed
 from common.verl_ext.observations import cut, with_observation
 from common.worker import WorkerNotStarted
+from tests.agent_loops import Scripted, converse
 from tests.conftest import ROOT
 from tests.unit.test_preflight import only_error
 
@@ -275,30 +275,10 @@ def test_a_language_model_as_the_user(opened, monkeypatch):
 # ---- the loop, with verl's own code and a model that says what it is given to say -----------------------------------
 
 
-class Scripted:
-    """A rollout server that gives prepared answers and notes prompts and limits."""
-
-    def __init__(self, tokenizer, answers):
-        self.tokenizer, self.answers, self.prompts, self.limits = tokenizer, list(answers), [], []
-
-    async def generate(self, prompt_ids, sampling_params, **options):
-        from verl.workers.rollout.replica import TokenOutput
-
-        self.prompts.append(self.tokenizer.decode(prompt_ids))
-        self.limits.append(sampling_params["max_tokens"])
-        ids = self.tokenizer(self.answers.pop(0) + "<|im_end|>", add_special_tokens=False)["input_ids"]
-        ids = ids[: self.limits[-1]]
-        steps = {"min_global_steps": len(self.prompts), "max_global_steps": len(self.prompts)}
-        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields=steps)
-
-
 @pytest.fixture
 def play(monkeypatch, tmp_path):
     """Play one episode through the kit's loop; returns verl's output, the server and the answer as text."""
-    from omegaconf import OmegaConf
     from transformers import AutoTokenizer
-    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
-    from verl.utils.dataset.rl_dataset import RLHFDataset
 
     from common.demo_model import DEMO_MODEL_DIR
     from common.verl_ext import environment_loop
@@ -312,31 +292,13 @@ def play(monkeypatch, tmp_path):
             path.write_text(source)
         monkeypatch.setenv("ENV_PATH", str(path))
         monkeypatch.setenv("ENV_TIMEOUT", limit_s)
-        rollout = {
-            "multi_turn": {"max_assistant_turns": turns, "max_tool_response_length": 64},
-            "prompt_length": prompt_length,
-            "response_length": response_length,
-            "full_determinism": False,
-        }
-        config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}})
-        server = Scripted(tokenizer, answers)
-        options = dict(
-            trainer_config=DictConfigWrap(config),
-            server_manager=server,
-            tokenizer=tokenizer,
-            processor=None,
-            dataset_cls=RLHFDataset,
-            data_config=DictConfigWrap(config.data),
-            hf_model_type="qwen2",
-        )
-
-        async def answer():
-            loop = environment_loop.EnvironmentLoop(**options)
-            fields = {name: value for name, value in row.items() if name != "prompt"}
-            return await loop.run({"temperature": 1.0}, raw_prompt=row["prompt"], uid="u", session_id=0, **fields)
-
-        output = asyncio.run(answer())
-        return output, server, tokenizer.decode(output.response_ids)
+        server = Scripted(tokenizer, answers, lambda step: {"min_global_steps": step, "max_global_steps": step})
+        limits = {"max_assistant_turns": turns, "max_tool_response_length": 64}
+        given = {name: value for name, value in row.items() if name != "prompt"}
+        given |= {"raw_prompt": row["prompt"], "uid": "u", "session_id": 0}
+        lengths = prompt_length, response_length
+        output, text = converse(environment_loop.EnvironmentLoop, server, limits, lengths, given)
+        return output, server, text
 
     yield run
     for environments in environment_loop._environments.values():

@@ -9,6 +9,7 @@ import pytest
 
 from common.verl_ext.tool_descriptions import descriptions
 from common.verl_ext.tool_process import MAX_CHARACTERS, call, load_functions
+from tests.agent_loops import Scripted, converse
 from tests.conftest import ROOT
 
 TOOLS = ROOT / "grpo" / "tools"
@@ -194,28 +195,12 @@ def test_a_run_without_calls_warns_after_20_steps():
 # ---- the loop, with verl's own code and a model that says what it is given to say -----------------------------------
 
 
-class Scripted:
-    """A rollout server that gives prepared answers and notes the prompts."""
-
-    def __init__(self, tokenizer, answers):
-        self.tokenizer, self.answers, self.prompts = tokenizer, list(answers), []
-
-    async def generate(self, prompt_ids, **options):
-        from verl.workers.rollout.replica import TokenOutput
-
-        self.prompts.append(self.tokenizer.decode(prompt_ids))
-        ids = self.tokenizer(self.answers.pop(0) + "<|im_end|>", add_special_tokens=False)["input_ids"]
-        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={"global_steps": 1})
-
-
 @pytest.fixture
 def answer_with():
     """Run the kit's tool loop on one prompt; returns verl's output, the prompts seen and the answer as text."""
-    from omegaconf import OmegaConf
     from transformers import AutoTokenizer
-    from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+    from verl.experimental.agent_loop.agent_loop import ToolListWrap
     from verl.tools.function_tool import load_function_tools_from_path
-    from verl.utils.dataset.rl_dataset import RLHFDataset
 
     from common.demo_model import DEMO_MODEL_DIR
     from common.verl_ext.tool_loop import KitToolAgentLoop
@@ -229,31 +214,11 @@ def answer_with():
             "tool_response_truncate_side": "middle",
             "function_tool_path": str(path),
         }
-        rollout = {
-            "multi_turn": {**limits, **turns},
-            "prompt_length": 2048,
-            "response_length": 1024,
-            "full_determinism": False,
-        }
-        config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}})
-        server = Scripted(tokenizer, answers)
-        options = dict(
-            trainer_config=DictConfigWrap(config),
-            server_manager=server,
-            tokenizer=tokenizer,
-            processor=None,
-            dataset_cls=RLHFDataset,
-            data_config=DictConfigWrap(config.data),
-            hf_model_type="qwen2",
-            tools=ToolListWrap(load_function_tools_from_path(str(path))),
-        )
-
-        async def answer():  # the loop takes hold of the running event loop when it is made
-            loop = KitToolAgentLoop(**options)
-            return await loop.run({"temperature": 1.0}, raw_prompt=[{"role": "user", "content": "What is 37 * 84?"}])
-
-        output = asyncio.run(answer())
-        return output, server.prompts, tokenizer.decode(output.response_ids)
+        server = Scripted(tokenizer, answers, lambda step: {"global_steps": 1})
+        tools = ToolListWrap(load_function_tools_from_path(str(path)))
+        given = {"raw_prompt": [{"role": "user", "content": "What is 37 * 84?"}]}
+        output, text = converse(KitToolAgentLoop, server, {**limits, **turns}, (2048, 1024), given, tools=tools)
+        return output, server.prompts, text
 
     return run
 
